@@ -1,0 +1,85 @@
+"""
+runrails: a stop-loss for AI agents.
+
+>>> from runrails import Guard, Limits
+>>> guard = Guard(limits=Limits(run="2.00", month="50.00"), user="alice", store="memory:")
+
+Then add `runrails_langchain.GuardrailCallbackHandler(guard)` to an agent's callbacks, or put the agent's call inside
+``with guard.run():``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from runrails.errors import (
+        BudgetBusy,
+        BudgetExceeded,
+        CallRefused,
+        CallTooLarge,
+        ConfigError,
+        GuardrailStopped,
+        LimitReached,
+        LoopDetected,
+        PriceUnknown,
+        RunrailsError,
+        StoreUnavailable,
+    )
+    from runrails.guard import Guard
+    from runrails.limits import Limits
+    from runrails.loops.policy import LoopPolicy, ToolRule
+    from runrails.pricing import Price
+    from runrails.report import Report
+    from runrails.run import Run, current_run
+
+__all__ = [
+    "BudgetBusy",
+    "BudgetExceeded",
+    "CallRefused",
+    "CallTooLarge",
+    "ConfigError",
+    "Guard",
+    "GuardrailStopped",
+    "LimitReached",
+    "Limits",
+    "LoopDetected",
+    "LoopPolicy",
+    "Price",
+    "PriceUnknown",
+    "Report",
+    "Run",
+    "RunrailsError",
+    "StoreUnavailable",
+    "ToolRule",
+    "current_run",
+]
+
+_HOMES = {
+    "Guard": "runrails.guard",
+    "Limits": "runrails.limits",
+    "LoopPolicy": "runrails.loops.policy",
+    "Price": "runrails.pricing",
+    "Report": "runrails.report",
+    "Run": "runrails.run",
+    "ToolRule": "runrails.loops.policy",
+    "current_run": "runrails.run",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("runrails")
+    if name not in __all__:
+        raise AttributeError(f"module 'runrails' has no attribute {name!r}")
+    from importlib import import_module
+
+    value: object = getattr(import_module(_HOMES.get(name, "runrails.errors")), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

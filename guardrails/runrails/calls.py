@@ -1,0 +1,190 @@
+"""What goes through the one door: a model call or a tool call, what came of it, and what the guard said."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from runrails.usage import Usage
+
+__all__ = [
+    "Block",
+    "Finding",
+    "ModelCall",
+    "ModelResult",
+    "Permit",
+    "Proceed",
+    "Prompt",
+    "Stop",
+    "ToolCall",
+    "ToolOutcome",
+    "Verdict",
+]
+
+RequestType = Literal["completion", "embedding", "agent"]
+CallEnd = Literal["completed", "failed", "cut", "cached", "unknown"]
+"""
+How a model call ended: `completed` with an answer; `failed` with proof that it costs nothing (a definite error answer
+or nothing was sent); `cut` in the middle of a stream; `cached` (no provider was asked); `unknown` (a timeout or a lost
+connection after sending: the money may be spent).
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """What will be sent, as far as its size matters. Adapters fill it in; nothing here is ever logged or stored."""
+
+    texts: tuple[str, ...] = ()
+    """Every piece of text, roles and tool-call arguments included."""
+    messages: int = 0
+    """How many messages the texts came in; each costs some tokens of framing."""
+    tools: tuple[str, ...] = ()
+    """The compact JSON of every tool's schema."""
+    images: int = 0
+    """Pictures in the messages, of any size."""
+    unbounded: str | None = None
+    """Name of a content type whose size cannot be bounded (a URL, a PDF, audio), if there is one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelCall:
+    """A call to a language model that is about to start."""
+
+    model: str
+    provider: str | None = None
+    """`openai`, `azure`, `anthropic`, `bedrock`, `google`, …; None if the model's name is enough."""
+    prompt: Prompt = Prompt()
+    max_tokens: int | None = None
+    """The cap on output tokens that is in the request, if one is."""
+    n: int = 1
+    """How many answers are asked for."""
+    can_cap: bool = False
+    """Whether the adapter can put the permit's `max_tokens` into the request."""
+    cache_write: bool = False
+    """Whether the request may write the provider's prompt cache, which costs more than plain input."""
+    request_type: RequestType = "completion"
+    endpoint: str = ""
+    user_agent: str = ""
+    agent: str = ""
+    """Path of the sub-agent that calls, `""` for the root."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelResult:
+    """What came of a model call."""
+
+    end: CallEnd
+    usage: Usage | None = None
+    """What the provider reported; None if it reported nothing (which is not the same as zero)."""
+    model: str | None = None
+    """The model the provider says it used, if it differs from the one asked for."""
+    output_text: tuple[str, ...] = ()
+    """What had arrived of a cut answer; only its size is used."""
+    reasoning: bool = False
+    """Whether the model may have written hidden reasoning that a cut stream does not show."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Permit:
+    """Leave to start one model call. Hand it back to `Run.after_model`, whatever happens."""
+
+    id: str
+    """Also the reservation's id in the ledger."""
+    call: ModelCall
+    bound_pusd: int
+    """The most the call can cost: what is held."""
+    max_tokens: int | None
+    """The cap on output tokens to send; None if the request goes out without one."""
+    uncapped: bool = False
+    """The whole rest of the budget is held because the request has no cap and its bound did not fit."""
+    started_ms: int
+    step: int
+    priced: bool = True
+    """False in observe mode for a model nobody has priced."""
+    held: bool = True
+    """False if the store was out of reach and `on_store_error="allow"` let the call start without a hold."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCall:
+    """A tool call that is about to start."""
+
+    name: str
+    args: object = None
+    """The arguments as the model gave them: a mapping, or the JSON text of one."""
+    id: str | None = None
+    """The model's id of the call, if it has one."""
+    batch: str | int | None = None
+    """Equal for calls that one answer of the model asked for; None for a call on its own."""
+    agent: str = ""
+    """Path of the sub-agent that calls, `""` for the root."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolOutcome:
+    """What a tool gave back."""
+
+    ok: bool
+    """False if the tool raised or its framework marked the result as an error."""
+    result: object = None
+    """What it returned: text or JSON-like values. For a failure, the error's text."""
+    error_type: str | None = None
+    """Class name of the exception, if one was raised."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """Why the loop detector spoke. Holds counts and fingerprints, never arguments or results."""
+
+    level: Literal["hint", "block", "stop"]
+    rule: str
+    """`repeated_failure`, `repeated_result`, `same_failure`, `no_progress`, `poll`, `batch`."""
+    tool: str
+    agent: str
+    count: int
+    """How often the call gave this outcome with nothing new between."""
+    threshold: int
+    first_step: int
+    """Number of the tool result (1-based, in this agent) where it began."""
+    last_step: int
+    call_fingerprint: str
+    outcome_fingerprint: str
+    for_model: str
+    """Advice to the model: short, friendly, names what to deliver instead. Never invites the same call again."""
+    what_happened: str
+    """For people: tool, counts, steps and rule."""
+    how_to_allow: str
+    """For people: what to write if the repetition is meant."""
+
+    @property
+    def for_human(self) -> str:
+        """What happened and how to allow it, in one text."""
+        return f"{self.what_happened} If this is meant: {self.how_to_allow}"
+
+
+@dataclass(frozen=True, slots=True)
+class Proceed:
+    """The step may start."""
+
+    hint: Finding | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """The tool call must not be executed; give the model `message` as its result. The run goes on."""
+
+    message: str
+    finding: Finding
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """The run is over."""
+
+    finding: Finding
+
+
+Verdict = Proceed | Block | Stop
+
+PROCEED = Proceed()

@@ -1,0 +1,95 @@
+"""All commands under one root. Each lives in a module of its own, and only the one that is asked for is loaded."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Annotated, Protocol, cast
+
+import typer
+from typer.main import get_command
+
+from runrails.cli.output import EXIT_CODES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+__all__ = ["COMMANDS", "Command", "build"]
+
+COMMANDS: Mapping[str, str] = {
+    "demo": "runrails.cli.demo:demo",
+    "audit": "runrails.cli.audit:audit",
+    "budget": "runrails.cli.ledger_commands:budget",
+    "usage": "runrails.cli.ledger_commands:usage",
+    "prices": "runrails.cli.prices:app",
+    "runs": "runrails.cli.runs:runs",
+    "report": "runrails.cli.runs:report",
+    "doctor": "runrails.cli.doctor:doctor",
+}
+"""Name of a command, and the function or group of commands behind it. Help shows them in this order."""
+
+
+class Command(Protocol):
+    """What the shell needs of a built command line. Typer brings its own click, whose types it does not publish."""
+
+    help: str | None
+    epilog: str | None
+
+    def main(self, *, args: list[str], prog_name: str) -> object:
+        """Run it. Raises SystemExit with the exit code."""
+        ...
+
+
+def build(wanted: str | None = None) -> Command:
+    """The command line; with the name of a command, only that one (loading the others would take time for nothing)."""
+    app = typer.Typer(
+        help="A stop-loss for AI agents: budgets, loop stops, and the books of both.",
+        no_args_is_help=True,
+        add_completion=False,
+        # Typer's tracebacks show local variables, and those may hold prompts and keys.
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_root)
+    for name, home in COMMANDS.items():
+        if wanted is None or name == wanted:
+            _mount(app, name, home)
+    root = cast("Command", get_command(app))
+    _tell_exit_codes(root)
+    return root
+
+
+def _mount(app: typer.Typer, name: str, home: str) -> None:
+    module, _, attribute = home.partition(":")
+    command: object = getattr(import_module(module), attribute)
+    if isinstance(command, typer.Typer):
+        app.add_typer(command, name=name)
+    else:
+        app.command(name)(cast("Callable[..., None]", command))
+
+
+def _tell_exit_codes(command: Command) -> None:
+    if "Exit codes" not in (command.help or ""):
+        command.epilog = command.epilog or EXIT_CODES
+    inner: Mapping[str, Command] = getattr(command, "commands", {})
+    for child in inner.values():
+        _tell_exit_codes(child)
+
+
+def _print_version(value: bool) -> None:
+    if not value:
+        return
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        print(f"runrails {version('runrails')}")
+    except PackageNotFoundError:
+        print("runrails, not installed: running from a source tree")
+    raise typer.Exit
+
+
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and leave.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    del version  # its callback has done everything

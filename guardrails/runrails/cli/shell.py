@@ -1,0 +1,99 @@
+"""Between the shell and the commands: exit codes, errors without tracebacks, broken pipes, Ctrl-C."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import traceback
+from typing import TYPE_CHECKING, TextIO
+
+from runrails.errors import GuardrailStopped, RunrailsError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["BROKEN_PIPE", "BUG", "INTERRUPTED", "NEGATIVE", "OK", "USAGE", "exit_code_of", "run"]
+
+OK = 0
+NEGATIVE = 1
+"""The question was understood and the answer is no: not found, problems found, something stopped."""
+USAGE = 2
+"""The command could not do its work: bad usage, bad input, a store out of reach."""
+BUG = 70
+"""A bug of ours, as BSD's sysexits.h numbers it (EX_SOFTWARE)."""
+INTERRUPTED = 130
+"""Ctrl-C, as shells number it: 128 + SIGINT."""
+BROKEN_PIPE = 141
+"""Nobody reads any more, as in `runrails usage | head`: 128 + SIGPIPE."""
+
+
+def run(args: Sequence[str]) -> int:
+    """Run one command line. Returns the exit code; prints any error on stderr, as JSON if `--json` was given."""
+    from runrails.cli.root import COMMANDS, build
+
+    for stream in (sys.stdout, sys.stderr):
+        _never_choke(stream)
+    # Help and mistakes need every command; `--version` needs none and is quick with any.
+    wanted = args[0] if args and args[0] in COMMANDS else "doctor" if "--version" in args[:1] else None
+    try:
+        build(wanted).main(args=list(args), prog_name="runrails")
+    except SystemExit as exc:
+        # Typer and Rich both leave with 1 when nobody reads any more, which here would read as a negative result.
+        return _hush() if isinstance(exc.__context__, BrokenPipeError) else _flushed(_as_code(exc.code))
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        return _hush()
+    except RunrailsError as error:
+        _show(error, as_json="--json" in args)
+        return _flushed(exit_code_of(error))
+    except Exception:  # noqa: BLE001 -- the last line of defence: a bug must not look like a negative result
+        traceback.print_exc()
+        print("This is a bug in runrails. Please report it.", file=sys.stderr)
+        return BUG
+    return _flushed(OK)
+
+
+def exit_code_of(error: RunrailsError) -> int:
+    """1 for a stop, which is an answer; 2 for everything that kept the command from its work."""
+    return NEGATIVE if isinstance(error, GuardrailStopped) else USAGE
+
+
+def _never_choke(stream: TextIO) -> None:
+    """A terminal that cannot show a character shows a question mark instead of ending the command."""
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="replace")
+
+
+def _as_code(code: str | int | None) -> int:
+    if code is None:
+        return OK
+    return code if isinstance(code, int) else NEGATIVE
+
+
+def _show(error: RunrailsError, *, as_json: bool) -> None:
+    if as_json:
+        import json
+
+        print(json.dumps(error.as_dict()), file=sys.stderr)
+        return
+    from runrails.cli.output import error_panel, stderr
+
+    stderr().print(error_panel(error))
+
+
+def _flushed(code: int) -> int:
+    """Flush now, while a broken pipe can still be told from a result."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return _hush()
+    return code
+
+
+def _hush() -> int:
+    """Point stdout at nothing, so that the interpreter's last flush does not complain."""
+    sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 -- lives until the process ends
+    return BROKEN_PIPE

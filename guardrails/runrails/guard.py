@@ -1,0 +1,302 @@
+"""A guard: limits, prices, whose money, and the store that keeps the books. Makes runs."""
+
+from __future__ import annotations
+
+import threading
+from contextvars import copy_context
+from types import CodeType
+from typing import TYPE_CHECKING, Literal, ParamSpec, Self, TypeVar, cast
+
+from runrails import settings
+from runrails.clocks import Clock, monotonic_ms, system_ms
+from runrails.errors import ConfigError, StoreUnavailable
+from runrails.events import Emitter, Sink, log_sink
+from runrails.housekeeping import Housekeeper
+from runrails.ids import check_id, new_id
+from runrails.ledger import SCOPES_MAX, RunArchive, RunRecord, Store, SupportsZones
+from runrails.limits import Limits, check_limits
+from runrails.periods import check_zone
+from runrails.pricing.book import PriceBook
+from runrails.run import Run, current_run
+from runrails.stores import open_store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterable, Mapping
+    from contextvars import Context
+    from pathlib import Path
+    from types import TracebackType
+
+    from runrails.loops import ToolRule
+    from runrails.pricing import PriceSpec
+
+__all__ = ["Guard"]
+
+RUNS_NESTED_MAX = SCOPES_MAX - 3
+"""Deepest nesting of runs: a reservation takes a hold in each of them and in the user, the key and the organisation."""
+CO_COROUTINE = 0x80
+"""The flag of `async def` in a code object, as the `inspect` module documents it."""
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+class Guard:
+    """
+    Configuration and store; `run` makes guarded executions. Thread-safe; share one per process and principal.
+
+    Args:
+        limits: What may be used; `Limits()` is safe by itself.
+        user: Whose money; `RUNRAILS_USER`, else `local`.
+        key: The API key the calls are made for, if budgets are kept per key.
+        org: The organisation, if budgets are kept per organisation.
+        store: An engine or its URL; `RUNRAILS_STORE`, else SQLite in the platform's user-data directory.
+        prices: Prices by model, over the project file and the built-in table:
+            `{"my-model": Price(input="3", output="15")}` in dollars per million tokens, `Price(call="3.20")` per call,
+            or `"0"` for a model that is free.
+        mode: `enforce`, or `observe` to decide and report but stop nothing.
+        zone: Time zone in which months begin; fixed at a scope's first use.
+        tools: What is special about some tools, by name: `{"get_status": ToolRule(poll=True)}`.
+        sinks: Who hears of events; by default the standard logger `runrails`, from WARNING up.
+        on_store_error: `refuse` calls while the ledger is out of reach, or `allow` them and write the books later.
+
+    Raises:
+        ConfigError: A setting is wrong; the message names it.
+    """
+
+    def __init__(  # noqa: PLR0913 -- keyword-only settings, each with a default
+        self,
+        limits: Limits | None = None,
+        *,
+        user: str | None = None,
+        key: str | None = None,
+        org: str | None = None,
+        store: Store | str | None = None,
+        prices: Mapping[str, PriceSpec] | None = None,
+        mode: Literal["enforce", "observe"] = "enforce",
+        zone: str = "UTC",
+        tools: Mapping[str, ToolRule] | None = None,
+        sinks: Iterable[Sink] | None = None,
+        on_store_error: Literal["refuse", "allow"] = "refuse",
+        price_file: str | Path | None = None,
+        clock: Clock = system_ms,
+        monotonic: Clock = monotonic_ms,
+        make_id: Callable[[], str] = new_id,
+    ) -> None:
+        self.limits = Limits() if limits is None else check_limits(limits)
+        self.user = _id(user if user is not None else settings.user(), "user")
+        self.key = None if key is None else _id(key, "key")
+        self.org = None if org is None else _id(org, "org")
+        self.mode = _one_of(mode, ("enforce", "observe"), "mode")
+        self.on_store_error = _one_of(on_store_error, ("refuse", "allow"), "on_store_error")
+        self.zone = _zone(zone)
+        self.tools = dict(tools or {})
+        self.prices = PriceBook.load(prices, price_file if price_file is not None else settings.price_file())
+        self.clock = clock
+        self.monotonic = monotonic
+        self.new_id = make_id
+        self.emit = Emitter((log_sink,) if sinks is None else sinks)
+        self.room = threading.Condition()
+        """Notified whenever a call of this guard ends, for calls that wait for its money."""
+        self.adapters: dict[type[object], object] = {}
+        """What adapters keep for this guard, by the type of it."""
+        self._owns_store = not _is_store(store)
+        self.store: Store = open_store(store, clock=clock) if store is None or isinstance(store, str) else store
+        self.housekeeper = Housekeeper(self.store, self.emit, monotonic=monotonic)
+        self._zones_fixed = False
+
+    def run(self, name: str = "", *, limits: Limits | None = None, id: str | None = None) -> Run:  # noqa: A002 -- users' word
+        """
+        A guarded execution, to be used in a `with` or driven by hand.
+
+        Inside another run of this guard it is a child run that draws on its parent; then `limits` adds limits of its
+        own, and without them only the parent's apply.
+
+        Raises:
+            ConfigError: Inside a run of another guard, nested too deep, or the id is malformed.
+            StoreUnavailable: The ledger is out of reach, unless `on_store_error` is `allow` or the guard only observes.
+        """
+        parent = current_run()
+        if parent is not None and parent.guard is not self:
+            raise ConfigError(
+                "A run of one guard cannot be opened inside a run of another: the same calls would be paid twice.",
+                next_step="Use the same Guard for both, or end the outer run first.",
+            )
+        _check_depth(parent)
+        self._fix_zones()
+        own = (
+            check_limits(limits)
+            if limits is not None
+            else self.limits
+            if parent is None
+            else _child_limits(self.limits)
+        )
+        run_id = self.new_id() if id is None else _id(id, "run id")
+        return Run(self, name=name, run_id=run_id, limits=own, parent=parent)
+
+    def bind(self, function: Callable[_P, _R]) -> Callable[_P, _R]:
+        """
+        Let `function` belong to the current run wherever it is called, for instance in a thread pool.
+
+        A coroutine function may be bound as well; each call of it is then a task of its own.
+        """
+        context = copy_context()
+        # Asked of the code's flags: inspect's own test would have to be loaded for it.
+        code = getattr(function, "__code__", None)
+        if isinstance(code, CodeType) and code.co_flags & CO_COROUTINE:
+            return cast(
+                "Callable[_P, _R]",
+                _bind_coroutine(cast("Callable[_P, Coroutine[object, object, object]]", function), context),
+            )
+
+        def bound(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+            return context.copy().run(function, *args, **kwargs)
+
+        return bound
+
+    def flush(self) -> None:
+        """Do now what is otherwise done in the background: postponed writes, holds to extend, warnings."""
+        self.housekeeper.tick()
+
+    def close(self) -> None:
+        """Stop the background thread and, if the guard opened it, close the store."""
+        try:
+            self.housekeeper.close()
+        finally:
+            if self._owns_store:
+                self.store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Guard(user={self.user!r}, mode={self.mode!r}, limits={self.limits!r})"
+
+    def enter_boundaries(self) -> None:
+        """Attach every installed adapter, so that what runs inside `with guard.run():` needs no callbacks argument."""
+        _attach_adapters()
+
+    def archive(self, run: Run) -> None:
+        """Keep a finished run's record, if the store keeps runs; a failing store does not change the user's result."""
+        report = run.report()
+        self.emit(
+            "run_ended", run=run.id, steps=report.steps, cost_pusd=report.cost_pusd, stop_reason=report.stop_reason
+        )
+        if not isinstance(self.store, RunArchive) or report.steps == 0:
+            return
+        record = RunRecord(
+            id=run.id, name=run.name, user=self.user, started_ms=report.started_ms,
+            ended_ms=report.started_ms + report.duration_ms, mode=self.mode, stop_reason=report.stop_reason,
+            report=report.as_dict(),
+        )  # fmt: skip
+        try:
+            self.store.save_run(record)
+        except Exception as exc:  # noqa: BLE001 -- the record is a courtesy; it must not hide how the user's code ended
+            reason = exc.what if isinstance(exc, StoreUnavailable) else type(exc).__name__
+            self.emit("run_lost", "warning", run=run.id, reason=reason)
+
+    def _fix_zones(self) -> None:
+        if self._zones_fixed or not isinstance(self.store, SupportsZones):
+            return
+        try:
+            self._check_zones(self.store)
+        except StoreUnavailable as exc:
+            if self.on_store_error != "allow" and self.mode != "observe":
+                raise
+            self.emit("store_bypassed", "error", reason=exc.what)
+
+    def _check_zones(self, store: SupportsZones) -> None:
+        for scope in (f"user:{self.user}", f"key:{self.key}", f"org:{self.org}"):
+            if scope.endswith(":None"):
+                continue
+            fixed = store.fix_zone(scope, self.zone)
+            if fixed != self.zone:
+                raise ConfigError(
+                    f"The months of {scope} begin in time zone {fixed}, not {self.zone}: it was fixed at first use.",
+                    next_step=f'Write Guard(zone="{fixed}"), or use another store.',
+                    scope=scope,
+                )
+        self._zones_fixed = True
+
+
+_boundary_lock = threading.Lock()
+_boundaries_attached = False
+
+
+def _attach_adapters() -> None:
+    """Call the entry points of `runrails.boundaries` whose framework is installed, once a process."""
+    global _boundaries_attached  # noqa: PLW0603 -- attaching is per process, like the frameworks' own registries
+    if _boundaries_attached:
+        return
+    from importlib.metadata import entry_points
+    from importlib.util import find_spec
+
+    with _boundary_lock:
+        if _boundaries_attached:
+            return
+        for entry in entry_points(group="runrails.boundaries"):
+            if find_spec(entry.name) is not None:
+                attach: Callable[[], None] = entry.load()
+                attach()
+        _boundaries_attached = True
+
+
+def _is_store(store: Store | str | None) -> bool:
+    return store is not None and not isinstance(store, str)
+
+
+def _bind_coroutine(
+    function: Callable[_P, Coroutine[object, object, _R]], context: Context
+) -> Callable[_P, Coroutine[object, object, _R]]:
+    async def bound(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        from asyncio import create_task
+
+        # A coroutine runs in the context of the task that awaits it, so it gets a task with the right one.
+        return await create_task(function(*args, **kwargs), context=context.copy())
+
+    return bound
+
+
+def _check_depth(parent: Run | None) -> None:
+    depth = 0
+    while parent is not None:
+        depth, parent = depth + 1, parent.parent
+    if depth >= RUNS_NESTED_MAX:
+        raise ConfigError(
+            f"Runs can be nested {RUNS_NESTED_MAX} deep at most.",
+            next_step="Let the inner calls belong to the run around them; they need no run of their own.",
+        )
+
+
+def _child_limits(limits: Limits) -> Limits:
+    from dataclasses import replace
+
+    return replace(limits, run=None, tokens=None, steps=None, model_calls=None, tool_calls=None, seconds=None)
+
+
+def _id(value: str, what: str) -> str:
+    try:
+        return check_id(value, what=what)
+    except ValueError as exc:
+        raise ConfigError(str(exc), next_step=f"Pass Guard({what}=…) in that form.") from None
+
+
+def _zone(zone: str) -> str:
+    try:
+        return check_zone(zone)
+    except ValueError as exc:
+        raise ConfigError(str(exc), next_step='Pass Guard(zone="Europe/Berlin") or another IANA name.') from None
+
+
+_L = TypeVar("_L", bound=str)
+
+
+def _one_of(value: _L, allowed: tuple[_L, ...], what: str) -> _L:
+    if value not in allowed:
+        raise ConfigError(
+            f"{what} must be one of {', '.join(allowed)}.", next_step=f'Write Guard({what}="{allowed[0]}").'
+        )
+    return value

@@ -1,0 +1,300 @@
+"""
+One background thread a guard: keeps holds alive, sends warnings, writes what the store could not take.
+
+It is started with the first call and off the hot path, and ends when there is nothing left to keep; `tick` does one
+round and can be called by hand.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple
+from weakref import WeakSet
+
+from runrails.errors import LedgerError, RunrailsError, StoreUnavailable, format_amount
+from runrails.ledger import Account, Store, SupportsExtend, SupportsWarnings, WarningMark
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from runrails.clocks import Clock
+    from runrails.events import Emitter
+
+__all__ = ["Housekeeper"]
+
+EXTEND_EVERY_MS = 40_000
+EXTEND_FOR_MS_MAX = 3_600_000
+"""A permit nobody hands back for this long is given up: its hold is charged when it expires, and may settle late."""
+IDLE_S = 5.0
+POSTPONED_MAX = 10_000
+SETTLE_S = 0.05
+"""How long warnings are gathered before the balances are read, so that a burst of calls costs one read."""
+TOLD_MAX = 1_000
+
+
+class _Open(NamedTuple):
+    """A hold to keep alive; times are monotonic."""
+
+    opened_ms: int
+    extended_ms: int
+    ttl_ms: int
+
+
+class _Watched(NamedTuple):
+    """What to look for in an account."""
+
+    exhausted: bool
+    """It has refused even the smallest call."""
+    in_code: int | None
+    """The limit that code gives it."""
+
+
+class Housekeeper:
+    """Thread-safe. Does nothing, and keeps no thread, while there is nothing to keep."""
+
+    def __init__(self, store: Store, emit: Emitter, *, monotonic: Clock, idle_s: float = IDLE_S) -> None:
+        self._store = store
+        self._emit = emit
+        self._monotonic = monotonic
+        self._idle_s = idle_s
+        self._told: set[Account] = set()
+        self._closed = False
+        self.forget()
+        _all.add(self)
+
+    def forget(self) -> None:
+        """Start anew in a forked child: locks may be taken for ever, and what was open belongs to the parent."""
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._closing = threading.Event()
+        self._open: dict[str, _Open] = {}
+        self._watched: dict[Account, _Watched] = {}
+        self._postponed: deque[Callable[[], object]] = deque()
+        self._thread: threading.Thread | None = None
+
+    def opened(self, reservation_id: str, ttl_ms: int) -> None:
+        """A hold is open: keep it alive until `ended`."""
+        now = self._monotonic()
+        self._open[reservation_id] = _Open(now, now, ttl_ms)
+        if self._thread is None:
+            self._start()
+        if ttl_ms < 3_000 * self._idle_s:
+            self._wake.set()
+
+    def ended(self, reservation_id: str) -> None:
+        """A hold is no longer ours to keep alive."""
+        self._open.pop(reservation_id, None)
+
+    def watch(self, accounts: Sequence[Account], in_code: Sequence[int | None] = ()) -> None:
+        """These accounts were charged: see soon whether a warning is due. `in_code` are their limits in code."""
+        # An account that is still listed is read after this, so it need not be listed again.
+        watched = self._watched
+        for account in accounts:
+            if account not in watched:
+                break
+        else:
+            return
+        with self._lock:
+            for place, account in enumerate(accounts):
+                known = in_code[place] if place < len(in_code) else None
+                self._watched.setdefault(account, _Watched(exhausted=False, in_code=known))
+        self._call_thread()
+
+    def refused(self, account: Account) -> None:
+        """This account has no room for even the smallest call: its owner should hear of it."""
+        with self._lock:
+            known = self._watched.get(account)
+            self._watched[account] = _Watched(exhausted=True, in_code=None if known is None else known.in_code)
+        self._call_thread()
+
+    def postpone(self, write: Callable[[], object]) -> bool:
+        """Repeat an (idempotent) write that the store could not take. False beyond 10,000 or after `close`: lost."""
+        with self._lock:
+            kept = len(self._postponed) < POSTPONED_MAX and not self._closed
+            if kept:
+                if not self._postponed:
+                    atexit.register(self.tick)
+                self._postponed.append(write)
+        if kept:
+            self._call_thread()
+        else:
+            self._emit("settlement_lost", "error", count=1, waiting=len(self._postponed))
+        return kept
+
+    def tick(self) -> None:
+        """One round: writes that waited, holds to extend, warnings that are due."""
+        for chore in (self._write_postponed, self._extend, self._warn):
+            try:
+                chore()
+            except Exception as exc:  # noqa: BLE001 -- one chore's bug must not end the others
+                self._emit("housekeeping_failed", "error", error=type(exc).__name__)
+
+    def close(self) -> None:
+        """Stop the thread and do a last round. Closing twice is fine."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            thread = self._thread
+        self._closing.set()
+        self._wake.set()
+        if thread is not None and thread.ident is not None and thread is not threading.current_thread():
+            thread.join(timeout=IDLE_S)
+        self.tick()
+        lost = len(self._postponed)
+        if lost:
+            self._emit("settlement_lost", "error", count=lost, waiting=0)
+
+    # The thread.
+
+    def _call_thread(self) -> None:
+        if self._thread is None:
+            self._start()
+        if not self._wake.is_set():
+            self._wake.set()
+
+    def _start(self) -> None:
+        with self._lock:
+            if self._thread is not None or self._closed:
+                return
+            self._thread = thread = threading.Thread(target=self._loop, name="runrails-housekeeper", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as exc:  # no more threads, or the interpreter is going down: `flush` still does the chores
+            self._thread = None
+            self._emit("housekeeping_failed", "error", error=type(exc).__name__)
+
+    def _loop(self) -> None:
+        try:
+            while not self._closed:
+                woken = self._wake.wait(timeout=self._pause_s())
+                if woken and not self._closing.is_set():
+                    self._closing.wait(SETTLE_S)
+                self._wake.clear()
+                if self._closed:
+                    return
+                self.tick()
+                if not woken and self._may_rest():
+                    return
+        finally:
+            with self._lock:
+                if self._thread is threading.current_thread():
+                    self._thread = None
+
+    def _pause_s(self) -> float:
+        shortest = min((hold.ttl_ms for hold in list(self._open.values())), default=EXTEND_EVERY_MS)
+        return min(self._idle_s, shortest / 4_000)
+
+    def _may_rest(self) -> bool:
+        # First away, then look: who opens a hold adds it first and looks for the thread then, so one sees the other.
+        with self._lock:
+            me, self._thread = self._thread, None
+            if self._open or self._postponed or self._watched:
+                self._thread = me
+                return False
+            return True
+
+    # The chores.
+
+    def _write_postponed(self) -> None:
+        while True:
+            with self._lock:
+                if not self._postponed:
+                    return
+                write = self._postponed.popleft()
+                if not self._postponed:
+                    atexit.unregister(self.tick)
+            try:
+                write()
+            except StoreUnavailable:
+                self._put_back(write)
+                return
+            except Exception as exc:  # noqa: BLE001 -- one write's bug must not lose the others
+                self._emit("settlement_failed", "error", reason=_reason(exc))
+            except BaseException:
+                self._put_back(write)
+                raise
+
+    def _put_back(self, write: Callable[[], object]) -> None:
+        with self._lock:
+            if not self._postponed and not self._closed:
+                atexit.register(self.tick)
+            self._postponed.appendleft(write)
+
+    def _extend(self) -> None:
+        if not isinstance(self._store, SupportsExtend):
+            return
+        now = self._monotonic()
+        for reservation_id, hold in list(self._open.items()):
+            if now - hold.opened_ms >= EXTEND_FOR_MS_MAX:
+                self._open.pop(reservation_id, None)
+                self._emit("hold_abandoned", "warning", reservation=reservation_id)
+                continue
+            if now - hold.extended_ms < min(EXTEND_EVERY_MS, hold.ttl_ms // 3):
+                continue
+            try:
+                kept = self._store.extend(reservation_id, ttl_ms=hold.ttl_ms)
+            except (StoreUnavailable, LedgerError):
+                return
+            if not kept:
+                self._open.pop(reservation_id, None)
+            elif reservation_id in self._open:
+                self._open[reservation_id] = hold._replace(extended_ms=now)
+
+    def _warn(self) -> None:
+        with self._lock:
+            watched, self._watched = self._watched, {}
+        if not isinstance(self._store, SupportsWarnings):
+            return
+        while watched:
+            account, what = next(iter(watched.items()))
+            try:
+                self._warn_one(self._store, account, what)
+            except (StoreUnavailable, LedgerError):
+                with self._lock:
+                    self._watched = watched | self._watched
+                return
+            del watched[account]
+
+    def _warn_one(self, claims: SupportsWarnings, account: Account, what: _Watched) -> None:
+        balance = self._store.balance(account)
+        limit = balance.limit
+        if limit is None:
+            return
+        overridden = balance.limit_source == "operator" and what.in_code not in (None, limit)
+        if overridden and account not in self._told and len(self._told) < TOLD_MAX:
+            self._told.add(account)
+            self._emit(
+                "limit_overridden", scope=account.scope, period=account.period, unit=account.unit, limit=limit,
+                limit_in_code=what.in_code,
+            )  # fmt: skip
+        if not (what.exhausted or balance.spent * 10_000 >= limit * balance.warn_bp):
+            return
+        mark: WarningMark = "limit" if what.exhausted or balance.spent >= limit else "warning"
+        if claims.claim_warning(account, mark):
+            self._emit(
+                "budget_limit_reached" if mark == "limit" else "budget_warned", "warning",
+                scope=account.scope, period=account.period, unit=account.unit, limit=limit,
+                spent=balance.spent, held=balance.held,
+                message=f"{account.scope} has used {format_amount(balance.spent, account.unit)} of its "
+                f"{format_amount(limit, account.unit)} budget in {account.period}.",
+            )  # fmt: skip
+
+
+def _reason(error: Exception) -> str:
+    return error.what if isinstance(error, RunrailsError) else type(error).__name__
+
+
+_all: WeakSet[Housekeeper] = WeakSet()
+
+
+def _after_fork() -> None:
+    for keeper in list(_all):
+        keeper.forget()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which cannot fork
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,112 @@
+"""What a run, a user, a key and an organisation may use. Safe by itself: `Limits()` stops a runaway agent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Literal
+
+from runrails.errors import ConfigError
+from runrails.loops.policy import LoopPolicy
+from runrails.money import usd
+
+__all__ = ["Limits", "check_limits"]
+
+Dollars = str | int | Decimal
+HOLD_TTL_MS_MAX = 86_400_000
+"""The longest life of a hold that a store takes: 24 hours."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """
+    Numbers that must not be passed. None means no limit of that kind.
+
+    Money is given in dollars as text, int or Decimal (`"2.00"`); a float raises a TypeError, since 0.1 is not a tenth.
+
+    Raises:
+        TypeError: Money given as a float, or a count that is not an int.
+        ValueError: A limit is zero, negative, not a number or too large.
+    """
+
+    run: Dollars | None = "1.00"
+    """Dollars one run may cost, its child runs included."""
+    month: Dollars | None = None
+    """Dollars the user may spend in a calendar month, over all runs and processes on the store."""
+    key_month: Dollars | None = None
+    """Dollars one API key may spend in a calendar month."""
+    org_month: Dollars | None = None
+    """Dollars the organisation may spend in a calendar month."""
+    tokens: int | None = None
+    """Input and output tokens of one run."""
+    steps: int | None = 200
+    """Model calls and tool calls of one run together."""
+    model_calls: int | None = None
+    """Model calls of one run."""
+    tool_calls: int | None = None
+    """Tool calls of one run."""
+    seconds: int | None = None
+    """Wall-clock time of one run; checked whenever a step is about to start."""
+    loops: LoopPolicy | None = field(default_factory=LoopPolicy)
+    """When a repeated call is hinted at, blocked and stopped; None switches the loop detector off."""
+    uncapped: Literal["hold", "refuse"] = "hold"
+    """
+    What to do with a call that has no `max_tokens`, cannot be given one, and whose bound does not fit: hold all that is
+    left (one such call at a time, an overrun is recorded in full) or refuse it (no overrun is possible).
+    """
+    hold_wait_ms: int = 5_000
+    """How long a call waits for money that other calls hold. Never waits on an event loop."""
+    hold_ttl_ms: int = 120_000
+    """How long a hold lives when its owner dies."""
+
+    run_pusd: int | None = field(init=False, repr=False, compare=False)
+    month_pusd: int | None = field(init=False, repr=False, compare=False)
+    key_month_pusd: int | None = field(init=False, repr=False, compare=False)
+    org_month_pusd: int | None = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        for name in ("run", "month", "key_month", "org_month"):
+            object.__setattr__(self, f"{name}_pusd", _money(name, getattr(self, name)))
+        for name in ("tokens", "steps", "model_calls", "tool_calls", "seconds"):
+            _count(name, getattr(self, name))
+        if self.loops is not None and not isinstance(self.loops, LoopPolicy):  # pyright: ignore[reportUnnecessaryIsInstance] -- callers without types exist
+            raise TypeError(f"Limits(loops=…) must be a LoopPolicy or None, not {type(self.loops).__name__}.")
+        _hold_ttl(self.hold_ttl_ms)
+        if self.uncapped not in ("hold", "refuse"):
+            raise ValueError(f'Limits(uncapped=…) must be "hold" or "refuse", not {self.uncapped!r}.')
+        if type(self.hold_wait_ms) is not int or self.hold_wait_ms < 0:
+            raise ValueError("Limits(hold_wait_ms=…) must be 0 or a positive number of milliseconds.")
+
+
+def check_limits(limits: object) -> Limits:
+    """Return `limits` if it is a `Limits`. Raises ConfigError."""
+    if isinstance(limits, Limits):
+        return limits
+    raise ConfigError(
+        f"limits must be a Limits, not {type(limits).__name__}.", next_step='Write limits=Limits(run="2.00").'
+    )
+
+
+def _money(name: str, value: Dollars | None) -> int | None:
+    if value is None:
+        return None
+    amount = usd(value, what=f"Limits({name}=…)")
+    if amount <= 0:
+        raise ValueError(f"Limits({name}=…) must be more than $0. For no limit, write None.")
+    return amount
+
+
+def _hold_ttl(value: object) -> None:
+    if type(value) is not int:
+        raise TypeError(f"Limits(hold_ttl_ms=…) must be a whole number (an int), not {type(value).__name__}.")
+    if not 1 <= value <= HOLD_TTL_MS_MAX:
+        raise ValueError(f"Limits(hold_ttl_ms=…) must be 1 to {HOLD_TTL_MS_MAX:,} milliseconds (24 hours).")
+
+
+def _count(name: str, value: object) -> None:
+    if value is None:
+        return
+    if type(value) is not int:
+        raise TypeError(f"Limits({name}=…) must be a whole number (an int), not {type(value).__name__}.")
+    if not 0 < value < 2**63:
+        raise ValueError(f"Limits({name}=…) must be at least 1. For no limit, write None.")

@@ -1,0 +1,36 @@
+"""The fingerprint of a call."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from runrails.loops.canonical import VOLATILE_ARGS, canonical, parse_json
+from runrails.loops.digest import digest64
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from runrails.calls import ToolCall
+
+__all__ = ["CallPrint", "print_call"]
+
+
+class CallPrint(NamedTuple):
+    """A call, read. `text` must not outlive the step."""
+
+    key: int
+    """Fingerprint of tool and canonical arguments, 64 bits."""
+    text: str
+    """The canonical arguments."""
+
+
+def print_call(call: ToolCall, loop_key: Callable[[object], object] | None = None) -> CallPrint:
+    """The fingerprint of what is asked: never of the thought behind it, nor of who asks. Total: any object gets one."""
+    args = parse_json(call.args)
+    if loop_key is not None:
+        try:
+            args = loop_key(args)
+        except Exception:  # noqa: BLE001 -- an owner's function that does not fit must not change the run
+            args = parse_json(call.args)
+    text = canonical(args, volatile=VOLATILE_ARGS)
+    return CallPrint(digest64(str(call.name), text), text)

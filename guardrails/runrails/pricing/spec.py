@@ -1,0 +1,152 @@
+"""A price as a person writes it, in code or in `runrails.toml`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from decimal import Decimal
+from typing import Literal, TypeAlias
+
+from runrails.money import PicoUSD, usd
+from runrails.pricing.cards import PriceCard, Ratio, make_card, ratio
+
+__all__ = ["Price", "PriceSpec", "card_from_spec"]
+
+Amount: TypeAlias = str | int | Decimal
+
+PriceSpec: TypeAlias = "Price | str"
+"""A `Price`, or the text "0" for a model that costs nothing. Nothing else means free, and nothing is free unsaid."""
+
+_TOKENS_PER_RATE = 1_000_000
+_RATE_NAMES = (
+    "input",
+    "output",
+    "cache_read",
+    "cache_write",
+    "cache_write_1h",
+    "input_audio",
+    "cache_read_audio",
+    "reasoning",
+    "output_audio",
+)
+_ZERO: Ratio = (0, 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Price:
+    """
+    The price of one model: dollars per million tokens, and dollars per call.
+
+    Give `input` and `output`, or `call` alone for a flat price that covers the tokens, or all three. A part without a
+    price of its own costs what its total costs.
+
+    Raises:
+        TypeError: An amount is a float; write it as text.
+        ValueError: An amount is malformed or negative, or `input` and `output` are not both given.
+    """
+
+    input: Amount | None = None
+    """Dollars per million input tokens."""
+    output: Amount | None = None
+    """Dollars per million output tokens; "0" for a model that gives none, such as embeddings."""
+    cache_read: Amount | None = None
+    """Dollars per million input tokens that came from the provider's cache."""
+    cache_write: Amount | None = None
+    """Dollars per million input tokens written to the provider's cache, for five minutes where that matters."""
+    cache_write_1h: Amount | None = None
+    """The same for an hour."""
+    input_audio: Amount | None = None
+    cache_read_audio: Amount | None = None
+    output_audio: Amount | None = None
+    reasoning: Amount | None = None
+    """Dollars per million reasoning tokens, if they differ from other output."""
+    call: Amount | None = None
+    """Dollars per call, on top of the tokens."""
+    context_tokens_max: int | None = None
+    """The largest input the model takes; taken from the snapshot if it knows the model."""
+    output_tokens_max: int | None = None
+    """The longest answer it gives when no cap is set; taken from the snapshot if it knows the model."""
+
+    def __post_init__(self) -> None:
+        """Refuse a price that says too little or that cannot be."""
+        for name in (*_RATE_NAMES, "call"):
+            value: Amount | None = getattr(self, name)
+            if value is not None and usd(value, what=name) < 0:
+                raise ValueError(f"{name} must not be negative.")
+        for name in ("context_tokens_max", "output_tokens_max"):
+            tokens: object = getattr(self, name)
+            if tokens is not None and (type(tokens) is not int or tokens < 0):
+                raise ValueError(f"{name} must be a whole number of tokens.")
+        if any(getattr(self, name) is not None for name in _RATE_NAMES):
+            missing = [name for name in ("input", "output") if getattr(self, name) is None]
+            if missing:
+                raise ValueError(f'{" and ".join(missing)} is missing; write "0" if it really costs nothing.')
+        elif self.call is None:
+            raise ValueError("a price needs input and output (dollars per million tokens), or call (dollars per call).")
+
+    @property
+    def call_pusd(self) -> PicoUSD:
+        """The flat price of a call."""
+        return 0 if self.call is None else usd(self.call, what="call")
+
+    def rates(self) -> dict[str, Ratio]:
+        """Exact picodollars per token, by name, of everything that was written down."""
+        if self.input is None:
+            return {"input": _ZERO, "output": _ZERO}
+        written: dict[str, Amount | None] = {name: getattr(self, name) for name in _RATE_NAMES}
+        return {
+            name: ratio(usd(value, what=name), _TOKENS_PER_RATE) for name, value in written.items() if value is not None
+        }
+
+
+PRICE_FIELDS = frozenset(field.name for field in fields(Price))
+
+
+def card_from_spec(
+    spec: PriceSpec, *, provider: str, model: str, source: Literal["run", "project"], known: PriceCard | None = None
+) -> PriceCard:
+    """
+    Compile a written price.
+
+    Args:
+        spec: The price, or the text "0".
+        provider: Whose model it is, `""` if nobody said.
+        model: The model's name.
+        source: The layer it was written in.
+        known: The snapshot's card of the same model, asked for its token limits only.
+    """
+    price = Price(input="0", output="0") if isinstance(spec, str) else spec
+    context, output_max = price.context_tokens_max, price.output_tokens_max
+    if known is not None:
+        context = known.context_tokens_max if context is None else context
+        output_max = known.output_tokens_max if output_max is None else output_max
+    return make_card(
+        provider=provider,
+        model=model,
+        source=source,
+        base=price.rates(),
+        call_pusd=price.call_pusd,
+        context_tokens_max=context,
+        output_tokens_max=output_max,
+    )
+
+
+def check_spec(spec: object, *, where: str) -> PriceSpec:
+    """
+    Return `spec` if it is a price.
+
+    Raises:
+        TypeError: It is neither a `Price` nor text.
+        ValueError: It is a text other than "0".
+    """
+    if isinstance(spec, Price):
+        return spec
+    if not isinstance(spec, str):
+        raise TypeError(
+            f'the price of {where} must be a Price(input="…", output="…") or the text "0", not {type(spec).__name__}.'
+        )
+    if spec.strip() != "0":
+        raise ValueError(
+            f'the price of {where} is a text other than "0". Write Price(input="…", output="…") in dollars per million '
+            'tokens, or Price(call="…") for a flat price per call.'
+        )
+    return "0"

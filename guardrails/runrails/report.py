@@ -1,0 +1,97 @@
+"""What a run did: steps, tokens, cost, what was stopped and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Literal
+
+from runrails.money import format_usd
+
+if TYPE_CHECKING:
+    from runrails.calls import Finding
+
+__all__ = ["Report", "StepRow"]
+
+STEPS_KEPT_MAX = 1_000
+FINDINGS_KEPT_MAX = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepRow:
+    """One step of a run."""
+
+    step: int
+    kind: Literal["model", "tool"]
+    name: str
+    """The model's or the tool's name."""
+    agent: str
+    end: str
+    """How it ended: a model call's end, or `ok`, `failed`, `blocked` for a tool."""
+    input_tokens: int
+    output_tokens: int
+    cost_pusd: int
+    duration_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """A run at one moment; `run.report()` may be called at any time."""
+
+    run: str
+    name: str
+    user: str
+    mode: str
+    started_ms: int
+    duration_ms: int
+    steps: int
+    model_calls: int
+    tool_calls: int
+    input_tokens: int
+    output_tokens: int
+    cost_pusd: int
+    unresolved_pusd: int
+    """The part of the cost that is a stand-in (cut streams, timeouts, missing usage)."""
+    overrun_pusd: int
+    """How much providers billed above the holds."""
+    limit_pusd: int | None
+    """The run's own budget."""
+    hints: int
+    blocks: int
+    refusals: int
+    """Calls that were refused without stopping the run."""
+    stop_reason: str | None
+    stop_message: str | None
+    would_have_stopped: str | None
+    """Observe mode: the first reason for which enforcing would have stopped the run."""
+    findings: tuple[Finding, ...]
+    rows: tuple[StepRow, ...]
+    """The newest steps, at most 1,000."""
+
+    @property
+    def tokens(self) -> int:
+        """Input and output tokens together."""
+        return self.input_tokens + self.output_tokens
+
+    def as_dict(self) -> dict[str, object]:
+        """The report as JSON-ready values; amounts in picodollars and, for people, in dollars."""
+        plain: dict[str, object] = {
+            f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("findings", "rows")
+        }
+        plain["cost_usd"] = format_usd(self.cost_pusd)
+        plain["findings"] = [{f.name: getattr(item, f.name) for f in fields(item)} for item in self.findings]
+        plain["rows"] = [{f.name: getattr(row, f.name) for f in fields(row)} for row in self.rows]
+        return plain
+
+    def __str__(self) -> str:
+        """Three lines for a terminal."""
+        limit = "no run budget" if self.limit_pusd is None else f"of {format_usd(self.limit_pusd)}"
+        calls = f"{self.model_calls:,} model calls, {self.tool_calls:,} tool calls, {self.tokens:,} tokens"
+        head = f"run {self.name or self.run}: {format_usd(self.cost_pusd)} {limit}"
+        lines = [f"{head}, {calls}, {self.duration_ms / 1000:.1f} s"]
+        if self.hints or self.blocks or self.refusals:
+            lines.append(f"hints {self.hints}, blocked calls {self.blocks}, refused calls {self.refusals}")
+        if self.stop_message:
+            lines.append(f"stopped ({self.stop_reason}): {self.stop_message}")
+        elif self.would_have_stopped:
+            lines.append(f"would have stopped: {self.would_have_stopped}")
+        return "\n".join(lines)

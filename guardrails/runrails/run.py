@@ -1,0 +1,446 @@
+"""
+One guarded execution. Every adapter drives it with the same verbs; once stopped it stays stopped.
+
+``before_*`` may raise a stop or a refusal, ``after_*`` never does: stops come at the start of a step, where the
+conversation is consistent and no paid answer is thrown away.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar, Token
+from typing import TYPE_CHECKING, Self
+
+from runrails.boundary import raise_stop
+from runrails.calls import PROCEED, Block, Finding, ModelCall, ModelResult, Permit, Proceed, Stop, ToolCall, ToolOutcome
+from runrails.errors import (
+    BudgetBusy,
+    BudgetExceeded,
+    ConfigError,
+    GuardrailStopped,
+    LimitReached,
+    RunrailsError,
+)
+from runrails.events import Outbox
+from runrails.journal import Journal
+from runrails.latch import Latch
+from runrails.ledger import RUN_PERIOD, Account, Refused
+from runrails.limits import Limits, check_limits
+from runrails.loopwatch import LoopWatch
+from runrails.meter import Meter
+from runrails.report import Report
+from runrails.tally import Tally
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from runrails.guard import Guard
+
+__all__ = ["Run", "current_run"]
+
+TOOLS_IN_FLIGHT_MAX = 1_000
+"""Most tool calls whose start is remembered: cancelled ones never tell their end."""
+
+_current: ContextVar[Run | None] = ContextVar("runrails_run", default=None)
+
+boundaries: list[Callable[[Run], Callable[[], None]]] = []
+"""What adapters do when a run is entered by `with`; each returns what undoes it, called before the run is closed."""
+
+
+def current_run() -> Run | None:
+    """The run whose `with` block this code is in, if any."""
+    return _current.get()
+
+
+class Run:
+    """
+    One guarded execution. Made by `Guard.run`; thread-safe and bound to no event loop.
+
+    As a context manager it guards everything inside, without a callbacks argument, and raises the stop at its end.
+    By hand it is driven with `before_model`, `after_model`, `before_tool`, `after_tool` and `close`.
+    """
+
+    def __init__(self, guard: Guard, *, name: str, run_id: str, limits: Limits, parent: Run | None) -> None:
+        self.guard = guard
+        self.name = name
+        self.id = run_id
+        self.limits = limits
+        self.parent = parent
+        self.owned = False
+        """True inside `with guard.run():`, where a stop travels as `boundary.Trip`."""
+        self._started_ms = guard.clock()
+        self._started_mono = guard.monotonic()
+        self.tally: Tally = Tally(
+            f"run:{run_id}", limits, started_ms=self._started_mono, parent=None if parent is None else parent.tally
+        )
+        self.latch: Latch = Latch(f"run:{run_id}", None if parent is None else parent.latch)
+        self._lock = self.latch.lock
+        self._would_stop: str | None = None
+        self._outbox = Outbox(guard.emit, run=run_id)
+        self._resumes = 0
+        self._closed = False
+        self._journal = Journal()
+        self._loops = LoopWatch(
+            f"run:{run_id}", guard.tools, journal=self._journal, outbox=self._outbox, observing=self._observing
+        )
+        self._loops.start(limits.loops)
+        self._meter = Meter(guard, limits=limits, run_id=run_id, tally=self.tally, lock=self._lock, gate=self._gate)
+        self._tools_started: dict[int, tuple[ToolCall, int, int]] = {}
+        """By the call's identity; the call is kept with it, so that no other can get the same one."""
+        self._ended_mono: int | None = None
+        self._token: Token[Run | None] | None = None
+        self._leave: list[Callable[[], None]] = []
+
+    # The door.
+
+    def before_model(self, call: ModelCall, *, can_block: bool = False) -> Permit:
+        """
+        Leave to start a model call; hand the permit back to `after_model`, whatever happens.
+
+        Args:
+            call: What is about to be sent.
+            can_block: Whether the caller can also answer tool calls in the tool's place (a bare callback cannot);
+                then the loop detector blocks first instead of stopping here.
+
+        Raises:
+            GuardrailStopped: The run is over; it stays over.
+            CallRefused: This call may not start; the run goes on.
+        """
+        try:
+            while True:
+                with self._lock:
+                    self._wait_for_steps()
+                    self._gate()
+                    self._loop_gate(call.agent, can_block=can_block)
+                    step = self._begin(self.tally.begin_model)
+                    resumes = self._resumes
+                try:
+                    return self._admit(call, step)
+                except GuardrailStopped as stop:
+                    if self.stopped is None:
+                        # What an older limit refused must not stop the run that was just given a newer one.
+                        if self._resumes != resumes:
+                            continue
+                        self._note_stop(stop)
+                    raise
+                except RunrailsError as error:
+                    self._note_refusal(error)
+                    raise
+        finally:
+            if self._outbox.waiting:
+                self._outbox.send()
+
+    def after_model(self, permit: Permit, result: ModelResult) -> None:
+        """Settle what the call cost. Never raises a stop; what the store cannot take now is written later."""
+        duration_ms = max(0, self.guard.clock() - permit.started_ms)
+        keeper = self.guard.housekeeper
+        keeper.ended(permit.id)
+        settlement = self._meter.settle(permit, result, duration_ms=duration_ms)
+        if settlement is None:
+            return
+        with self._lock:
+            self._journal.model(permit, result, settlement, duration_ms)
+            outer = self.parent
+            while outer is not None:
+                outer._journal.count(permit, settlement)  # noqa: SLF001 -- of this very class
+                outer = outer.parent
+        keeper.watch(*self._meter.watched(permit.started_ms))
+
+    def before_tool(self, call: ToolCall, *, can_block: bool = False) -> Proceed | Block:
+        """
+        Whether a tool call may be executed. A Block says what to give the model instead.
+
+        Raises:
+            GuardrailStopped: The run is over; it stays over.
+            BudgetBusy: The last steps are taken by calls that may still be refused; the run goes on.
+        """
+        try:
+            with self._lock:
+                self._wait_for_steps()
+                return self._before_tool(call, can_block=can_block)
+        finally:
+            if self._outbox.waiting:
+                self._outbox.send()
+
+    def after_tool(self, call: ToolCall, outcome: ToolOutcome, *, can_block: bool = False) -> Finding | None:
+        """Tell what a tool gave back. Returns a hint for the model if there is one. Never raises a stop."""
+        with self._lock:
+            now = self.guard.monotonic()
+            _, step, started = self._tools_started.pop(id(call), (call, self.tally.steps, now))
+            self._journal.tool(call, outcome, step=step, duration_ms=now - started)
+            self._journal.tool_ended()
+            finding = self._loops.ask(lambda d: d.after_tool(call, outcome, can_block=can_block))
+            if finding is not None:
+                self._loops.record(finding)
+        if self._outbox.waiting:
+            self._outbox.send()
+        return None if self._observing else finding
+
+    def user_message(self, agent: str = "") -> None:
+        """A person spoke: what repeated before does not count any more."""
+        with self._lock:
+            self._loops.ask(lambda d: d.user_message(agent))
+        if self._outbox.waiting:
+            self._outbox.send()
+
+    # Its state.
+
+    @property
+    def stopped(self) -> GuardrailStopped | None:
+        """The stop that ended this run or a run it is part of; None while it may go on."""
+        return self.latch.stop
+
+    @property
+    def stop_reason(self) -> str | None:
+        """Short machine-readable reason of the stop, or None."""
+        stop = self.stopped
+        return None if stop is None else stop.stop_reason
+
+    def check(self) -> None:
+        """Raise the stop again if the run is stopped."""
+        stop = self.stopped
+        if stop is not None and not self._observing:
+            raise stop.again()
+
+    def resume(self, *, limits: Limits | None = None) -> None:
+        """
+        Let a stopped run go on, usually with a higher limit; one that has ended is open again.
+
+        It is the only way to unlatch a run. A run it is part of stays stopped until that one is resumed as well.
+        """
+        if limits is not None:
+            check_limits(limits)
+        with self._lock:
+            if limits is not None:
+                self.limits = self.tally.limits = limits
+                self._meter.use(limits)
+            self._resumes += 1
+            self.latch.own = None
+            self._closed = False
+            self._ended_mono = None
+            self._loops.start(self.limits.loops)
+        self.guard.emit("run_resumed", run=self.id)
+
+    def report(self) -> Report:
+        """What the run did so far."""
+        with self._lock:
+            stop, tally, journal = self.stopped, self.tally, self._journal
+            end = self._ended_mono if self._ended_mono is not None else self.guard.monotonic()
+            return Report(
+                run=self.id, name=self.name, user=self.guard.user, mode=self.guard.mode, started_ms=self._started_ms,
+                duration_ms=end - self._started_mono, steps=tally.steps, model_calls=tally.model_calls,
+                tool_calls=tally.tool_calls, input_tokens=journal.input_tokens, output_tokens=journal.output_tokens,
+                cost_pusd=tally.cost_pusd, unresolved_pusd=journal.unresolved_pusd, overrun_pusd=journal.overrun_pusd,
+                limit_pusd=self.limits.run_pusd, hints=journal.hints, blocks=journal.blocks, refusals=journal.refusals,
+                stop_reason=self.stop_reason, stop_message=None if stop is None else str(stop),
+                would_have_stopped=self._would_stop, findings=tuple(journal.findings), rows=tuple(journal.rows),
+            )  # fmt: skip
+
+    def close(self) -> None:
+        """End the run and keep its record in the store, if the store keeps runs. Closing twice is fine."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            self._ended_mono = self.guard.monotonic()
+        # What is still in flight may settle late; nobody may hold money for ever in a run that is over.
+        for reservation_id in self._meter.open_ids():
+            self.guard.housekeeper.ended(reservation_id)
+        self.guard.archive(self)
+
+    # As a context manager.
+
+    def __enter__(self) -> Self:
+        with self._lock:
+            self._check_enterable()
+            self.owned = True
+        try:
+            self.guard.enter_boundaries()
+            for enter in tuple(boundaries):
+                self._leave.append(enter(self))
+        except BaseException:
+            self._leave_boundaries()
+            raise
+        self._token = _current.set(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._leave_block()
+        self.close()
+        raise_stop(error)
+
+    async def __aenter__(self) -> Self:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._leave_block()
+        if self.guard.store.remote:
+            from asyncio import to_thread
+
+            await to_thread(self.close)
+        else:
+            self.close()
+        raise_stop(error)
+
+    # Inside.
+
+    @property
+    def _observing(self) -> bool:
+        return self.guard.mode == "observe"
+
+    def _gate(self) -> None:
+        """Raise if nothing may start here: the run, or one it is part of, is over."""
+        if self._observing:
+            return
+        stop = self.latch.stop
+        if stop is not None:
+            raise stop.again()
+        run: Run | None = self
+        while run is not None:
+            if run._closed:  # noqa: SLF001 -- of this very class
+                raise ConfigError(
+                    f"Run {run.id} has ended; nothing can start in it.",
+                    next_step="Open another one with guard.run(), or let it go on with run.resume(limits=…).",
+                )
+            run = run.parent
+
+    def _check_enterable(self) -> None:
+        if self.owned:
+            raise ConfigError(
+                f"Run {self.id} is entered already.",
+                next_step="Open a run inside it with guard.run(), or take it to other threads with guard.bind(…).",
+            )
+        if self._closed:
+            raise ConfigError(
+                f"Run {self.id} has ended; nothing can start in it.",
+                next_step="Open another one with guard.run(), or let it go on with run.resume(limits=…).",
+            )
+
+    def _leave_block(self) -> None:
+        token, self._token = self._token, None
+        if token is not None:
+            try:
+                _current.reset(token)
+            except ValueError:  # entered in another context, as async generators do that another task finalises
+                if _current.get() is self:
+                    _current.set(self.parent)
+        self._leave_boundaries()
+
+    def _leave_boundaries(self) -> None:
+        """Undo what adapters did, whatever one of them raises: the run must end and its stop must become public."""
+        leave, self._leave = self._leave, []
+        for undo in reversed(leave):
+            try:
+                undo()
+            except Exception as exc:  # noqa: BLE001 -- see above
+                self.guard.emit("adapter_failed", "error", run=self.id, hook="leave", error=type(exc).__name__)
+        self.owned = False
+
+    def _admit(self, call: ModelCall, step: int) -> Permit:
+        permit: Permit | None = None
+        try:
+            permit, would_refuse = self._meter.admit(call, step)
+            if permit.priced:
+                self.guard.housekeeper.opened(permit.id, self.limits.hold_ttl_ms)
+            if would_refuse is not None:
+                self._note_would_refuse(would_refuse)
+            if self._outbox.waiting:
+                self._outbox.send()  # Before the permit is out: an interrupt in a sink must not lose it with its hold.
+            with self._lock:
+                self._gate()  # It may have been stopped or ended while the ledger answered.
+                self.tally.admitted()
+        except BaseException:
+            if permit is not None:
+                self.guard.housekeeper.ended(permit.id)
+                self._meter.give_back(permit)
+            with self._lock:
+                self.tally.undo_model()
+            raise
+        return permit
+
+    def _before_tool(self, call: ToolCall, *, can_block: bool) -> Proceed | Block:
+        self._gate()
+        verdict = self._loops.ask(lambda d: d.before_tool(call, can_block=can_block)) or PROCEED
+        if isinstance(verdict, Stop):
+            self._latch(self._loops.stop(verdict.finding))
+            verdict = PROCEED
+        elif isinstance(verdict, Block):
+            self._loops.record(verdict.finding)
+            if not self._observing:
+                self._journal.tool(call, None, step=self.tally.steps, duration_ms=0)
+                return verdict
+            verdict = PROCEED
+        step = self._begin(self.tally.begin_tool)
+        started = self._tools_started
+        if len(started) >= TOOLS_IN_FLIGHT_MAX:
+            del started[next(iter(started))]
+        started[id(call)] = (call, step, self.guard.monotonic())
+        return PROCEED if self._observing else verdict
+
+    def _wait_for_steps(self) -> None:
+        """Wait, with the lock given back meanwhile, while the last steps are taken by calls that may yet be refused."""
+        started: int | None = None
+        while self.tally.crowded() and not self._observing:
+            started = self.guard.monotonic() if started is None else started
+            self._lock.release()
+            try:
+                patient = self._meter.wait(started)
+            finally:
+                self._lock.acquire()
+            if not patient:
+                return
+
+    def _begin(self, count: Callable[..., int]) -> int:
+        """Count a step. A limit that is reached stops the run; observing notes it and counts on."""
+        now_ms = self.guard.monotonic()
+        try:
+            return count(now_ms=now_ms)
+        except LimitReached as exc:
+            stop = exc
+        except BudgetBusy as busy:
+            if not self._observing:
+                self._note_refusal(busy)
+                raise
+            return count(now_ms=now_ms, enforce=False)
+        self._latch(stop)
+        return count(now_ms=now_ms, enforce=False)
+
+    def _loop_gate(self, agent: str, *, can_block: bool) -> None:
+        verdict = self._loops.ask(lambda d: d.before_model(agent=agent, can_block=can_block))
+        if isinstance(verdict, Stop):
+            self._latch(self._loops.stop(verdict.finding))
+
+    def _latch(self, stop: GuardrailStopped) -> None:
+        """Stop the run and raise, or in observe mode note that it would have been stopped."""
+        self._note_stop(stop)
+        if not self._observing:
+            raise stop.again()
+
+    def _note_stop(self, stop: GuardrailStopped) -> None:
+        if self._observing:
+            if self._would_stop is None:
+                self._would_stop = str(stop)
+                self._outbox.add("run_would_stop", "warning", **stop.as_dict())
+            return
+        if self.latch.trip(stop):
+            self._outbox.add("run_stopped", "warning", **stop.as_dict())
+        if isinstance(stop, BudgetExceeded) and stop.fields["period"] != RUN_PERIOD:
+            self.guard.housekeeper.refused(Account(str(stop.fields["scope"]), str(stop.fields["period"])))
+
+    def _note_refusal(self, error: RunrailsError) -> None:
+        with self._lock:
+            self._journal.refusals += 1
+        self._outbox.add("call_refused", "warning", **error.as_dict())
+
+    def _note_would_refuse(self, refused: Refused) -> None:
+        account = refused.account
+        self._note_stop(
+            BudgetExceeded(
+                scope=account.scope, period=account.period, unit=account.unit, limit=refused.limit,
+                spent=refused.spent, held=refused.held, needed=refused.needed,
+            )
+        )  # fmt: skip

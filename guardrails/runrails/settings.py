@@ -1,0 +1,28 @@
+"""What the environment says. Every variable has an argument that wins over it."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["price_file", "user"]
+
+PROJECT_FILE = "runrails.toml"
+
+
+def user() -> str:
+    """`RUNRAILS_USER`, else `local`."""
+    return os.environ.get("RUNRAILS_USER") or "local"
+
+
+def price_file() -> Path | None:
+    """The project's price file: `RUNRAILS_PRICES`, else `runrails.toml` in the working directory if there is one."""
+    named = os.environ.get("RUNRAILS_PRICES")
+    if not named and not os.path.isfile(PROJECT_FILE):  # noqa: PTH113 -- pathlib costs 3 ms to load, mostly for nothing
+        return None
+    from pathlib import Path
+
+    return Path(named or PROJECT_FILE)

@@ -1,0 +1,61 @@
+"""What a finished call is charged: a function of its price card, its bound and what was reported."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, assert_never
+
+from runrails import bounds
+from runrails.pricing.cards import PriceCard, cost_pusd
+from runrails.usage import Usage
+
+if TYPE_CHECKING:
+    from runrails.calls import ModelResult, Permit
+
+__all__ = ["Settlement", "settle"]
+
+
+class Settlement(NamedTuple):
+    """The charge for one call."""
+
+    actual_pusd: int
+    unresolved: bool
+    """The amount is a stand-in; a later settle may correct it exactly."""
+    usage: Usage | None
+    """What was reported, or what the stand-in was computed from."""
+
+
+def settle(card: PriceCard, permit: Permit, result: ModelResult) -> Settlement:
+    """
+    The charge for a call that ended.
+
+    Reported usage is charged exactly. Missing usage is charged at the hold, never at 0. A cut stream is charged for
+    its input and what had arrived; if hidden reasoning may have been written, for the whole hold. An unknown outcome
+    (a timeout after sending) is charged at the hold. A definite failure and a cache hit cost nothing.
+    """
+    if result.end == "cached" or result.end == "failed":
+        return Settlement(0, unresolved=False, usage=result.usage)
+    if result.usage is not None:
+        return Settlement(cost_pusd(card, result.usage), unresolved=False, usage=result.usage)
+    if result.end == "completed" or result.end == "unknown":
+        return Settlement(permit.bound_pusd, unresolved=True, usage=None)
+    if result.end == "cut":
+        return _cut(card, permit, result)
+    assert_never(result.end)
+
+
+def _cut(card: PriceCard, permit: Permit, result: ModelResult) -> Settlement:
+    if result.reasoning:
+        return Settlement(permit.bound_pusd, unresolved=True, usage=None)
+    usage = Usage(
+        input_tokens=bounds.input_tokens_bound(
+            permit.call.prompt, provider=card.provider, model=card.model, context_tokens_max=card.context_tokens_max
+        ),
+        output_tokens=bounds.text_tokens_bound(result.output_text),
+    )
+    amount = bounds.call_bound_pusd(
+        card,
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        cache_write=permit.call.cache_write,
+    )
+    return Settlement(min(amount, permit.bound_pusd), unresolved=True, usage=usage)

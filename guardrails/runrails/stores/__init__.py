@@ -1,0 +1,93 @@
+"""The engines of the ledger, and which one a URL names."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Literal, cast
+
+from runrails.errors import ConfigError
+
+if TYPE_CHECKING:
+    from runrails.clocks import Clock
+    from runrails.ledger import Store
+
+__all__ = ["open_store"]
+
+_FORMS = "sqlite:///relative/path.db, sqlite:////absolute/path.db or memory:"
+
+
+def open_store(url: str | None = None, *, clock: Clock | None = None) -> Store:
+    """
+    Open the store that a URL names.
+
+    Args:
+        url: ``sqlite:///relative.db``, ``sqlite:////absolute.db`` (both may end in ``?synchronous=normal``) or
+            ``memory:``. None: what ``RUNRAILS_STORE`` says, else a SQLite file in the user's data directory.
+        clock: Wall clock in milliseconds since the epoch; the system's by default.
+
+    Raises:
+        ConfigError: The URL names no store, or its file cannot be a ledger.
+        StoreUnavailable: The file is locked or the disk is full.
+    """
+    if url is None:
+        url = os.environ.get("RUNRAILS_STORE") or None
+    if url is None:
+        return _open_file(_default_path(), "FULL", clock)
+    scheme, colon, rest = url.partition(":")
+    if not colon or scheme not in {"memory", "sqlite", "dynamodb"}:
+        # A URL may carry a password, so only the scheme is named.
+        raise ConfigError(f"No store is called {scheme[:20]!r}.", next_step=f"Write {_FORMS}.")
+    if scheme == "memory":
+        return _open_memory(rest, clock)
+    if scheme == "dynamodb":
+        raise ConfigError(
+            "The DynamoDB store is not part of this version; runrails_aws brings it later.",
+            next_step=f"Until then write {_FORMS}.",
+        )
+    path, synchronous = _parse_sqlite(rest)
+    return _open_file(path, synchronous, clock)
+
+
+def _parse_sqlite(rest: str) -> tuple[str, Literal["FULL", "NORMAL"]]:
+    path, _, query = rest.partition("?")
+    if not path.startswith("///") or path == "///":
+        raise ConfigError("A SQLite store's URL has three slashes and then its path.", next_step=f"Write {_FORMS}.")
+    name, _, value = query.partition("=")
+    if query and (name != "synchronous" or value.upper() not in {"FULL", "NORMAL"}):
+        raise ConfigError(
+            "The only option of a SQLite store's URL is synchronous.",
+            next_step="Write ?synchronous=normal or ?synchronous=full, or leave it out.",
+        )
+    return path[3:], cast('Literal["FULL", "NORMAL"]', value.upper() or "FULL")
+
+
+def _open_memory(rest: str, clock: Clock | None) -> Store:
+    from runrails.clocks import system_ms
+    from runrails.stores.memory import MemoryStore
+
+    if rest.strip("/"):
+        raise ConfigError("The memory store takes no name.", next_step="Write memory: and nothing after it.")
+    return MemoryStore(clock=clock or system_ms)
+
+
+def _open_file(path: str, synchronous: Literal["FULL", "NORMAL"], clock: Clock | None) -> Store:
+    from runrails.clocks import system_ms
+    from runrails.stores.sqlite import SQLiteStore
+
+    return SQLiteStore(path, clock=clock or system_ms, synchronous=synchronous)
+
+
+def _default_path() -> str:
+    from platformdirs import user_data_dir
+
+    directory = user_data_dir("runrails", appauthor=False)
+    try:
+        # makedirs gives its mode to the last directory only, which is the one that is ours.
+        os.makedirs(directory, mode=0o700, exist_ok=True)  # noqa: PTH103 -- pathlib gives parents the default mode too
+    except OSError as error:
+        raise ConfigError(
+            f"The directory {directory} for the ledger cannot be made: {error.strerror}.",
+            next_step="Choose another place with RUNRAILS_STORE=sqlite:////path/to/ledger.db.",
+            path=directory,
+        ) from error
+    return os.path.join(directory, "ledger.db")  # noqa: PTH118 -- a str for SQLite

@@ -1,0 +1,99 @@
+"""Facts, refusals and reports as compact JSON text: one form for every engine that keeps text."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, cast
+
+from runrails.ledger import AMOUNT_MAX, Account, CallFacts, Refused, ResultFacts, RunRecord
+from runrails.usage import Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = [
+    "facts_from_text",
+    "facts_text",
+    "month_bounds",
+    "refused_from_text",
+    "refused_text",
+    "report_copy",
+    "report_text",
+    "result_from_text",
+    "result_text",
+]
+
+# Only what differs from its default is written. Text is ASCII (lone surrogates are escaped), so SQLite takes all of it.
+_FACTS = tuple((f.name, f.default) for f in fields(CallFacts) if f.name not in {"user", "run"})
+_USAGE = tuple((f.name, f.default) for f in fields(Usage))
+_compact = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+
+
+def facts_text(facts: CallFacts) -> str:
+    """A call's facts but for `user` and `run`, which have columns of their own."""
+    return _compact({name: value for name, default in _FACTS if (value := getattr(facts, name)) != default})
+
+
+def facts_from_text(user: str, run: str, text: str) -> CallFacts:
+    """The facts that `facts_text` wrote."""
+    return CallFacts(user=user, run=run, **json.loads(text))
+
+
+def result_text(result: ResultFacts) -> str:
+    """What is known of a call's end."""
+    usage = result.usage
+    counts = (
+        None
+        if usage is None
+        else {name: value for name, default in _USAGE if (value := getattr(usage, name)) != default}
+    )
+    return _compact([result.end, result.model, result.duration_ms, counts])
+
+
+def result_from_text(text: str) -> ResultFacts:
+    """The result that `result_text` wrote."""
+    end, model, duration_ms, counts = cast("tuple[str, str | None, int, dict[str, int] | None]", json.loads(text))
+    usage = None if counts is None else Usage(**counts)
+    return ResultFacts(end=end, usage=usage, model=model, duration_ms=duration_ms)
+
+
+def refused_text(refused: Refused) -> str:
+    """A refusal, kept so that a repeated observing reservation gets its first answer."""
+    return _compact([*refused.account, *refused[1:]])
+
+
+def refused_from_text(text: str) -> Refused:
+    """The refusal that `refused_text` wrote."""
+    scope, period, unit, limit, spent, held, needed = cast("tuple[str, str, str, int, int, int, int]", json.loads(text))
+    return Refused(Account(scope, period, unit), limit, spent, held, needed)
+
+
+def report_text(report: Mapping[str, object]) -> str:
+    """
+    A run's report.
+
+    Raises:
+        TypeError: It holds something that is not JSON.
+        ValueError: It holds NaN or infinity.
+    """
+    return _compact(dict(report))
+
+
+def report_copy(record: RunRecord) -> RunRecord:
+    """The record with its report as it would come back from text, and out of its maker's reach."""
+    return replace(record, report=cast("dict[str, object]", json.loads(report_text(record.report))))
+
+
+def month_bounds(period: str | None) -> tuple[int, int]:
+    """
+    First millisecond of a month (``2026-11``, UTC) and of the next one; the widest range for None.
+
+    Raises:
+        ValueError: Not a month.
+    """
+    if period is None:
+        return 0, AMOUNT_MAX
+    from runrails.periods import month_start_ms, next_month
+
+    return month_start_ms(period, "UTC"), month_start_ms(next_month(period), "UTC")

@@ -1,0 +1,184 @@
+"""What a SQLite ledger keeps besides balances and holds: limits of operators, warnings, usage, runs."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, cast
+
+from runrails.ledger import Account, Balance, RunRecord, State, UsageRecord
+from runrails.stores import _sqlite_rows as rows
+from runrails.stores._codec import facts_from_text, report_text, result_from_text
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterator
+
+    from runrails.stores._sqlite_file import LedgerFile
+
+__all__ = ["balances", "claim_warning", "fix_zone", "limits", "runs", "save_run", "set_limit", "usage"]
+
+_PAGE = 500
+"""Rows read at once, so that a long listing neither fills the memory nor holds the file."""
+
+UsageRow = tuple[int, str, State, int, int | None, int, int | None, str, str, str, str | None]
+RunRow = tuple[str, str, str, int, int, str, str | None, str]
+_RUN_COLUMNS = "id, name, user, started_ms, ended_ms, mode, stop_reason, report"
+
+
+def balances(file: LedgerFile, scope: str | None, period: str | None) -> Iterator[Balance]:
+    """Every account, or those of one scope or period; newest period first, then by scope and unit."""
+    return map(
+        rows.balance_of,
+        file.read(
+            lambda connection: connection.execute(
+                f"SELECT {rows.BALANCE_COLUMNS} FROM account WHERE scope = coalesce(?, scope) "  # noqa: S608 -- a constant
+                "AND period = coalesce(?, period) ORDER BY period DESC, scope, unit",
+                (scope, period),
+            ).fetchall()
+        ),
+    )
+
+
+def set_limit(connection: sqlite3.Connection, scope: str, limit: int | None, unit: str) -> None:
+    """Write or remove an operator's limit, also in the accounts that are there already."""
+    connection.execute("DELETE FROM operator_limit WHERE scope = ? AND unit = ?", (scope, unit))
+    if limit is not None:
+        connection.execute("INSERT INTO operator_limit VALUES (?, ?, ?)", (scope, unit, limit))
+    connection.execute("UPDATE account SET operator_limit = ? WHERE scope = ? AND unit = ?", (limit, scope, unit))
+
+
+def limits(file: LedgerFile) -> list[tuple[str, str, int]]:
+    """(scope, unit, limit) for every limit an operator has set."""
+    return file.read(
+        lambda connection: cast(
+            "list[tuple[str, str, int]]",
+            connection.execute("SELECT scope, unit, amount FROM operator_limit ORDER BY scope, unit").fetchall(),
+        )
+    )
+
+
+def claim_warning(file: LedgerFile, account: Account, mark: str, *, now_ms: int, window_ms: int) -> bool:
+    """Whether this caller is the one who sends."""
+    latest_ms = now_ms - window_ms
+    # Nearly every caller comes too late, and finds that out without waiting for the right to write.
+    if file.read(
+        lambda connection: connection.execute(
+            "SELECT 1 FROM warning WHERE scope = ? AND period = ? AND unit = ? AND mark = ? AND at_ms > ?",
+            (*account, mark, latest_ms),
+        ).fetchone()
+    ):
+        return False
+    return file.write(
+        lambda connection: (
+            connection.execute(
+                "INSERT INTO warning VALUES (?, ?, ?, ?, ?) "
+                "ON CONFLICT DO UPDATE SET at_ms = excluded.at_ms WHERE warning.at_ms <= ?",
+                (*account, mark, now_ms, latest_ms),
+            ).rowcount
+            == 1
+        )
+    )
+
+
+def fix_zone(file: LedgerFile, scope: str, zone: str) -> str:
+    """The scope's zone: the one given at its first use."""
+
+    def known(connection: sqlite3.Connection) -> str | None:
+        row = cast(
+            "tuple[str] | None", connection.execute("SELECT zone FROM zone WHERE scope = ?", (scope,)).fetchone()
+        )
+        return None if row is None else row[0]
+
+    def fix(connection: sqlite3.Connection) -> str:
+        connection.execute("INSERT OR IGNORE INTO zone VALUES (?, ?)", (scope, zone))
+        return known(connection) or zone
+
+    return file.read(known) or file.write(fix)
+
+
+def usage(file: LedgerFile, user: str | None, run: str | None, first_ms: int, end_ms: int) -> Iterator[UsageRecord]:
+    """Records of calls reserved from `first_ms` until before `end_ms`, oldest first, a page at a time."""
+    # Rows lie in order of time; see `seq` in the schema.
+    after = (first_ms << 20) - 1
+    named = [(column, value) for column, value in (("user", user), ("run", run)) if value is not None]
+    statement = (
+        "SELECT seq, id, state, at_ms, resolved_ms, estimated_pusd, actual_pusd, user, run, facts, result "
+        "FROM reservation WHERE seq > ? AND at_ms >= ? AND at_ms < ? AND facts IS NOT NULL "
+        + "".join(f"AND {column} = ? " for column, _ in named)
+        + "ORDER BY seq LIMIT ?"
+    )
+
+    def page(connection: sqlite3.Connection) -> list[UsageRow]:
+        given = (after, first_ms, end_ms, *(value for _, value in named), _PAGE)
+        return connection.execute(statement, given).fetchall()
+
+    while True:
+        found = file.read(page)
+        for row in found:
+            yield _usage_of(row)
+        if len(found) < _PAGE:
+            return
+        after = found[-1][0]
+
+
+def _usage_of(row: UsageRow) -> UsageRecord:
+    _, reservation_id, state, at_ms, resolved_ms, estimated, actual, user, run, facts, result = row
+    return UsageRecord(
+        id=reservation_id,
+        state=state,
+        at_ms=at_ms,
+        settled_at_ms=resolved_ms,
+        estimated_pusd=estimated,
+        actual_pusd=actual,
+        facts=facts_from_text(user, run, facts),
+        result=None if result is None else result_from_text(result),
+    )
+
+
+def save_run(file: LedgerFile, record: RunRecord) -> None:
+    """Keep a run's record, in the place of an earlier one with its id."""
+    report = report_text(record.report)
+    file.write(
+        lambda connection: connection.execute(
+            f"INSERT OR REPLACE INTO run ({_RUN_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 -- a constant
+            (
+                record.id,
+                record.name,
+                record.user,
+                record.started_ms,
+                record.ended_ms,
+                record.mode,
+                record.stop_reason,
+                report,
+            ),
+        )
+    )
+
+
+def runs(file: LedgerFile, *, user: str | None = None, run_id: str | None = None, count_max: int) -> list[RunRecord]:
+    """Runs that ended last come first."""
+    found = file.read(
+        lambda connection: cast(
+            "list[RunRow]",
+            connection.execute(
+                f"SELECT {_RUN_COLUMNS} FROM run WHERE user = coalesce(?, user) AND id = coalesce(?, id) "  # noqa: S608 -- a constant
+                "ORDER BY ended_ms DESC, id DESC LIMIT ?",
+                (user, run_id, count_max),
+            ).fetchall(),
+        )
+    )
+    return [_run_of(row) for row in found]
+
+
+def _run_of(row: RunRow) -> RunRecord:
+    run_id, name, user, started_ms, ended_ms, mode, stop_reason, report = row
+    return RunRecord(
+        id=run_id,
+        name=name,
+        user=user,
+        started_ms=started_ms,
+        ended_ms=ended_ms,
+        mode=mode,
+        stop_reason=stop_reason,
+        report=cast("dict[str, object]", json.loads(report)),
+    )

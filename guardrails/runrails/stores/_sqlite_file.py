@@ -1,0 +1,253 @@
+"""
+One SQLite file, shared by the threads of this process and by other processes.
+
+Threads share one connection and a lock: a lock of ours hands over at once, where SQLite would let threads sleep.
+A connection must not survive a fork (its file locks are not inherited, and both processes would believe they hold
+them), so it is closed before one and opened anew on both sides. https://sqlite.org/howtocorrupt.html §2.6
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import time
+from threading import Lock
+from typing import TYPE_CHECKING, Literal, TypeVar
+from weakref import WeakSet
+
+from runrails.clocks import monotonic_ms
+from runrails.errors import ConfigError, RunrailsError, StoreUnavailable
+from runrails.stores import _schema, rules
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["LedgerFile"]
+
+T = TypeVar("T")
+_ELSEWHERE = "choose another place with RUNRAILS_STORE=sqlite:////path/to/ledger.db"
+_PAUSE_FIRST_S = 0.000_2
+_PAUSE_MAX_S = 0.002
+
+
+class LedgerFile:
+    """
+    A ledger's file and this process's connection to it.
+
+    Args:
+        path: The file. Made with mode 0600 if it does not exist; its directory must exist.
+        synchronous: FULL waits for the disk at every write; NORMAL may lose the last writes if the power fails (never
+            if only the process does).
+        busy_timeout_ms: How long a verb waits for other processes and threads before it gives up.
+    """
+
+    def __init__(self, path: str, *, synchronous: Literal["FULL", "NORMAL"], busy_timeout_ms: int) -> None:
+        self.path = path
+        self._synchronous = synchronous
+        self._busy_timeout_ms = busy_timeout_ms
+        self._lock = Lock()
+        self._connection: sqlite3.Connection | None = None
+        self._pid = os.getpid()
+        self._closed = False
+        self._forking = False
+        _files.add(self)
+        self.read(lambda _: None)
+
+    def write(self, step: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `step` alone in the whole file: all of its writes are kept, or none if it raises."""
+        return self._run(step, begin="BEGIN IMMEDIATE")
+
+    def read(self, step: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `step`, which only reads, on one moment of the file."""
+        return self._run(step, begin="BEGIN")
+
+    def close(self) -> None:
+        """Let go of the file. Every later use raises `StoreUnavailable`."""
+        with self._lock:
+            self._closed = True
+            self._disconnect()
+
+    def _run(self, step: Callable[[sqlite3.Connection], T], *, begin: str) -> T:
+        deadline_ms = monotonic_ms() + self._busy_timeout_ms
+        if self._pid != os.getpid():
+            self.forget()
+        lock = self._lock
+        if not lock.acquire(timeout=self._busy_timeout_ms / 1_000):
+            raise self._busy()
+        connection: sqlite3.Connection | None = None
+        try:
+            connection = self._connection or self._connect(deadline_ms)
+            _patiently(lambda: connection.execute(begin), deadline_ms)
+            outcome = step(connection)
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise self._explained(error) from error
+        else:
+            return outcome
+        finally:
+            if connection is not None and connection.in_transaction:
+                self._roll_back(connection)
+            lock.release()
+
+    def _roll_back(self, connection: sqlite3.Connection) -> None:
+        try:
+            connection.execute("ROLLBACK")
+        except sqlite3.Error:
+            # A connection that cannot even give up is thrown away; the file itself rolls back when it is opened.
+            self._disconnect()
+
+    def _connect(self, deadline_ms: int) -> sqlite3.Connection:
+        if self._closed:
+            raise rules.closed()
+        self._make_file()
+        connection: sqlite3.Connection | None = None
+        ready = False
+        try:
+            # Waiting is ours (`_patiently`): SQLite's own backs off to 100 ms and starves among busy processes.
+            connection = opened = sqlite3.connect(self.path, timeout=0, isolation_level=None, check_same_thread=False)
+            _patiently(lambda: _schema.prepare(opened, self.path, synchronous=self._synchronous), deadline_ms)
+            ready = True
+        except sqlite3.Error as error:
+            raise self._explained(error, opening=True) from error
+        finally:
+            if connection is not None and not ready:
+                connection.close()
+        self._connection = opened
+        return opened
+
+    def _make_file(self) -> None:
+        # Only a file that is not there is opened here: closing any handle of a file in use would drop SQLite's locks.
+        try:
+            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        except FileExistsError:
+            if os.path.isdir(self.path):  # noqa: PTH112 -- the path is a str for SQLite and stays one
+                raise self._config(
+                    f"{self.path} is a directory.", "Name a file in it, for instance ledger.db"
+                ) from None
+        except FileNotFoundError as error:
+            directory = os.path.dirname(self.path) or "."  # noqa: PTH120 -- see above
+            raise self._config(f"The directory {directory} does not exist.", f"mkdir -p {directory}") from error
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not a path"
+            raise self._config(
+                f"The ledger file {self.path!r} cannot be made: {reason}.",
+                "Give this user write permission to the directory",
+            ) from error
+
+    def _config(self, what: str, first: str) -> ConfigError:
+        return ConfigError(what, next_step=f"{first}, or {_ELSEWHERE}.", path=self.path)
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(sqlite3.Error):
+                connection.close()
+
+    def before_fork(self) -> None:
+        """Close the connection and keep everybody out until the fork is done."""
+        if self._lock.acquire(timeout=self._busy_timeout_ms / 1_000):
+            self._forking = True
+            self._disconnect()
+
+    def after_fork_in_parent(self) -> None:
+        """Let the verbs in again; the next one opens the file."""
+        if self._forking:
+            self._forking = False
+            self._lock.release()
+
+    def forget(self) -> None:
+        """In a child process: start anew with a lock and a connection of its own."""
+        if self._connection is not None:
+            # Closing it here would confuse the parent's locks, so it is neither used nor freed.
+            _abandoned.append(self._connection)
+        self._connection = None
+        self._forking = False
+        self._lock = Lock()
+        self._pid = os.getpid()
+
+    def _busy(self) -> StoreUnavailable:
+        return StoreUnavailable(
+            f"The ledger file {self.path} was in use by others for {self._busy_timeout_ms} ms; nothing was written.",
+            next_step="Try again with the same id; if it lasts, close the program that holds it (a viewer, a backup).",
+            path=self.path,
+        )
+
+    def _explained(self, error: sqlite3.Error, *, opening: bool = False) -> RunrailsError:
+        """A driver's error in our words: what happened to which file, and what to do about it."""
+        # Errors of the Python layer (not of SQLite) have no code.
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_MISUSE) & 0xFF
+        name = getattr(error, "sqlite_errorname", type(error).__name__)
+        if code in _BUSY:
+            return self._busy()
+        what, first, ours = _EXPLANATIONS.get(code, _OTHERWISE)
+        kind = ConfigError if opening and ours else StoreUnavailable
+        return kind(
+            f"The ledger file {self.path} {what} ({name}); nothing was written.",
+            next_step=f"{first}, or {_ELSEWHERE}.",
+            path=self.path,
+            sqlite_error=name,
+        )
+
+
+_BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+_WRITE_PROTECTED = (
+    "cannot be opened for writing",
+    "Give this user write permission to the file and its directory",
+    True,
+)
+_DAMAGED = (
+    "is damaged or is not a ledger",
+    "Restore it from a backup, or move it aside together with its -wal and -shm files to begin with an empty ledger",
+    True,
+)
+_OTHERWISE = ("could not be read or written", "Check the disk and the file system", False)
+_EXPLANATIONS = {
+    # code: (what happened, what to do, whether it is a matter of configuration when the file is opened)
+    sqlite3.SQLITE_FULL: ("found no room on the disk", "Free some space", False),
+    sqlite3.SQLITE_READONLY: _WRITE_PROTECTED,
+    sqlite3.SQLITE_CANTOPEN: _WRITE_PROTECTED,
+    sqlite3.SQLITE_PERM: _WRITE_PROTECTED,
+    sqlite3.SQLITE_CORRUPT: _DAMAGED,
+    sqlite3.SQLITE_NOTADB: _DAMAGED,
+    sqlite3.SQLITE_CONSTRAINT: _DAMAGED,
+    sqlite3.SQLITE_ERROR: _DAMAGED,
+}
+
+
+def _patiently(attempt: Callable[[], object], deadline_ms: int) -> None:
+    """Make an attempt until the file is free or the deadline has passed; then let SQLite's error through."""
+    pause_s = _PAUSE_FIRST_S
+    while True:
+        try:
+            attempt()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF not in _BUSY or monotonic_ms() >= deadline_ms:
+                raise
+        else:
+            return
+        time.sleep(pause_s)
+        pause_s = min(_PAUSE_MAX_S, pause_s * 2)
+
+
+_files: WeakSet[LedgerFile] = WeakSet()
+_abandoned: list[sqlite3.Connection] = []
+
+
+def _before_fork() -> None:
+    for file in list(_files):
+        file.before_fork()
+
+
+def _after_fork_in_parent() -> None:
+    for file in list(_files):
+        file.after_fork_in_parent()
+
+
+def _after_fork_in_child() -> None:
+    for file in list(_files):
+        file.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

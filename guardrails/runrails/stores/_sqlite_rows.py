@@ -1,0 +1,277 @@
+"""Reading and writing single rows of a SQLite ledger. Every function runs inside a step of `LedgerFile`."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from typing import TYPE_CHECKING, NamedTuple, cast
+
+from runrails.ledger import AMOUNT_MAX, SCOPES_MAX, Account, Balance, Hold, ResultFacts, State
+from runrails.stores import rules
+from runrails.stores._codec import result_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+__all__ = [
+    "BALANCE_COLUMNS",
+    "AccountIds",
+    "Found",
+    "Glance",
+    "add_account",
+    "add_amounts",
+    "balance_of",
+    "find",
+    "glance",
+    "operator_limit",
+    "overdue",
+    "standings",
+    "write_change",
+]
+
+BALANCE_COLUMNS = "scope, period, unit, code_limit, operator_limit, spent, held"
+_ACCOUNTS_KNOWN_MAX = 10_000
+
+BalanceRow = tuple[str, str, str, int | None, int | None, int, int]
+
+# Statements for 1 to 16 accounts, made once: SQLite compiles each and keeps it.
+_MARKS = tuple(",".join("?" * count) for count in range(SCOPES_MAX + 1))
+_GLANCE = tuple(
+    "SELECT id, code_limit, operator_limit, spent, held, EXISTS (SELECT 1 FROM reservation WHERE id = ?), "  # noqa: S608 -- only question marks go in
+    f"EXISTS (SELECT 1 FROM reservation WHERE state = 'held' AND expires_ms <= ?) FROM account WHERE id IN ({m})"
+    for m in _MARKS
+)
+_UPDATE = tuple(
+    f"UPDATE account SET held = held + ?, spent = spent + ? WHERE id IN ({m}) AND spent + held <= ?"  # noqa: S608 -- only question marks go in
+    for m in _MARKS
+)
+
+
+class AccountIds:
+    """
+    What this process knows of account ids. Ids never change and accounts are never removed, so knowing is for ever.
+
+    Bounded; forgetting costs one look-up.
+    """
+
+    def __init__(self) -> None:
+        self._by_account: dict[Account, int] = {}
+        self._by_id: dict[int, Account] = {}
+
+    def __contains__(self, account: object) -> bool:
+        return account in self._by_account
+
+    def find(self, connection: sqlite3.Connection, account: Account) -> int | None:
+        """The account's id; None if it is not in the file."""
+        known = self._by_account.get(account)
+        if known is not None:
+            return known
+        row = cast(
+            "tuple[int] | None",
+            connection.execute(
+                "SELECT id FROM account WHERE scope = ? AND period = ? AND unit = ?", account
+            ).fetchone(),
+        )
+        return None if row is None else row[0]
+
+    def account(self, connection: sqlite3.Connection, account_id: int) -> Account:
+        """The account with this id."""
+        known = self._by_id.get(account_id)
+        if known is None:
+            row = cast(
+                "tuple[str, str, str]",
+                connection.execute("SELECT scope, period, unit FROM account WHERE id = ?", (account_id,)).fetchone(),
+            )
+            known = Account(*row)
+            self.keep_all([(known, account_id)])
+        return known
+
+    def keep_all(self, accounts: Iterable[tuple[Account, int]]) -> None:
+        """Remember ids that are in the file for good, not those of a step that may yet be undone."""
+        for account, account_id in accounts:
+            if account_id in self._by_id:
+                continue
+            if len(self._by_id) >= _ACCOUNTS_KNOWN_MAX:
+                self._by_account.clear()
+                self._by_id.clear()
+            self._by_account[account] = account_id
+            self._by_id[account_id] = account
+
+
+class Found(NamedTuple):
+    """A reservation's row."""
+
+    seq: int
+    entry: rules.Entry
+    account_ids: tuple[int, ...]
+    on_expiry: str
+
+
+_ENTRY = "SELECT seq, id, state, holds, charges, actual_pusd, stand_in, on_expiry FROM reservation "
+EntryRow = tuple[int, str, State, str, str | None, int | None, int, str]
+
+
+def find(connection: sqlite3.Connection, ids: AccountIds, reservation_id: str) -> Found | None:
+    """The reservation with this id, or None."""
+    row = cast("EntryRow | None", connection.execute(_ENTRY + "WHERE id = ?", (reservation_id,)).fetchone())
+    return None if row is None else _found(connection, ids, row)
+
+
+def overdue(connection: sqlite3.Connection, ids: AccountIds, now_ms: int, count_max: int) -> list[Found]:
+    """At most `count_max` open holds whose time is over, the longest overdue first."""
+    rows = cast(
+        "list[EntryRow]",
+        connection.execute(
+            _ENTRY + "WHERE state = 'held' AND expires_ms <= ? ORDER BY expires_ms, id LIMIT ?", (now_ms, count_max)
+        ).fetchall(),
+    )
+    return [_found(connection, ids, row) for row in rows]
+
+
+def _found(connection: sqlite3.Connection, ids: AccountIds, row: EntryRow) -> Found:
+    seq, reservation_id, state, holds_text, charges_text, actual, stand_in, on_expiry = row
+    holds = cast("list[tuple[int, int]]", json.loads(holds_text))
+    amounts = tuple([amount for _, amount in holds])
+    # Charges are written only where accounts were charged differently.
+    charges = (
+        (actual or 0,) * len(holds) if charges_text is None else tuple(cast("list[int]", json.loads(charges_text)))
+    )
+    units = tuple([ids.account(connection, account_id).unit for account_id, _ in holds])
+    entry = rules.Entry(reservation_id, state, units, amounts, charges, actual or 0, bool(stand_in))
+    return Found(seq, entry, tuple([account_id for account_id, _ in holds]), on_expiry)
+
+
+class Glance(NamedTuple):
+    """All that an ordinary reserve needs to know, read at once."""
+
+    taken: bool
+    """The reservation's id is in use."""
+    overdue: bool
+    """Some hold's time is over."""
+    amounts: dict[int, tuple[int | None, int | None, int, int]]
+    """Account id -> limit from code, limit of an operator, spent, held."""
+
+
+def glance(
+    connection: sqlite3.Connection, account_ids: Sequence[int | None], reservation_id: str, now_ms: int
+) -> Glance:
+    """Look at the accounts that are there, and at whether anything is out of the ordinary."""
+    present = [account_id for account_id in account_ids if account_id is not None]
+    if not present:
+        return Glance(taken=True, overdue=True, amounts={})
+    found = cast(
+        "list[tuple[int, int | None, int | None, int, int, int, int]]",
+        connection.execute(_GLANCE[len(present)], (reservation_id, now_ms, *present)).fetchall(),
+    )
+    return Glance(bool(found[0][5]), bool(found[0][6]), {row[0]: row[1:5] for row in found})
+
+
+def standings(
+    connection: sqlite3.Connection, seen: Glance, account_ids: Sequence[int | None], holds: Sequence[Hold]
+) -> tuple[list[rules.Standing], list[int]]:
+    """What the decision has to know of every account, and the places of those whose limit from code is another now."""
+    found: list[rules.Standing] = []
+    changed: list[int] = []
+    for place, (account_id, hold) in enumerate(zip(account_ids, holds, strict=True)):
+        account, _, limit = hold
+        if account_id is None:
+            operator = operator_limit(connection, account.scope, account.unit)
+            code, spent, held = None, 0, 0
+        else:
+            code, operator, spent, held = seen.amounts[account_id]
+        if limit is not None and limit != code:
+            changed.append(place)
+        effective = rules.effective_limit(operator=operator, code=limit, code_before=code)
+        found.append(rules.Standing(effective, spent, held))
+    return found, changed
+
+
+def operator_limit(connection: sqlite3.Connection, scope: str, unit: str) -> int | None:
+    """The limit an operator has set for a scope, or None."""
+    row = cast(
+        "tuple[int] | None",
+        connection.execute("SELECT amount FROM operator_limit WHERE scope = ? AND unit = ?", (scope, unit)).fetchone(),
+    )
+    return None if row is None else row[0]
+
+
+def add_account(connection: sqlite3.Connection, account: Account) -> int:
+    """Make an account, with the limit an operator may have set for its scope, and return its id."""
+    cursor = connection.execute(
+        "INSERT INTO account (scope, period, unit, operator_limit) "
+        "VALUES (?1, ?2, ?3, (SELECT amount FROM operator_limit WHERE scope = ?1 AND unit = ?3))",
+        account,
+    )
+    return cast("int", cursor.lastrowid)
+
+
+def add_amounts(connection: sqlite3.Connection, account_ids: Sequence[int], deltas: Sequence[tuple[int, int]]) -> bool:
+    """Add (held, spent) to each account, equal ones in one statement. False if a sum would be too large to count."""
+    groups: list[tuple[tuple[int, int], list[int]]]
+    if deltas.count(deltas[0]) == len(deltas):
+        groups = [(deltas[0], list(account_ids))]
+    else:
+        groups = [
+            (wanted, [i for i, delta in zip(account_ids, deltas, strict=True) if delta == wanted])
+            for wanted in set(deltas)
+        ]
+    for (held, spent), group in groups:
+        most = min(AMOUNT_MAX, AMOUNT_MAX - held - spent)
+        if connection.execute(_UPDATE[len(group)], (held, spent, *group, most)).rowcount != len(group):
+            return False
+    return True
+
+
+def write_change(
+    connection: sqlite3.Connection,
+    ids: AccountIds,
+    found: Found,
+    change: rules.Change,
+    now_ms: int,
+    result: ResultFacts | None = None,
+) -> None:
+    """
+    Write what becomes of a reservation, in its accounts and in its row.
+
+    Raises:
+        LedgerError: An account could not count the sum; the step must be undone.
+    """
+    entry = found.entry
+    if not add_amounts(connection, found.account_ids, change.deltas(entry)):
+        _refuse_sum(connection, ids, found, change)
+    connection.execute(
+        "UPDATE reservation SET state = ?, charges = ?, actual_pusd = ?, stand_in = ?, resolved_ms = ?, "
+        "result = coalesce(?, result) WHERE seq = ?",
+        (
+            change.state,
+            None if change.charges.count(change.actual) == len(change.charges) else json.dumps(change.charges),
+            change.actual,
+            change.stand_in,
+            now_ms,
+            None if result is None else result_text(result),
+            found.seq,
+        ),
+    )
+
+
+def _refuse_sum(connection: sqlite3.Connection, ids: AccountIds, found: Found, change: rules.Change) -> None:
+    # Some of the accounts have been written in this step already; it is undone as a whole, so read before it.
+    for account_id, (held, spent) in zip(found.account_ids, change.deltas(found.entry), strict=True):
+        row = cast(
+            "tuple[int, int]",
+            connection.execute("SELECT spent, held FROM account WHERE id = ?", (account_id,)).fetchone(),
+        )
+        rules.check_sum(found.entry, ids.account(connection, account_id), row[0] + row[1] + held + spent)
+    raise sqlite3.IntegrityError("an account of this reservation is missing")
+
+
+def balance_of(row: BalanceRow) -> Balance:
+    """A row of `BALANCE_COLUMNS` as callers see it."""
+    scope, period, unit, code, operator, spent, held = row
+    return Balance(
+        account=Account(scope, period, unit),
+        limit=rules.effective_limit(operator=operator, code=None, code_before=code),
+        spent=spent,
+        held=held,
+        limit_source=rules.limit_source(operator=operator, code=code),
+    )

@@ -1,0 +1,331 @@
+"""The ledger in this process's memory: exact and quick, gone when the process ends. For tests and notebooks."""
+
+from __future__ import annotations
+
+from heapq import heappush
+from threading import Lock
+from typing import TYPE_CHECKING, Protocol, TypeVar, cast
+
+from runrails.clocks import Clock, system_ms
+from runrails.ledger import (
+    Account,
+    Balance,
+    Expired,
+    Refused,
+    Reservation,
+    Reserved,
+    ResultFacts,
+    RunRecord,
+    Settled,
+    UsageRecord,
+    WarningMark,
+)
+from runrails.stores import checks, rules
+from runrails.stores._codec import month_bounds, report_copy
+from runrails.stores._memory_books import Books, Record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from types import TracebackType
+
+__all__ = ["MemoryStore"]
+
+_Answer = TypeVar("_Answer", Reserved, Settled)
+_RUNS_MAX = 10_000
+_new = cast("_New", tuple.__new__)  # pyright: ignore[reportUnknownMemberType] -- typeshed leaves it open
+"""Makes a named tuple in half the time, for the two answers of the hot path."""
+
+
+class MemoryStore:
+    """
+    An engine of the ledger in one process. One lock makes every verb atomic.
+
+    Args:
+        clock: Wall clock in milliseconds since the epoch; it alone decides what is overdue.
+        records_max: Most records of ended calls that are kept, the oldest dropped first. A dropped id is forgotten:
+            reserving it again takes new holds. Balances keep counting what dropped records cost.
+    """
+
+    remote = False
+
+    def __init__(self, *, clock: Clock = system_ms, records_max: int = 100_000) -> None:
+        checks.check_count(records_max, what="records_max", count_max=10**9)
+        self._clock = clock
+        self._lock: Lock | _Closed = Lock()
+        self._books = Books(records_max=records_max)
+        self._warned: dict[tuple[Account, str], int] = {}
+        self._zones: dict[str, str] = {}
+        self._runs: dict[str, RunRecord] = {}
+
+    def reserve(self, reservation: Reservation) -> Reserved | Refused:
+        """Take every hold or none. See `runrails.ledger.Store.reserve`."""
+        reservation_id, holds, ttl_ms, facts, on_expiry, _ = reservation
+        # Ordinary reservations skip the checks one by one: the rules are asked about all others.
+        if not (
+            type(reservation_id) is str
+            and reservation_id.isalnum()
+            and reservation_id.isascii()
+            and len(reservation_id) <= 128
+            and type(ttl_ms) is int
+            and 0 < ttl_ms <= 3_600_000
+            and on_expiry == "charge"
+            and holds
+        ):
+            checks.check_head(reservation)
+        elif facts is not None:
+            checks.check_facts(facts)
+        books = self._books
+        lock = self._lock
+        lock.acquire()
+        try:
+            if reservation_id in books.records:
+                return self._replay(reservation)
+            now_ms = self._clock()
+            deadlines = books.deadlines
+            if deadlines and deadlines[0][0] <= now_ms:
+                return self._reserve_by_the_rules(reservation, now_ms)
+            amount = holds[0][1]
+            rows = books.take_quickly(holds, amount)
+            if rows is None:
+                return self._reserve_by_the_rules(reservation, now_ms)
+            expires_ms = now_ms + ttl_ms
+            books.records[reservation_id] = Record(reservation, rows, amount, now_ms, expires_ms)
+            heappush(deadlines, (expires_ms, reservation_id))
+            if len(deadlines) > books.deadlines_max:
+                books.compact_deadlines()
+            return _new(Reserved, (reservation_id, "held", False, None))
+        finally:
+            lock.release()
+
+    def _reserve_by_the_rules(self, reservation: Reservation, now_ms: int) -> Reserved | Refused:
+        checks.check_reservation(reservation)
+        books = self._books
+        books.expire(now_ms, checks.SWEEP_MAX)
+        record = books.take(reservation, now_ms)
+        if isinstance(record, Refused):
+            return record
+        books.records[reservation.id] = record
+        books.add_deadline(record.expires_ms, reservation.id)
+        return Reserved(reservation.id, would_refuse=record.would_refuse)
+
+    def _replay(self, reservation: Reservation) -> Reserved:
+        checks.check_reservation(reservation)
+        record = self._books.records[reservation.id]
+        first = record.reservation
+        rules.check_same(
+            reservation,
+            holds=[(hold.account, hold.amount) for hold in first.holds],
+            on_expiry=first.on_expiry,
+            same_facts=first.facts == reservation.facts,
+        )
+        return Reserved(reservation.id, record.state, replayed=True, would_refuse=record.would_refuse)
+
+    def settle(
+        self,
+        reservation_id: str,
+        actual: int,
+        *,
+        units: Mapping[str, int] | None = None,
+        result: ResultFacts | None = None,
+        unresolved: bool = False,
+    ) -> Settled:
+        """Replace the holds by what the call really cost. See `runrails.ledger.Store.settle`."""
+        lock = self._lock
+        lock.acquire()
+        try:
+            books = self._books
+            record = books.records.get(reservation_id)
+            if record is None:
+                raise rules.unknown(reservation_id)
+            held = record.uniform
+            if (
+                record.state != "held"
+                or type(actual) is not int
+                or not 0 <= actual <= held
+                or unresolved
+                or units is not None
+            ):
+                return self._settle_by_the_rules(record, actual, units, result, unresolved=unresolved)
+            # The quick way: money only, the same hold everywhere and not exceeded, so that no sum can overflow.
+            back = held - actual
+            for row in record.rows:
+                row.spent += actual
+                row.room += back
+            record.state = "settled"
+            record.actual = actual
+            record.result = result
+            record.resolved_ms = self._clock()
+            deadlines = books.deadlines
+            if deadlines[-1][1] == reservation_id:
+                deadlines.pop()  # The last slot of a heap is a leaf; with few calls in flight it is this one.
+            resolved = books.resolved
+            resolved.append(reservation_id)
+            if len(resolved) > books.records_max:
+                del books.records[resolved.popleft()]
+            return _new(Settled, (reservation_id, "settled", actual, held, False))
+        finally:
+            lock.release()
+
+    def _settle_by_the_rules(
+        self,
+        record: Record,
+        actual: int,
+        units: Mapping[str, int] | None,
+        result: ResultFacts | None,
+        *,
+        unresolved: bool,
+    ) -> Settled:
+        change = rules.settled(record.entry(), actual, units=units, unresolved=unresolved)
+        if change is not None:
+            self._books.apply(record, change, self._clock(), result)
+        return record.entry().answer(replayed=change is None)
+
+    def release(self, reservation_id: str) -> Settled:
+        """Give the holds back. See `runrails.ledger.Store.release`."""
+        with self._lock:
+            record = self._books.records.get(reservation_id)
+            if record is None:
+                raise rules.unknown(reservation_id)
+            change = rules.released(record.entry())
+            if change is not None:
+                self._books.apply(record, change, self._clock())
+            return record.entry().answer(replayed=change is None)
+
+    def expire(self, *, count_max: int = checks.SWEEP_MAX) -> Expired:
+        """Resolve overdue reservations. See `runrails.ledger.Store.expire`."""
+        checks.check_count(count_max, what="count_max")
+        with self._lock:
+            return Expired(tuple(self._books.expire(self._clock(), count_max)))
+
+    def extend(self, reservation_id: str, *, ttl_ms: int) -> bool:
+        """Let a hold live `ttl_ms` from now; never shortens it. False if it is no longer open."""
+        checks.check_ttl(ttl_ms)
+        with self._lock:
+            record = self._books.records.get(reservation_id)
+            if record is None or record.state != "held":
+                return False
+            expires_ms = self._clock() + ttl_ms
+            if expires_ms > record.expires_ms:
+                record.expires_ms = expires_ms
+                self._books.add_deadline(expires_ms, reservation_id)
+            return True
+
+    def balance(self, account: Account) -> Balance:
+        """The account as it stands; zeroes if it has never been used."""
+        checks.check_account(account)
+        with self._lock:
+            return self._books.row(account).balance()
+
+    def balances(self, *, scope: str | None = None, period: str | None = None) -> Iterator[Balance]:
+        """Every account, newest period first, then by scope and unit."""
+        with self._lock:
+            rows = [
+                row.balance()
+                for row in self._books.rows.values()
+                if (scope is None or row.account.scope == scope) and (period is None or row.account.period == period)
+            ]
+        rows.sort(key=lambda balance: (balance.account.scope, balance.account.unit))
+        rows.sort(key=lambda balance: balance.account.period, reverse=True)
+        return iter(rows)
+
+    def set_limit(self, scope: str, limit: int | None, *, unit: str = rules.MONEY) -> None:
+        """Set or remove (None) the operator's limit of a scope in every period."""
+        checks.check_limit_key(scope, unit)
+        if limit is not None:
+            checks.check_amount(limit, what=f"The limit of {scope}")
+        with self._lock:
+            if limit is None:
+                self._books.operator_limits.pop((scope, unit), None)
+            else:
+                self._books.operator_limits[scope, unit] = limit
+            for row in self._books.rows.values():
+                if row.account.scope == scope and row.account.unit == unit:
+                    row.set_limits(code=None, operator=limit)
+
+    def limits(self) -> Iterator[tuple[str, str, int]]:
+        """(scope, unit, limit) for every limit an operator has set, in order of scope and unit."""
+        with self._lock:
+            listed = sorted((scope, unit, limit) for (scope, unit), limit in self._books.operator_limits.items())
+        return iter(listed)
+
+    def claim_warning(self, account: Account, mark: WarningMark, *, window_ms: int = 21_600_000) -> bool:
+        """True for exactly one caller per account, mark and window: that caller sends."""
+        checks.check_account(account)
+        checks.check_warning(mark, window_ms)
+        with self._lock:
+            now_ms = self._clock()
+            before_ms = self._warned.get((account, mark))
+            if before_ms is not None and now_ms - before_ms < window_ms:
+                return False
+            self._warned[account, mark] = now_ms
+            return True
+
+    def usage(
+        self, *, user: str | None = None, period: str | None = None, run: str | None = None
+    ) -> Iterator[UsageRecord]:
+        """Records of calls, oldest first; `period` is a month like ``2026-11`` in UTC."""
+        first_ms, end_ms = month_bounds(period)
+        with self._lock:
+            found = [
+                usage
+                for record in self._books.records.values()
+                if (facts := record.reservation.facts) is not None
+                and (user is None or facts.user == user)
+                and (run is None or facts.run == run)
+                and first_ms <= record.at_ms < end_ms
+                and (usage := record.usage()) is not None
+            ]
+        found.sort(key=lambda usage: usage.at_ms)
+        return iter(found)
+
+    def fix_zone(self, scope: str, zone: str) -> str:
+        """The scope's zone: the one given at its first use."""
+        checks.check_limit_key(scope, rules.MONEY)
+        with self._lock:
+            return self._zones.setdefault(scope, zone)
+
+    def save_run(self, record: RunRecord) -> None:
+        """Keep a run's record; the oldest is dropped beyond 10,000."""
+        kept = report_copy(record)
+        with self._lock:
+            self._runs.pop(record.id, None)
+            self._runs[record.id] = kept
+            if len(self._runs) > _RUNS_MAX:
+                del self._runs[next(iter(self._runs))]
+
+    def runs(self, *, user: str | None = None, count_max: int = 100) -> Iterator[RunRecord]:
+        """Runs that ended last come first."""
+        checks.check_count(count_max, what="count_max")
+        with self._lock:
+            found = [record for record in self._runs.values() if user is None or record.user == user]
+        found.sort(key=lambda record: (record.ended_ms, record.id), reverse=True)
+        return iter(found[:count_max])
+
+    def run(self, run_id: str) -> RunRecord | None:
+        """One run, or None."""
+        with self._lock:
+            return self._runs.get(run_id)
+
+    def close(self) -> None:
+        """End it: every verb raises `StoreUnavailable` from now on. Closing twice is fine."""
+        self._lock = _Closed()
+
+
+class _New(Protocol):
+    def __call__(self, kind: type[_Answer], values: tuple[object, ...], /) -> _Answer: ...
+
+
+class _Closed:
+    """Stands in for the lock of a closed store, so that an open one need not ask whether it is."""
+
+    def acquire(self) -> None:
+        raise rules.closed()
+
+    def release(self) -> None: ...
+
+    def __enter__(self) -> None:
+        self.acquire()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...

@@ -1,0 +1,302 @@
+"""The ledger in one SQLite file: exact, durable, shared by the threads and processes of one machine."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Literal, NamedTuple, cast
+
+from runrails.clocks import Clock, system_ms
+from runrails.errors import ConfigError
+from runrails.ledger import (
+    Account,
+    Balance,
+    Expired,
+    Refused,
+    Reservation,
+    Reserved,
+    ResultFacts,
+    RunRecord,
+    Settled,
+    UsageRecord,
+    WarningMark,
+)
+from runrails.stores import _sqlite_archive as archive
+from runrails.stores import _sqlite_rows as rows
+from runrails.stores import checks, rules
+from runrails.stores._codec import (
+    facts_from_text,
+    facts_text,
+    month_bounds,
+    refused_from_text,
+    refused_text,
+)
+from runrails.stores._sqlite_file import LedgerFile
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable, Iterator, Mapping
+
+__all__ = ["SQLiteStore"]
+
+
+class SQLiteStore:
+    """
+    An engine of the ledger in one file, for one machine. Threads and processes may share it; a fork may inherit it.
+
+    Args:
+        path: The file; made with mode 0600 if it does not exist. Its directory must exist.
+        clock: Wall clock in milliseconds since the epoch; it alone decides what is overdue.
+        synchronous: ``FULL`` has every answer on the disk; with ``NORMAL`` a power failure (not a crash) may lose the
+            last moments, which is some four times quicker.
+        busy_timeout_ms: How long a verb waits for other threads and processes.
+
+    Raises:
+        ConfigError: The path cannot be a ledger: no directory, no permission, another program's or a damaged file.
+        StoreUnavailable: The disk is full, or somebody holds the file for longer than the timeout.
+    """
+
+    remote = False
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        clock: Clock = system_ms,
+        synchronous: Literal["FULL", "NORMAL"] = "FULL",
+        busy_timeout_ms: int = 5_000,
+    ) -> None:
+        name = os.fspath(path)
+        if not name or name.startswith((":", "file:")):
+            raise ConfigError(
+                "A SQLite ledger needs a file.", next_step="Name one, or use the memory store: RUNRAILS_STORE=memory:."
+            )
+        if synchronous not in {"FULL", "NORMAL"}:
+            raise ConfigError("synchronous must be FULL or NORMAL.", next_step="Leave it out for FULL.")
+        checks.check_count(busy_timeout_ms, what="busy_timeout_ms", count_max=600_000)
+        self._clock = clock
+        self._ids = rows.AccountIds()
+        # A relative path must mean the same file after the process has changed its directory.
+        self._file = LedgerFile(os.path.abspath(name), synchronous=synchronous, busy_timeout_ms=busy_timeout_ms)  # noqa: PTH100 -- SQLite takes a str
+
+    @property
+    def path(self) -> str:
+        """The file, absolute."""
+        return self._file.path
+
+    def reserve(self, reservation: Reservation) -> Reserved | Refused:
+        """Take every hold or none. See `runrails.ledger.Store.reserve`."""
+        checks.check_reservation(reservation, known=self._ids)
+        taken = self._file.write(lambda connection: self._reserve(connection, reservation))
+        self._ids.keep_all(taken.accounts)
+        return taken.answer
+
+    def _reserve(self, connection: sqlite3.Connection, reservation: Reservation) -> _Taken:
+        now_ms = self._clock()
+        holds = reservation.holds
+        account_ids = [self._ids.find(connection, hold.account) for hold in holds]
+        seen = rows.glance(connection, account_ids, reservation.id, now_ms)
+        first = rows.find(connection, self._ids, reservation.id) if seen.taken else None
+        if first is not None:
+            return _Taken(self._replay(connection, reservation, first))
+        if seen.overdue and self._expire(connection, now_ms, checks.SWEEP_MAX):
+            seen = rows.glance(connection, account_ids, reservation.id, now_ms)
+        standings, changed = rows.standings(connection, seen, account_ids, holds)
+        refused = rules.refusal(holds, standings)
+        if refused is not None:
+            impossible = rules.overflow(holds, standings)
+            if impossible is not None or reservation.enforce:
+                return _Taken(impossible or refused)
+        ids = [
+            rows.add_account(connection, hold.account) if known is None else known
+            for hold, known in zip(holds, account_ids, strict=True)
+        ]
+        for place in changed:
+            connection.execute("UPDATE account SET code_limit = ? WHERE id = ?", (holds[place].limit, ids[place]))
+        rows.add_amounts(connection, ids, [(hold.amount, 0) for hold in holds])
+        _insert(connection, reservation, ids, now_ms, refused)
+        accounts = tuple(zip((hold.account for hold in holds), ids, strict=True))
+        return _Taken(Reserved(reservation.id, would_refuse=refused), accounts)
+
+    def _replay(self, connection: sqlite3.Connection, reservation: Reservation, first: rows.Found) -> Reserved:
+        row = cast(
+            "tuple[str | None, str, str, str | None]",
+            connection.execute(
+                "SELECT would_refuse, user, run, facts FROM reservation WHERE id = ?", (reservation.id,)
+            ).fetchone(),
+        )
+        would_refuse, user, run, facts = row
+        accounts = [self._ids.account(connection, account_id) for account_id in first.account_ids]
+        rules.check_same(
+            reservation,
+            holds=zip(accounts, first.entry.amounts, strict=True),
+            on_expiry=first.on_expiry,
+            same_facts=reservation.facts == (None if facts is None else facts_from_text(user, run, facts)),
+        )
+        refused = None if would_refuse is None else refused_from_text(would_refuse)
+        return Reserved(reservation.id, first.entry.state, replayed=True, would_refuse=refused)
+
+    def _expire(self, connection: sqlite3.Connection, now_ms: int, count_max: int) -> list[str]:
+        found = rows.overdue(connection, self._ids, now_ms, count_max)
+        for one in found:
+            rows.write_change(connection, self._ids, one, rules.expired(one.entry, one.on_expiry), now_ms)
+        return [one.entry.id for one in found]
+
+    def settle(
+        self,
+        reservation_id: str,
+        actual: int,
+        *,
+        units: Mapping[str, int] | None = None,
+        result: ResultFacts | None = None,
+        unresolved: bool = False,
+    ) -> Settled:
+        """Replace the holds by what the call really cost. See `runrails.ledger.Store.settle`."""
+        return self._file.write(
+            lambda connection: self._resolve(
+                connection,
+                reservation_id,
+                lambda entry: rules.settled(entry, actual, units=units, unresolved=unresolved),
+                result,
+            )
+        )
+
+    def release(self, reservation_id: str) -> Settled:
+        """Give the holds back. See `runrails.ledger.Store.release`."""
+        return self._file.write(lambda connection: self._resolve(connection, reservation_id, rules.released, None))
+
+    def _resolve(
+        self,
+        connection: sqlite3.Connection,
+        reservation_id: str,
+        decide: Callable[[rules.Entry], rules.Change | None],
+        result: ResultFacts | None,
+    ) -> Settled:
+        found = rows.find(connection, self._ids, reservation_id)
+        if found is None:
+            raise rules.unknown(reservation_id)
+        change = decide(found.entry)
+        if change is None:
+            return found.entry.answer(replayed=True)
+        rows.write_change(connection, self._ids, found, change, self._clock(), result)
+        return found.entry.after(change).answer(replayed=False)
+
+    def expire(self, *, count_max: int = checks.SWEEP_MAX) -> Expired:
+        """Resolve overdue reservations. See `runrails.ledger.Store.expire`."""
+        checks.check_count(count_max, what="count_max")
+        return Expired(tuple(self._file.write(lambda connection: self._expire(connection, self._clock(), count_max))))
+
+    def extend(self, reservation_id: str, *, ttl_ms: int) -> bool:
+        """Let a hold live `ttl_ms` from now; never shortens it. False if it is no longer open."""
+        checks.check_ttl(ttl_ms)
+        return self._file.write(
+            lambda connection: (
+                connection.execute(
+                    "UPDATE reservation SET expires_ms = max(expires_ms, ?) WHERE id = ? AND state = 'held'",
+                    (self._clock() + ttl_ms, reservation_id),
+                ).rowcount
+                == 1
+            )
+        )
+
+    def balance(self, account: Account) -> Balance:
+        """The account as it stands; zeroes if it has never been used."""
+        checks.check_account(account)
+
+        def step(connection: sqlite3.Connection) -> Balance:
+            row = connection.execute(
+                f"SELECT {rows.BALANCE_COLUMNS} FROM account WHERE scope = ? AND period = ? AND unit = ?",  # noqa: S608 -- a constant
+                account,
+            ).fetchone()
+            if row is not None:
+                return rows.balance_of(row)
+            limit = rows.operator_limit(connection, account.scope, account.unit)
+            return rows.balance_of((account.scope, account.period, account.unit, None, limit, 0, 0))
+
+        return self._file.read(step)
+
+    def balances(self, *, scope: str | None = None, period: str | None = None) -> Iterator[Balance]:
+        """Every account, newest period first, then by scope and unit."""
+        return archive.balances(self._file, scope, period)
+
+    def set_limit(self, scope: str, limit: int | None, *, unit: str = rules.MONEY) -> None:
+        """Set or remove (None) the operator's limit of a scope in every period."""
+        checks.check_limit_key(scope, unit)
+        if limit is not None:
+            checks.check_amount(limit, what=f"The limit of {scope}")
+        self._file.write(lambda connection: archive.set_limit(connection, scope, limit, unit))
+
+    def limits(self) -> Iterator[tuple[str, str, int]]:
+        """(scope, unit, limit) for every limit an operator has set, in order of scope and unit."""
+        return iter(archive.limits(self._file))
+
+    def claim_warning(self, account: Account, mark: WarningMark, *, window_ms: int = 21_600_000) -> bool:
+        """True for exactly one caller per account, mark and window: that caller sends."""
+        checks.check_account(account)
+        checks.check_warning(mark, window_ms)
+        return archive.claim_warning(self._file, account, mark, now_ms=self._clock(), window_ms=window_ms)
+
+    def usage(
+        self, *, user: str | None = None, period: str | None = None, run: str | None = None
+    ) -> Iterator[UsageRecord]:
+        """Records of calls, oldest first; `period` is a month like ``2026-11`` in UTC."""
+        first_ms, end_ms = month_bounds(period)
+        return archive.usage(self._file, user, run, first_ms, end_ms)
+
+    def fix_zone(self, scope: str, zone: str) -> str:
+        """The scope's zone: the one given at its first use."""
+        checks.check_limit_key(scope, rules.MONEY)
+        return archive.fix_zone(self._file, scope, zone)
+
+    def save_run(self, record: RunRecord) -> None:
+        """Keep a run's record; saving the same id again replaces it."""
+        archive.save_run(self._file, record)
+
+    def runs(self, *, user: str | None = None, count_max: int = 100) -> Iterator[RunRecord]:
+        """Runs that ended last come first."""
+        checks.check_count(count_max, what="count_max")
+        return iter(archive.runs(self._file, user=user, count_max=count_max))
+
+    def run(self, run_id: str) -> RunRecord | None:
+        """One run, or None."""
+        return next(iter(archive.runs(self._file, run_id=run_id, count_max=1)), None)
+
+    def close(self) -> None:
+        """Let go of the file. Open holds stay and expire. Closing twice is fine."""
+        self._file.close()
+
+
+class _Taken(NamedTuple):
+    """What a reserve came to, and the accounts whose ids are in the file for good once it is written."""
+
+    answer: Reserved | Refused
+    accounts: tuple[tuple[Account, int], ...] = ()
+
+
+def _insert(
+    connection: sqlite3.Connection,
+    reservation: Reservation,
+    account_ids: list[int],
+    now_ms: int,
+    refused: Refused | None,
+) -> None:
+    pairs = zip(account_ids, reservation.holds, strict=True)
+    holds = f"[{','.join([f'[{account_id},{hold.amount}]' for account_id, hold in pairs])}]"
+    facts = reservation.facts
+    connection.execute(
+        "INSERT INTO reservation "
+        "(seq, id, state, at_ms, expires_ms, on_expiry, holds, estimated_pusd, would_refuse, user, run, facts) VALUES ("
+        "max(?2 << 20, 1 + coalesce((SELECT max(seq) FROM reservation WHERE seq < (?2 + 1) << 20), 0)), "
+        "?1, 'held', ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+        (
+            reservation.id,
+            now_ms,
+            now_ms + reservation.ttl_ms,
+            reservation.on_expiry,
+            holds,
+            max((hold.amount for hold in reservation.holds if hold.account.unit == rules.MONEY), default=0),
+            None if refused is None else refused_text(refused),
+            None if facts is None else facts.user,
+            None if facts is None else facts.run,
+            None if facts is None else facts_text(facts),
+        ),
+    )

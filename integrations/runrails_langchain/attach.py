@@ -1,0 +1,48 @@
+"""Attaches to LangChain, so that everything inside ``with guard.run():`` is guarded without a callbacks argument."""
+
+from __future__ import annotations
+
+import threading
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+from langchain_core.tracers.context import register_configure_hook
+
+from runrails import run as runs
+from runrails_langchain.handler import GuardrailCallbackHandler, tracker_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from runrails.run import Run
+
+__all__ = ["attach"]
+
+_hook: ContextVar[GuardrailCallbackHandler | None] = ContextVar("runrails_langchain", default=None)
+_lock = threading.Lock()
+_attached = False
+
+
+def attach() -> None:
+    """Register with LangChain and with the core's runs, once a process. Inert until a run is entered."""
+    global _attached  # noqa: PLW0603 -- LangChain's registry of hooks is per process too
+    with _lock:
+        if not _attached:
+            register_configure_hook(_hook, inheritable=True)
+            runs.boundaries.append(_enter)
+            _attached = True
+
+
+def _enter(run: Run) -> Callable[[], None]:
+    handler = GuardrailCallbackHandler(run.guard)
+    token = _hook.set(handler)
+
+    def leave() -> None:
+        tracker_of(run.guard).left(run)
+        try:
+            _hook.reset(token)
+        except ValueError:  # entered in another context, as async generators do that another task finalises
+            if _hook.get() is handler:
+                _hook.set(None)
+
+    return leave

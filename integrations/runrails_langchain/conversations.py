@@ -1,0 +1,267 @@
+"""
+What one run knows of its conversations: who is speaking in which, which tool calls an answer asked for, which of their
+results have been counted. It only observes for the loop detector; money does not pass through here.
+
+A conversation is one agent's exchange with its model, and its `agent` is the loop detector's scope. The first one of a
+run is `""`. A sub-agent that is called in a tool, or a subgraph of LangGraph, has conversations of its own; one that
+goes on with the same tool messages is the same conversation, and so is the same question asked again later.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
+
+from runrails.calls import ToolCall, ToolOutcome
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from uuid import UUID
+
+__all__ = ["Asked", "Conversation", "Conversations", "Heard", "Place"]
+
+_K = TypeVar("_K")
+_V = TypeVar("_V")
+
+ASKED_KEPT_MAX = 4_096
+SEEN_KEPT_MAX = 4_096
+CONVERSATIONS_MAX = 1_024
+RECENT_MAX = 32
+TOOL_MESSAGES_LOOKED_AT_MAX = 8
+
+
+class Place(NamedTuple):
+    """Where a model call happens."""
+
+    root: UUID | None
+    """The root chain it is in, if any."""
+    anchor: UUID | None
+    """The innermost tool call it is in, else the root chain."""
+    graph: str
+    """LangGraph's namespace of the subgraph it is in, `""` for the outermost graph."""
+    base: str
+    """Agent path of what encloses it."""
+
+
+class Conversation:
+    """One agent's exchange with its model. Mutable; the lock of its `Conversations` guards it."""
+
+    __slots__ = ("agent", "question", "root")
+
+    def __init__(self, agent: str, question: int, root: UUID | None) -> None:
+        self.agent = agent
+        self.question = question
+        """Hash of the newest message a person wrote; kept in memory only."""
+        self.root = root
+        """The root chain that is in it now, if any."""
+
+
+class Asked:
+    """A tool call that an answer asked for."""
+
+    __slots__ = ("agent", "args", "batch", "done", "id", "name", "started")
+
+    def __init__(self, name: str, args: object, call_id: str | None, *, batch: str, agent: str) -> None:
+        self.name = name
+        self.args = args
+        self.id = call_id
+        self.batch = batch
+        self.agent = agent
+        self.started = False
+        self.done = False
+        """Whether a result of it has been counted."""
+
+
+class Heard(NamedTuple):
+    """What a model call's messages tell."""
+
+    agent: str
+    user_spoke: bool
+    results: tuple[tuple[ToolCall, ToolOutcome], ...]
+    """Results of tool calls that no tool hook has seen."""
+
+
+class Conversations:
+    """The conversations of one run. Thread-safe and bounded."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._by_place: dict[tuple[UUID, str], Conversation] = {}
+        self._by_question: dict[int, Conversation] = {}
+        self._by_agent: dict[str, Conversation] = {}
+        self._asked: dict[str, Asked] = {}
+        self._recent: deque[Asked] = deque(maxlen=RECENT_MAX)
+        self._seen: dict[str, str] = {}
+        self._count = 0
+
+    def hear(self, place: Place, messages: Sequence[BaseMessage]) -> Heard:
+        """A model is about to be called with these messages."""
+        with self._lock:
+            known = None if place.anchor is None else self._by_place.get((place.anchor, place.graph))
+            spoke = baseline = False
+            if known is None:
+                question = _question(messages)
+                known, spoke, baseline = self._recognise(place, messages, question)
+                if place.anchor is not None:
+                    _keep(self._by_place, (place.anchor, place.graph), known, CONVERSATIONS_MAX)
+            return Heard(known.agent, spoke, tuple(self._new_results(known, messages, baseline=baseline)))
+
+    def answered(self, agent: str, messages: Sequence[AIMessage], *, batch: str) -> None:
+        """A model has answered; remember which tool calls it asked for."""
+        with self._lock:
+            for message in messages:
+                for call in message.tool_calls:
+                    self._ask(Asked(call["name"], call["args"], call["id"], batch=batch, agent=agent))
+                for broken in message.invalid_tool_calls:
+                    self._ask(Asked(broken["name"] or "", broken["args"], broken["id"], batch=batch, agent=agent))
+
+    def tool_starts(self, place: Place, name: str, args: object, call_id: str | None) -> tuple[ToolCall, Asked | None]:
+        """The tool call that starts, joined with the answer that asked for it."""
+        with self._lock:
+            asked = self._claim(name, args, call_id)
+            if asked is None:
+                known = None if place.anchor is None else self._by_place.get((place.anchor, place.graph))
+                agent = place.base if known is None else known.agent
+                return ToolCall(name=name, args=args, id=call_id, agent=agent), None
+            asked.started = True
+            return ToolCall(name=name, args=args, id=asked.id, batch=asked.batch, agent=asked.agent), asked
+
+    def tool_ended(self, asked: Asked | None, call_id: str | None, agent: str) -> None:
+        """A tool call's result has been counted."""
+        with self._lock:
+            if asked is not None:
+                asked.done = True
+            elif call_id is not None:
+                _keep(self._seen, call_id, agent, SEEN_KEPT_MAX)
+
+    def root_ended(self, root: UUID) -> None:
+        """A root chain is over: the same question may be asked again in the same conversation."""
+        with self._lock:
+            for key in [key for key in self._by_place if key[0] == root]:
+                del self._by_place[key]
+            for known in self._by_agent.values():
+                if known.root == root:
+                    known.root = None
+
+    def anchor_ended(self, anchor: UUID) -> None:
+        """A tool call is over, and with it the conversations of its sub-agents."""
+        with self._lock:
+            for key in [key for key in self._by_place if key[0] == anchor]:
+                del self._by_place[key]
+
+    def _recognise(
+        self, place: Place, messages: Sequence[BaseMessage], question: int
+    ) -> tuple[Conversation, bool, bool]:
+        """The conversation, whether a person has spoken in it, and whether it begins here."""
+        agent = self._continued(messages)
+        if agent is not None:
+            going_on = self._by_agent.get(agent) or Conversation(agent, question, place.root)
+            spoke, going_on.question, going_on.root = going_on.question != question, question, place.root
+            return going_on, spoke, False
+        outermost = not place.graph and place.anchor == place.root
+        again = self._by_question.get(question) if outermost else None
+        # Asked again later it is a retry; at the same time it is another sample, which must not count as one.
+        if again is not None and (place.root is None or again.root is None):
+            again.root = place.root
+            return again, False, False
+        known = Conversation(self._name(place), question, place.root)
+        _keep(self._by_agent, known.agent, known, CONVERSATIONS_MAX)
+        if outermost:
+            _keep(self._by_question, question, known, CONVERSATIONS_MAX)
+        return known, False, True
+
+    def _continued(self, messages: Sequence[BaseMessage]) -> str | None:
+        looked_at = 0
+        for message in reversed(messages):
+            if isinstance(message, ToolMessage):
+                asked = self._asked.get(message.tool_call_id)
+                if asked is not None:
+                    return asked.agent
+                if message.tool_call_id in self._seen:
+                    return self._seen[message.tool_call_id]
+                looked_at += 1
+                if looked_at == TOOL_MESSAGES_LOOKED_AT_MAX:
+                    return None
+        return None
+
+    def _name(self, place: Place) -> str:
+        self._count += 1
+        if place.anchor != place.root:
+            return f"{place.base}#{self._count}"
+        if not place.graph:
+            return "" if self._count == 1 else f"#{self._count}"
+        return f"{'/'.join(node.partition(':')[0] for node in place.graph.split('|'))}#{self._count}"
+
+    def _ask(self, asked: Asked) -> None:
+        self._recent.append(asked)
+        if asked.id:
+            # Some providers number their calls anew in every answer; then the id means the newest call.
+            self._asked.pop(asked.id, None)
+            _keep(self._asked, asked.id, asked, ASKED_KEPT_MAX)
+
+    def _claim(self, name: str, args: object, call_id: str | None) -> Asked | None:
+        if call_id is not None:
+            return self._asked.get(call_id)
+        # Some executors do not tell the tool whose call it is; then the newest answers do.
+        waiting = [asked for asked in self._recent if asked.name == name and not asked.started]
+        for asked in waiting:
+            if asked.args == args:
+                return asked
+        return waiting[-1] if waiting else None
+
+    def _new_results(
+        self, known: Conversation, messages: Sequence[BaseMessage], *, baseline: bool
+    ) -> list[tuple[ToolCall, ToolOutcome]]:
+        """The results after the newest answer that no hook has counted; what a run begins with is not counted."""
+        found: list[ToolMessage] = []
+        answer: AIMessage | None = None
+        for message in reversed(messages):
+            if isinstance(message, ToolMessage):
+                found.append(message)
+            elif isinstance(message, AIMessage):
+                answer = message
+                break
+        results: list[tuple[ToolCall, ToolOutcome]] = []
+        for message in reversed(found):
+            call_id = message.tool_call_id
+            asked = self._asked.get(call_id)
+            if asked is not None:
+                fresh, asked.done = not asked.done, True
+            else:
+                fresh = call_id not in self._seen
+                _keep(self._seen, call_id, known.agent, SEEN_KEPT_MAX)
+            if fresh and not baseline:
+                results.append((_call(known, message, asked, answer), _outcome(message)))
+        return results
+
+
+def _call(known: Conversation, message: ToolMessage, asked: Asked | None, answer: AIMessage | None) -> ToolCall:
+    call_id = message.tool_call_id
+    if asked is not None:
+        return ToolCall(name=asked.name, args=asked.args, id=call_id, batch=asked.batch, agent=asked.agent)
+    batch = answer.id if answer is not None else None
+    for call in answer.tool_calls if answer is not None else ():
+        if call["id"] == call_id:
+            return ToolCall(name=call["name"], args=call["args"], id=call_id, batch=batch, agent=known.agent)
+    return ToolCall(name=message.name or "", id=call_id, batch=batch, agent=known.agent)
+
+
+def _outcome(message: ToolMessage) -> ToolOutcome:
+    return ToolOutcome(ok=message.status != "error", result=message.content)
+
+
+def _question(messages: Sequence[BaseMessage]) -> int:
+    for message in reversed(messages):
+        if message.type == "human":
+            content = message.content
+            return hash(content if isinstance(content, str) else repr(content))
+    return 0
+
+
+def _keep(kept: dict[_K, _V], key: _K, value: _V, count_max: int) -> None:
+    kept[key] = value
+    if len(kept) > count_max:
+        del kept[next(iter(kept))]

@@ -1,0 +1,315 @@
+"""The callback: translates LangChain's events into the verbs of a `Run`."""
+
+# ruff: noqa: ARG002 -- LangChain prescribes the signatures of the hooks
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.outputs import LLMResult
+
+from runrails.boundary import Trip
+from runrails.calls import ModelCall, ModelResult
+from runrails.errors import GuardFault, GuardrailStopped
+from runrails_langchain.messages import Sized, prompt_of, text_prompt
+from runrails_langchain.models import model_facts
+from runrails_langchain.results import answers, of_answer, of_error
+from runrails_langchain.stops import stop_for
+from runrails_langchain.tools import outcome_of, outcome_of_error, tool_name
+from runrails_langchain.tracking import ModelEntry, Spot, Tracker
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from uuid import UUID
+
+    from langchain_core.documents import Document
+    from langchain_core.messages import BaseMessage
+
+    from runrails.guard import Guard
+    from runrails.run import Run
+
+__all__ = ["GuardrailCallbackHandler", "tracker_of"]
+
+_NO_PARAMS: Mapping[str, object] = {}
+
+
+def tracker_of(guard: Guard) -> Tracker:
+    """The guard's one tracker, which all its handlers share."""
+    found = guard.adapters.get(Tracker)
+    if found is None:
+        found = guard.adapters.setdefault(Tracker, Tracker(guard))
+    assert isinstance(found, Tracker)  # noqa: S101 -- for the type checker: the key is the type
+    return found
+
+
+class GuardrailCallbackHandler(BaseCallbackHandler):
+    """
+    Guards what it is attached to: `agent.invoke(inputs, config={"callbacks": [GuardrailCallbackHandler(guard)]})`.
+
+    One handler serves many calls, threads and event loops. A root chain is one run, from its start to its end; calls of
+    a model or a tool without a chain around them share a run per `thread_id`; inside ``with guard.run():`` everything
+    belongs to that run. Stops are raised where a model or a tool is about to start, never at an end.
+
+    It is a synchronous handler on purpose, for asynchronous agents too: LangChain swallows what an asynchronous
+    handler raises under `invoke`. With a remote store its hooks run off the event loop.
+
+    Args:
+        guard: Limits, prices and the store. Handlers of one guard on the same call count it once.
+    """
+
+    raise_error = True
+
+    def __init__(self, guard: Guard) -> None:
+        self.guard = guard
+        self.run_inline = not guard.store.remote
+        self._tracker = tracker_of(guard)
+        self._key = self._tracker.new_key()
+
+    @property
+    def runs(self) -> tuple[Run, ...]:
+        """The newest runs that handlers of this guard opened, at most 64; the last one is the newest."""
+        return tuple(self._tracker.recent)
+
+    @property
+    def last_run(self) -> Run | None:
+        """The newest of `runs`: `handler.last_run.stopped` and `.report()` tell what became of a call."""
+        return self._tracker.recent[-1] if self._tracker.recent else None
+
+    def close(self) -> None:
+        """End the runs that calls without a chain around them share. Not needed where only agents are called."""
+        self._tracker.close(self._key)
+
+    # Chains and retrievers: only where they begin and end matters.
+
+    def on_chain_start(
+        self, serialized: dict[str, Any] | None, inputs: object, *, run_id: UUID, parent_run_id: UUID | None = None,
+        **kwargs: Any,
+    ) -> None:  # fmt: skip
+        """
+        A root chain opens a run.
+
+        Raises:
+            ConfigError: Inside a run of another guard.
+        """
+        self._tracker.chain_started(run_id, parent_run_id)
+
+    def on_chain_end(self, outputs: object, *, run_id: UUID, **kwargs: Any) -> None:
+        """A root chain's run ends with it."""
+        self._end_chain(run_id)
+
+    def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        """A root chain's run ends with it."""
+        self._end_chain(run_id)
+
+    def on_retriever_start(
+        self, serialized: dict[str, Any] | None, query: str, *, run_id: UUID, parent_run_id: UUID | None = None,
+        **kwargs: Any,
+    ) -> None:  # fmt: skip
+        """Models may be called inside a retriever, so it counts as a chain."""
+        self._tracker.chain_started(run_id, parent_run_id)
+
+    def on_retriever_end(self, documents: Sequence[Document], *, run_id: UUID, **kwargs: Any) -> None:
+        """As for a chain."""
+        self._end_chain(run_id)
+
+    def on_retriever_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        """As for a chain."""
+        self._end_chain(run_id)
+
+    # Models.
+
+    def on_chat_model_start(
+        self, serialized: dict[str, Any], messages: list[list[BaseMessage]], *, run_id: UUID,
+        parent_run_id: UUID | None = None, tags: list[str] | None = None, metadata: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:  # fmt: skip
+        """
+        A gate.
+
+        Raises:
+            GuardrailStopped: The run is over; nothing starts any more. Inside `with guard.run():` a private exception.
+            CallRefused: This call may not start.
+        """
+        spot = self._tracker.locate(self._key, parent_run_id, metadata)
+        entry = self._tracker.model_starts(run_id, spot)
+        if entry is None:
+            return
+        params: Mapping[str, object] = kwargs.get("invocation_params") or _NO_PARAMS
+        flat = messages[0] if len(messages) == 1 else [message for each in messages for message in each]
+        self._listen(spot, entry, flat)
+        self._start(run_id, spot, entry, metadata, params, flat, kwargs.get("batch_size", 1))
+
+    def on_llm_start(
+        self, serialized: dict[str, Any], prompts: list[str], *, run_id: UUID, parent_run_id: UUID | None = None,
+        tags: list[str] | None = None, metadata: dict[str, Any] | None = None, **kwargs: Any,
+    ) -> None:  # fmt: skip
+        """The gate of models that take plain text. Raises as `on_chat_model_start` does."""
+        spot = self._tracker.locate(self._key, parent_run_id, metadata)
+        entry = self._tracker.model_starts(run_id, spot)
+        if entry is not None:
+            params: Mapping[str, object] = kwargs.get("invocation_params") or _NO_PARAMS
+            self._start(run_id, spot, entry, metadata, params, prompts, kwargs.get("batch_size", 1))
+
+    def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
+        """Settles what the call cost. Never raises."""
+        found = self._tracker.model_ended(run_id)
+        if found is None:
+            return
+        run, entry = found
+        result = ModelResult(end="completed")
+        try:
+            result = of_answer(response)
+            entry.talks.answered(entry.agent, answers(response), batch=str(run_id))
+        except Exception as exc:  # noqa: BLE001 -- what cannot be read is settled at the hold; the answer is the user's
+            self._failed("on_llm_end", exc, run)
+        self._settle(run, entry, result)
+
+    def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        """Settles a call that failed or was broken off. Raises nothing of its own."""
+        found = self._tracker.model_ended(run_id)
+        if found is None:
+            return
+        run, entry = found
+        result = ModelResult(end="unknown")
+        try:
+            response = kwargs.get("response")
+            result = of_error(error, response if isinstance(response, LLMResult) else None, reasoning=entry.reasoning)
+        except Exception as exc:  # noqa: BLE001 -- as in on_llm_end
+            self._failed("on_llm_error", exc, run)
+        self._settle(run, entry, result)
+        if isinstance(error, Trip):
+            # A model that calls another one: LangChain's `agenerate` takes what is no Exception for an answer, and the
+            # trip would end as an AttributeError. Raised from here it goes on.
+            raise error
+
+    # Tools.
+
+    def on_tool_start(
+        self, serialized: dict[str, Any] | None, input_str: str, *, run_id: UUID, parent_run_id: UUID | None = None,
+        tags: list[str] | None = None, metadata: dict[str, Any] | None = None, inputs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:  # fmt: skip
+        """
+        A gate.
+
+        Raises:
+            GuardrailStopped: The run is over; nothing starts any more. Inside `with guard.run():` a private exception.
+        """
+        spot = self._tracker.locate(self._key, parent_run_id, metadata)
+        name = tool_name(serialized, kwargs)
+        args: object = inputs if inputs is not None else input_str
+        entry = self._tracker.tool_starts(run_id, spot, name, args, _text(kwargs.get("tool_call_id")))
+        if entry is None:
+            return
+        try:
+            spot.run.before_tool(entry.call)
+        except BaseException as exc:
+            self._tracker.tool_ended(run_id)
+            if isinstance(exc, GuardrailStopped):
+                raise stop_for(spot.run, exc) from None
+            raise
+
+    def on_tool_end(self, output: object, *, run_id: UUID, **kwargs: Any) -> None:
+        """Tells the loop detector what came back. Never raises."""
+        entry = self._tracker.tool_ended(run_id)
+        if entry is None:
+            return
+        try:
+            entry.talks.tool_ended(entry.asked, entry.call.id, entry.call.agent)
+            entry.run.after_tool(entry.call, outcome_of(output, entry.call.id))
+        except Exception as exc:  # noqa: BLE001 -- it observes; the result is the user's
+            self._failed("on_tool_end", exc, entry.run)
+
+    def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        """Tells the loop detector what went wrong. Never raises."""
+        entry = self._tracker.tool_ended(run_id)
+        if entry is None:
+            return
+        try:
+            entry.talks.tool_ended(entry.asked, entry.call.id, entry.call.agent)
+            if not isinstance(error, GuardrailStopped):
+                entry.run.after_tool(entry.call, outcome_of_error(error))
+        except Exception as exc:  # noqa: BLE001 -- as in on_tool_end
+            self._failed("on_tool_error", exc, entry.run)
+
+    # Inside.
+
+    def _listen(self, spot: Spot, entry: ModelEntry, messages: Sequence[BaseMessage]) -> None:
+        """Learn from the messages what no hook tells: results of unknown tools, and that a person has spoken."""
+        try:
+            heard = spot.talks.hear(spot.place, messages)
+            entry.agent = heard.agent
+            if heard.user_spoke:
+                spot.run.user_message(heard.agent)
+            for call, outcome in heard.results:
+                spot.run.after_tool(call, outcome)
+        except Exception as exc:  # noqa: BLE001 -- it observes; the budget still decides
+            self._failed("on_chat_model_start", exc, spot.run)
+
+    def _start(
+        self, run_id: UUID, spot: Spot, entry: ModelEntry, metadata: Mapping[str, object] | None,
+        params: Mapping[str, object], said: Sequence[BaseMessage] | Sequence[str], batch_size: int,
+    ) -> None:  # fmt: skip
+        try:
+            entry.permit = spot.run.before_model(_call(entry, metadata, params, said))
+            if batch_size > 1:
+                self._tracker.group_started(run_id, params, batch_size)
+        except BaseException as exc:
+            self._tracker.model_ended(run_id)
+            if batch_size > 1:
+                self._tracker.group_refused(params)
+            if isinstance(exc, GuardrailStopped):
+                raise stop_for(spot.run, exc) from None
+            raise
+
+    def _settle(self, run: Run, entry: ModelEntry, result: ModelResult) -> None:
+        if entry.permit is None:
+            return
+        try:
+            run.after_model(entry.permit, result)
+        except Exception as exc:  # noqa: BLE001 -- the answer is the user's; the hold expires by the ledger's rules
+            self._failed("after_model", exc, run)
+
+    def _end_chain(self, run_id: UUID) -> None:
+        try:
+            self._tracker.chain_ended(run_id)
+        except Exception as exc:  # noqa: BLE001 -- the result is the user's
+            self._failed("on_chain_end", exc, None)
+
+    def _failed(self, hook: str, error: Exception, run: Run | None) -> None:
+        self.guard.emit(
+            "adapter_failed", "error", adapter="langchain", hook=hook, error=type(error).__name__,
+            run=None if run is None else run.id,
+        )  # fmt: skip
+
+
+def _call(
+    entry: ModelEntry, metadata: Mapping[str, object] | None, params: Mapping[str, object],
+    said: Sequence[BaseMessage] | Sequence[str],
+) -> ModelCall:  # fmt: skip
+    """Translate; it decides, so a bug in here refuses the call."""
+    try:
+        facts = model_facts(metadata, params)
+        entry.reasoning = facts.reasoning
+        sized = _size(said, params)
+        return ModelCall(
+            model=facts.name, provider=facts.provider, prompt=sized.prompt, max_tokens=facts.max_tokens, n=facts.n,
+            cache_write=sized.cache_write, agent=entry.agent,
+        )  # fmt: skip
+    except Exception as exc:
+        raise GuardFault(
+            f"Reading what LangChain is about to send failed: {type(exc).__name__}.",
+            next_step="The call was not started. Please report this with the traceback.",
+        ) from exc
+
+
+def _size(said: Sequence[BaseMessage] | Sequence[str], params: Mapping[str, object]) -> Sized:
+    texts = [item for item in said if isinstance(item, str)]
+    if texts:
+        return text_prompt(texts, params)
+    return prompt_of([item for item in said if not isinstance(item, str)], params)
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None

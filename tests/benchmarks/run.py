@@ -1,0 +1,39 @@
+"""
+Run every benchmark, print one table, and fail if a ratio gate fails.
+
+Usage: python tests/benchmarks/run.py [--json]
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from rr_bench import Row, failed, main
+
+BENCHMARKS = ("bench_import", "bench_stores", "bench_loops", "bench_langchain")
+
+
+TRIES_MAX = 3
+"""A gate that fails is measured again: a burst of other work must not decide, and a real regression fails thrice."""
+
+
+def measure() -> list[Row]:
+    """Every benchmark's rows, one after the other."""
+    rows: list[Row] = []
+    for name in BENCHMARKS:
+        for attempt in range(1, TRIES_MAX + 1):
+            print(f"measuring {name}, attempt {attempt} …", file=sys.stderr)
+            measured: list[Row] = importlib.import_module(name).measure()
+            if not failed(measured):
+                break
+        rows += measured
+    return rows
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(measure))

@@ -1,0 +1,23 @@
+"""Every test runs with stores and settings of its own; nothing touches the user's data or the network."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(autouse=True)
+def _own_world(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home, a default store and an environment that belong to this test alone."""
+    home = tmp_path_factory.mktemp("home")
+    for name in ("RUNRAILS_USER", "RUNRAILS_PRICES", "OPENAI_BASE_URL", "ANTHROPIC_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME"):
+        monkeypatch.setenv(name, str(home))
+    monkeypatch.setenv("RUNRAILS_STORE", f"sqlite:///{home}/ledger.db")
+    monkeypatch.setenv("LANGSMITH_TRACING", "false")
+    return home

@@ -1,0 +1,34 @@
+"""The public face as a type checker sees it. Checked by mypy and pyright in CI; never run."""
+
+from __future__ import annotations
+
+from typing import assert_type
+
+from runrails import Guard, GuardrailStopped, Limits, Price, Report, Run, ToolRule, current_run
+from runrails.calls import Block, Finding, ModelCall, ModelResult, Permit, Proceed, ToolCall, ToolOutcome
+from runrails.ledger import Account, Balance
+
+guard = Guard(
+    Limits(run="2.00", month=50), user="alice", store="memory:", prices={"m": Price(input="1", output="2"), "n": "0"},
+    tools={"poll": ToolRule(poll=True)},
+)  # fmt: skip
+assert_type(guard, Guard)
+with guard.run("nightly") as run:
+    assert_type(run, Run)
+    permit = run.before_model(ModelCall(model="m"))
+    assert_type(permit, Permit)
+    run.after_model(permit, ModelResult(end="completed"))
+    assert_type(run.before_tool(ToolCall(name="t")), Proceed | Block)
+    assert_type(run.after_tool(ToolCall(name="t"), ToolOutcome(ok=True)), Finding | None)
+    assert_type(run.stopped, GuardrailStopped | None)
+    assert_type(run.report(), Report)
+assert_type(current_run(), Run | None)
+assert_type(guard.store.balance(Account("user:alice", "2026-11")), Balance)
+
+
+def length(text: str, *, times: int = 1) -> int:
+    """A function to bind."""
+    return len(text) * times
+
+
+assert_type(guard.bind(length)("x", times=2), int)

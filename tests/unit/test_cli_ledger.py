@@ -1,0 +1,100 @@
+"""`runrails budget` and `runrails usage`: what they print, their JSON, and their exit codes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rr_ledger import CENT, DOLLAR, START_MS, USER, booking, facts
+from runrails.cli.shell import run
+from runrails.ledger import ResultFacts
+from runrails.stores.sqlite import SQLiteStore
+from runrails.testing import ManualClock
+from runrails.usage import Usage
+
+
+@pytest.fixture
+def url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A ledger with one settled call of alice's."""
+    monkeypatch.setenv("COLUMNS", "200")
+    store = SQLiteStore(tmp_path / "ledger.db", clock=ManualClock(START_MS))
+    store.reserve(booking("a", CENT, USER, limit=DOLLAR, facts=facts()))
+    store.settle("a", CENT // 2, result=ResultFacts(usage=Usage(input_tokens=1_200, output_tokens=7)))
+    store.close()
+    return f"sqlite:////{tmp_path}/ledger.db"
+
+
+def test_set_show_and_remove_a_limit(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A limit that is set is shown as the operator's, and gone again after none."""
+    assert 0 == run(["budget", "set", "user:alice", "2.50", "--store", url])
+    assert "$2.50" in capsys.readouterr().out
+    assert 0 == run(["budget", "show", "user:alice", "--store", url, "--json"])
+    (shown,) = json.loads(capsys.readouterr().out)
+    assert ("2.50", "operator", "0.005", "active") == (
+        shown["limit_usd"], shown["limit_source"], shown["spent_usd"], shown["status"]
+    )  # fmt: skip
+    assert 0 == run(["budget", "set", "user:alice", "none", "--store", url, "--json"])
+    assert json.loads(capsys.readouterr().out)["limit"] is None
+    assert 0 == run(["budget", "show", "user:alice", "--period", "2026-11", "--store", url])
+    assert "code" in capsys.readouterr().out
+
+
+def test_limit_below_what_is_spent_is_said(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Setting a limit that is already used up works, and says that calls are refused."""
+    assert 0 == run(["budget", "set", "user:alice", "0.001", "--store", url])
+    assert "calls are refused" in capsys.readouterr().out
+
+
+def test_list_has_limits_of_unused_scopes(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The list has every account, and limits set for scopes that have spent nothing."""
+    run(["budget", "set", "org:acme", "9", "--store", url])
+    capsys.readouterr()
+    assert 0 == run(["budget", "list", "--store", url, "--json"])
+    listed = json.loads(capsys.readouterr().out)
+    assert [("user:alice", "2026-11"), ("org:acme", None)] == [(row["scope"], row["period"]) for row in listed]
+    assert 0 == run(["budget", "list", "--store", url])
+    assert "org:acme" in capsys.readouterr().out
+    assert 0 == run(["budget", "show", "org:acme", "--store", url])
+
+
+@pytest.mark.parametrize("amount", ["0", "-1", "nan", "inf", "ten", "0.0000000000001", "99999999999", ""])
+def test_malformed_amounts_set_nothing(url: str, amount: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is no amount is refused with exit code 2, and no limit is set."""
+    assert 2 == run(["budget", "set", "user:alice", "--store", url, "--", amount])
+    capsys.readouterr()
+    run(["budget", "show", "user:alice", "--store", url, "--json"])
+    assert "code" == json.loads(capsys.readouterr().out)[0]["limit_source"]
+
+
+def test_malformed_scopes_and_months(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A scope without its kind, and a month that is none, are bad input."""
+    assert 2 == run(["budget", "show", "alice", "--store", url])
+    assert 2 == run(["budget", "set", "alice", "1", "--store", url])
+    assert 2 == run(["usage", "--month", "november", "--store", url])
+    assert 2 == run(["usage", "--store", "postgres://x"])
+    assert "november" not in capsys.readouterr().out
+
+
+def test_nothing_found_is_one(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is not there is exit code 1, and JSON that says so."""
+    assert 1 == run(["budget", "show", "user:bob", "--store", url])
+    assert 1 == run(["budget", "show", "user:alice", "--period", "2025-01", "--store", url])
+    assert 1 == run(["usage", "--user", "bob", "--store", url])
+    capsys.readouterr()
+    assert 1 == run(["usage", "--user", "bob", "--store", url, "--json"])
+    assert "usage_not_found" == json.loads(capsys.readouterr().out)["error"]
+
+
+def test_usage_lists_calls_and_their_sum(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The table has tokens and cost of each call and the sum; the JSON has every field."""
+    assert 0 == run(["usage", "--user", "alice", "--month", "2026-11", "--run", "r1", "--store", url])
+    out = capsys.readouterr().out
+    assert "1,200" in out
+    assert "1 call, $0.005" in out
+    assert 0 == run(["usage", "--store", url, "--json"])
+    (record,) = json.loads(capsys.readouterr().out)
+    assert ("a", CENT // 2, "0.005", "gpt-4o-mini", 1_200, "completed") == tuple(
+        record[key] for key in ("id", "actual_pusd", "cost_usd", "model", "input_tokens", "end")
+    )

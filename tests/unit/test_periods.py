@@ -1,0 +1,98 @@
+"""Months in a fixed time zone."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from runrails.periods import check_period, check_zone, month_of, month_start_ms, next_month
+
+
+def _ms(moment: datetime) -> int:
+    return round(moment.timestamp() * 1_000)
+
+
+@pytest.mark.parametrize("bad", [-1, 253_370_764_800_000, 10**18])
+def test_a_moment_out_of_range_is_refused(bad: int) -> None:
+    """Microseconds given for milliseconds do not become a month in the far future."""
+    with pytest.raises(ValueError, match="milliseconds since the epoch"):
+        month_of(bad)
+
+
+@pytest.mark.parametrize(
+    "bad", ["", "2026", "2026-13", "2026-00", "2026-1", "26-01", "2026-01-01", "2026/01", "1969-12", "٢٠٢٦-٠١"]
+)
+def test_a_malformed_period_is_refused(bad: str) -> None:
+    """One way to write a month."""
+    with pytest.raises(ValueError, match="2026-11"):
+        check_period(bad)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    ["", "Mars/Olympus", "../../etc/passwd", "/etc/localtime", "Europe/", "UTC\n", "a" * 300, "Europe/Berlin\x00"],
+)
+def test_an_unknown_zone_is_refused_with_a_hint(bad: str) -> None:
+    """The answer says how zones are written and shows no path."""
+    with pytest.raises(ValueError, match="unknown time zone; write it as the IANA") as caught:
+        check_zone(bad)
+    assert "passwd" not in str(caught.value)
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "Asia/Kathmandu", "America/Argentina/Ushuaia", "Etc/GMT+12"])
+def test_known_zones_are_given_back(zone: str) -> None:
+    """Names of the IANA database."""
+    assert zone == check_zone(zone)
+
+
+def test_months_of_utc_agree_with_the_calendar() -> None:
+    """Integer arithmetic and datetime agree at every edge of 400 years, leap years included."""
+    for year in range(1970, 2370):
+        for month in range(1, 13):
+            start = _ms(datetime(year, month, 1, tzinfo=UTC))
+            name = f"{year:04d}-{month:02d}"
+            assert name == month_of(start)
+            assert start == month_start_ms(name)
+            if start:
+                assert name > month_of(start - 1)
+
+
+def test_the_month_turns_at_local_midnight() -> None:
+    """The same millisecond lies in different months in Tokyo and Los Angeles."""
+    moment = _ms(datetime(2026, 11, 30, 20, 0, tzinfo=UTC))
+    assert ["2026-11", "2026-12", "2026-11"] == [
+        month_of(moment, zone) for zone in ("UTC", "Asia/Tokyo", "America/Los_Angeles")
+    ]
+
+
+@pytest.mark.parametrize(
+    "zone", ["Europe/Berlin", "America/New_York", "Asia/Kathmandu", "Pacific/Apia", "Africa/Cairo", "America/Havana"]
+)
+def test_start_and_month_fit_together_in_every_zone(zone: str) -> None:
+    """A month holds its first millisecond and not the one before, daylight saving or not."""
+    info = ZoneInfo(zone)
+    for year in range(2005, 2031):
+        for month in range(1, 13):
+            name = f"{year:04d}-{month:02d}"
+            start = month_start_ms(name, zone)
+            assert name == month_of(start, zone)
+            assert name == f"{datetime.fromtimestamp(start // 1000, tz=info):%Y-%m}"
+            assert name > month_of(start - 1, zone)
+            assert next_month(month_of(start - 1, zone)) == name
+
+
+def test_asking_back_and_forth_gives_the_same_answers() -> None:
+    """The remembered month is only used for moments inside it."""
+    november, december = (
+        _ms(datetime(2026, 11, 30, 23, 59, 59, 999_000, tzinfo=UTC)),
+        _ms(datetime(2026, 12, 1, tzinfo=UTC)),
+    )
+    answers = [month_of(moment) for moment in (november, december, november, december, december - 1)]
+    assert ["2026-11", "2026-12", "2026-11", "2026-12", "2026-11"] == answers
+
+
+def test_the_month_after() -> None:
+    """December leads into the next year."""
+    assert ["2026-12", "2027-01"] == [next_month("2026-11"), next_month("2026-12")]
