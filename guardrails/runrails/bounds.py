@@ -17,12 +17,15 @@ from runrails.errors import BoundUnknown
 from runrails.pricing.cards import PriceCard, dearest_pusd
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from runrails.calls import ModelCall, Prompt
     from runrails.money import PicoUSD
 
-__all__ = ["call_bound_pusd", "image_tokens_max", "input_tokens_bound", "output_tokens_bound", "text_tokens_bound"]
+__all__ = [
+    "call_bound_pusd", "image_tokens_max", "input_tokens_bound", "output_tokens_bound", "output_within",
+    "text_tokens_bound",
+]  # fmt: skip
 
 MESSAGE_TOKENS_MAX = 16
 """Framing of one message (role, separators): providers document 3 to 5."""
@@ -73,6 +76,14 @@ def input_tokens_bound(
             f"The prompt contains {prompt.unbounded}, and how many tokens that becomes cannot be told beforehand.",
             next_step="Send its text instead, or leave it out of guarded calls.",
             content=prompt.unbounded,
+        )
+    if prompt.stored is not None:
+        if context_tokens_max is not None:
+            return context_tokens_max
+        raise BoundUnknown(
+            f"The request refers to {prompt.stored}, whose size is known to the provider alone.",
+            next_step="Send the messages themselves, or write Price(context_tokens_max=…) for the model.",
+            content=prompt.stored,
         )
     total = text_tokens_bound(prompt.texts) + MESSAGE_TOKENS_MAX * max(prompt.messages, 1) + REPLY_TOKENS_MAX
     if prompt.tools:
@@ -131,6 +142,28 @@ def call_bound_pusd(
     return dearest_pusd(
         card, input_tokens=input_tokens, output_tokens=output_tokens * n, cache_write=cache_write, input_audio=False
     )
+
+
+def output_within(amount_pusd: PicoUSD, cost: Callable[[int], PicoUSD], *, floor: int, ceiling: int) -> int | None:
+    """
+    The largest output in tokens whose bound is not above an amount; None if not even `floor` fits.
+
+    Args:
+        amount_pusd: What is left.
+        cost: Bound of the call for an output of so many tokens; never falls as they rise.
+        floor: The least output worth starting the call for.
+        ceiling: The most that is wanted.
+    """
+    if cost(floor) > amount_pusd:
+        return None
+    low, high = floor, max(floor, ceiling)
+    while low < high:
+        middle = (low + high + 1) // 2
+        if cost(middle) <= amount_pusd:
+            low = middle
+        else:
+            high = middle - 1
+    return low
 
 
 def _wide_text_bound(text: str) -> int:

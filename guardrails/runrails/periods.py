@@ -38,6 +38,8 @@ def month_of(now_ms: int, zone: str = "UTC") -> str:
     if not 0 <= now_ms < _NOW_MS_MAX:
         raise ValueError("now_ms must be milliseconds since the epoch, from 1970 to 9998.")
     period = _month_of_utc(now_ms) if zone == "UTC" else _month_of_zone(now_ms, zone)
+    if period < "1970":  # The first hours of 1970 in UTC are still 1969 in the west; nothing else asks for that month.
+        return period
     if len(_last) >= _ZONES_MAX:
         _last.clear()
     _last[zone] = (month_start_ms(period, zone), month_start_ms(next_month(period), zone), period)

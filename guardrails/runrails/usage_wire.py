@@ -308,7 +308,7 @@ def _cache_details(value: object) -> dict[str, int]:
     by_ttl: dict[str, int] = {}
     for item in _items(value, "cacheDetails"):
         ttl = item.get("ttl")
-        if ttl not in {"5m", "1h"}:
+        if ttl != "5m" and ttl != "1h":
             raise UsageMalformed("a cache write has a time to live that has no price: only 5m and 1h are known")
         by_ttl[str(ttl)] = by_ttl.get(str(ttl), 0) + _required(_count(item, "inputTokens"), "inputTokens")
     return by_ttl
@@ -339,7 +339,9 @@ def _camel(given: Wire) -> Wire:
     return {_camel_key(key): value for key, value in given.items()}
 
 
-def _camel_key(key: str) -> str:
+def _camel_key(key: object) -> str:
+    if not isinstance(key, str):
+        raise UsageMalformed("a usage report has a field whose name is not text")
     head, *rest = key.split("_")
     return head + "".join(part.capitalize() for part in rest)
 

@@ -276,3 +276,14 @@ def test_reservation_of_a_closed_store_is_refused(store: FullStore, clock: Manua
     for use in (lambda: store.reserve(booking("a")), lambda: store.settle("a", 1), lambda: store.balance(USER)):
         with pytest.raises(StoreUnavailable, match="closed"):
             use()
+
+
+@pytest.mark.parametrize("limit", [float(DOLLAR), True])
+def test_a_limit_equal_to_the_known_one_must_be_an_int_too(store: FullStore, limit: int) -> None:
+    """1.0 and True equal 1, and are no amounts: refused also where that limit is in the books already."""
+    store.reserve(booking("a", 0, limit=int(limit)))
+    before = books(store)
+    with pytest.raises(TypeError, match="limit"):
+        store.reserve(booking("b", 0, limit=limit))
+    assert before == books(store)
+    assert type(store.balance(USER).limit) is int

@@ -313,3 +313,16 @@ def test_first_result_is_kept(store: FullStore) -> None:
     late = ResultFacts(end="completed", usage=usage, model="gpt-4o", duration_ms=3)
     store.settle("a", 6, result=late)
     assert [late] == [record.result for record in store.usage()]
+
+
+@pytest.mark.parametrize("odd", [5, "\udc80", "5\0", None, b"5"])
+def test_ids_that_cannot_be_are_unknown(store: FullStore, odd: str) -> None:
+    """The number 5 is not the id "5"; nothing is settled, extended or changed."""
+    store.reserve(booking("5", CENT, limit=DOLLAR))
+    before = books(store)
+    with pytest.raises(UnknownReservation):
+        store.settle(odd, 1)
+    with pytest.raises(UnknownReservation):
+        store.release(odd)
+    assert store.extend(odd, ttl_ms=1_000) is False
+    assert before == books(store)

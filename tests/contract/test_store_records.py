@@ -169,3 +169,39 @@ def test_a_report_is_out_of_its_makers_reach(store: FullStore) -> None:
         with pytest.raises((TypeError, ValueError)):
             store.save_run(RunRecord(**{f: getattr(kept, f) for f in kept.__slots__ if f != "report"}, report=wrong))
     assert found == store.run("r1")
+
+
+@pytest.mark.parametrize("jump_ms", [30 * 86_400_000, -30 * 86_400_000])
+def test_a_warning_of_a_wrong_clock_is_not_the_last(store: FullStore, clock: ManualClock, jump_ms: int) -> None:
+    """A claim made while the clock was a month ahead or behind silences nobody once the clock is right again."""
+    clock.advance(jump_ms)
+    assert store.claim_warning(USER, "warning") is True
+    clock.advance(-jump_ms)
+    assert store.claim_warning(USER, "warning") is True
+    assert store.claim_warning(USER, "warning") is False
+
+
+def test_names_no_file_can_keep_are_kept_alike(store: FullStore) -> None:
+    """Lone surrogates in a run's name become U+FFFD in every engine, and a search with one finds nothing and works."""
+    odd = record("r1", 10, name="nightly \udc80\0ü😀")
+    store.save_run(odd)
+    assert ["nightly \ufffd\0ü😀"] == [run.name for run in store.runs()]
+    store.reserve(booking("a", CENT, facts=facts()))
+    found = [
+        list(store.usage(user="\udc80")), list(store.usage(run="\udc80")), list(store.balances(scope="\udc80")),
+        list(store.runs(user="\udc80")),
+    ]  # fmt: skip
+    assert [[]] * 4 == found
+    assert store.run("\udc80") is None
+    with pytest.raises(ValueError, match="zone"):
+        store.fix_zone("user:alice", "\udc80")
+
+
+def test_one_users_calls_among_many_are_found(store: FullStore, clock: ManualClock) -> None:
+    """A user's calls come back whole and in order, however many of others' lie between them and in whichever month."""
+    for n in range(60):
+        store.reserve(booking(f"c{n}", 1, facts=facts(user="bob" if n % 20 else "alice", run=f"r{n % 2}")))
+        clock.advance(86_400_000)
+    assert ["c0", "c20", "c40"] == [usage.id for usage in store.usage(user="alice")]
+    assert ["c20", "c40"] == [usage.id for usage in store.usage(user="alice", period="2026-12")]
+    assert [30, 57] == [sum(1 for _ in store.usage(run="r1")), sum(1 for _ in store.usage(user="bob"))]

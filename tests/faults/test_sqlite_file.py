@@ -6,6 +6,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -297,3 +298,70 @@ def test_memory_url() -> None:
     first, second = open_store("memory:"), open_store("memory:")
     first.reserve(booking("a", CENT, limit=DOLLAR))
     assert (CENT, 0) == (first.balance(USER).held, second.balance(USER).held)
+
+
+def test_a_link_to_nothing_is_followed_privately(tmp_path: Path) -> None:
+    """A link to a file that is not there yet makes that file, with the mode of a ledger whatever the umask."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link.db").symlink_to(tmp_path / "real" / "ledger.db")
+    before = os.umask(0)
+    try:
+        store = fresh(tmp_path / "link.db")
+        store.reserve(booking("a"))
+    finally:
+        os.umask(before)
+    assert [0o600] * 3 == [file.stat().st_mode & 0o777 for file in (tmp_path / "real").iterdir()]
+    store.close()
+
+
+def test_a_reader_waits_for_a_lock_too(tmp_path: Path) -> None:
+    """While another program has the file for itself, reading waits like writing does, and then answers."""
+    path = tmp_path / "ledger.db"
+    store = fresh(path, busy_timeout_ms=10_000)
+    store.reserve(booking("a", CENT))
+    store._file.before_fork()  # lets go of the file, so that another can have it for itself
+    store._file.after_fork_in_parent()
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("PRAGMA locking_mode = EXCLUSIVE")
+    other.execute("BEGIN IMMEDIATE")
+    seen: list[tuple[int, int]] = []
+    reader = threading.Thread(target=lambda: seen.append(amounts(store)))
+    reader.start()
+    reader.join(0.2)
+    assert reader.is_alive()
+    other.execute("ROLLBACK")
+    other.close()
+    reader.join(10)
+    assert [(0, CENT)] == seen
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("ask", "plan"),
+    [
+        (lambda store: list(store.usage(user="a", period="2026-11")), "SEARCH reservation USING INTEGER PRIMARY KEY"),
+        (lambda store: list(store.usage(run="r1")), "SEARCH reservation USING INDEX reservation_run"),
+        (lambda store: store.run("r1"), "SEARCH run USING PRIMARY KEY"),
+        (lambda store: list(store.runs()), "SCAN run USING INDEX run_ended"),
+        (lambda store: list(store.balances(scope="user:alice")), "SEARCH account USING INDEX"),
+        (lambda store: store.expire(), "SEARCH reservation USING INDEX reservation_open"),
+    ],
+)  # fmt: skip
+def test_no_question_reads_the_whole_file(tmp_path: Path, ask: Callable[[SQLiteStore], object], plan: str) -> None:
+    """Every question finds its rows by an index, so that a year of calls does not slow it down."""
+    store = fresh(tmp_path / "ledger.db")
+    connection = store._file._connection
+    assert connection is not None
+    asked: list[str] = []
+    connection.set_trace_callback(asked.append)
+    ask(store)
+    connection.set_trace_callback(None)
+    plans = [
+        str(row[3])
+        for statement in asked
+        if statement.startswith("SELECT")
+        for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}")
+    ]
+    assert any(found.startswith(plan) for found in plans), plans
+    assert not [found for found in plans if found.startswith("SCAN") and "USING INDEX" not in found]
+    store.close()

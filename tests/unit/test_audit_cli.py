@@ -127,3 +127,28 @@ def test_stdin_and_the_projects_price_file(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert json.loads(done.stdout)["cost_usd"] == 0.00002
     assert done.stderr.startswith(b"<stdin>:2: Not valid JSON")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_full_disk_is_told_and_is_no_bug(tmp_path: Path, options: list[str]) -> None:
+    """Exit code 2, one line, no traceback."""
+    name = write(tmp_path / "runs.jsonl", LOOP)
+    command = [sys.executable, "-m", "runrails.cli", "audit", name, *options]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, env=env, check=False)
+    assert done.returncode == 2
+    assert done.stderr.decode().splitlines() == [
+        "The answers could not be written: No space left on device. Free some space, or write them elsewhere."
+    ]
+
+
+def test_a_packed_file_is_one_complaint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Not one for every line that its bytes happen to have."""
+    name = tmp_path / "runs.jsonl.gz"
+    name.write_bytes(b"\x1f\x8b\x08" + b"\n\xff" * 50)
+    assert run(["audit", str(name), "--json"]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.splitlines() == [f"{name}:1: This is a gzip file. Unpack it first."]

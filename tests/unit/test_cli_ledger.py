@@ -98,3 +98,81 @@ def test_usage_lists_calls_and_their_sum(url: str, capsys: pytest.CaptureFixture
     assert ("a", CENT // 2, "0.005", "gpt-4o-mini", 1_200, "completed") == tuple(
         record[key] for key in ("id", "actual_pusd", "cost_usd", "model", "input_tokens", "end")
     )
+
+
+@pytest.mark.parametrize("columns", ["40", "80", "200"])
+def test_tables_keep_words_and_amounts_whole(
+    url: str, columns: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is broken into pieces at any width; in 80 columns no line is longer than that."""
+    monkeypatch.setenv("COLUMNS", columns)
+    assert 0 == run(["usage", "--store", url])
+    assert 0 == run(["budget", "list", "--store", url])
+    out = capsys.readouterr().out
+    for whole in (
+        "2026-11-18 11:06:40",
+        "alice",
+        "completed",
+        "1,200",
+        "$0.01",
+        "$0.005",
+        "user:alice",
+        "$0.995",
+        "active",
+    ):
+        assert whole in out
+    assert max(map(len, out.splitlines())) <= max(80, int(columns))
+
+
+def test_huge_and_tiny_amounts_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Tables show a millionth of a dollar, and less only if that is all there is; the JSON is exact."""
+    monkeypatch.setenv("COLUMNS", "80")
+    url = f"sqlite:////{tmp_path}/big.db"
+    store = SQLiteStore(tmp_path / "big.db", clock=ManualClock(START_MS))
+    store.set_limit("user:alice", 2**63 - 1)
+    store.reserve(booking("a", 2**62 + 1, USER))
+    store.settle("a", 2**62)
+    store.reserve(booking("b", 45, USER))
+    store.close()
+    assert 0 == run(["budget", "show", "user:alice", "--store", url])
+    shown = capsys.readouterr().out
+    for amount in ("$9,223,372.036855", "$4,611,686.018427", "$0.000000000045"):
+        assert amount in shown
+    assert 0 == run(["budget", "show", "user:alice", "--store", url, "--json"])
+    (exact,) = json.loads(capsys.readouterr().out)
+    assert (2**62, 45) == (exact["spent"], exact["held"])
+
+
+@pytest.mark.parametrize("amount", ["1_0", "١", " 5", "+5", "1e3", "", "9" * 5_000])
+def test_malformed_counts_set_nothing(url: str, amount: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A limit in another unit is plain digits."""
+    assert 2 == run(["budget", "set", "user:alice", amount, "--unit", "tokens", "--store", url])
+    capsys.readouterr()
+    assert 0 == run(["budget", "set", "user:alice", "1,000", "--unit", "tokens", "--store", url, "--json"])
+    assert 1_000 == json.loads(capsys.readouterr().out)["limit"]
+
+
+@pytest.mark.parametrize("command", [["list"], ["show", "user:alice"]])
+def test_a_malformed_period_is_not_an_empty_month(
+    url: str, command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A typing error is told from a month in which nothing was spent."""
+    assert 2 == run(["budget", *command, "--period", "2026-13", "--store", url])
+    assert "2026-11" in capsys.readouterr().err
+    assert 0 == run(["budget", "list", "--period", "-", "--store", url])
+
+
+def test_long_listings_are_one_json_list(url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Many records are one valid list, and the table says how many it leaves out but sums them all."""
+    store = SQLiteStore(tmp_path / "ledger.db", clock=ManualClock(START_MS), synchronous="NORMAL")
+    for n in range(700):
+        store.reserve(booking(f"n{n}", 1, USER, facts=facts()))
+    store.close()
+    run(["usage", "--store", url, "--json"])
+    assert 701 == len(json.loads(capsys.readouterr().out))
+    run(["usage", "--store", url])
+    out = capsys.readouterr().out
+    assert "the newest 200 of 701 calls" in out
+    assert "701 calls, $0.005, 700 in flight" in out

@@ -131,7 +131,7 @@ def test_the_same_success_with_news_between_is_legal_for_ever() -> None:
 
 @pytest.mark.parametrize(("result", "ok", "executed"), [("boom", False, 8), ("Error: boom", True, 8), ("", True, 16)])
 def test_the_same_failure_with_news_between_is_stopped(result: str, ok: bool, executed: int) -> None:
-    """At the 8th; twice that for a command that just has nothing to say."""
+    """At the 8th; twice that for a lookup that just has nothing to say."""
     detector = LoopDetector()
     findings: list[Finding | None] = []
     for i in range(executed):

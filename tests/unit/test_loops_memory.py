@@ -167,8 +167,8 @@ def test_a_damaged_state_is_refused_whole(damage: str) -> None:
 
 def test_a_state_of_another_version_is_refused() -> None:
     """Fingerprints of another version would match nothing."""
-    with pytest.raises(ValueError, match="version 1"):
-        LoopDetector.restore({**LoopDetector().state(), "version": 2})
+    with pytest.raises(ValueError, match="version 2"):
+        LoopDetector.restore({**LoopDetector().state(), "version": 1})
 
 
 def test_a_stop_survives_the_trip_to_another_worker() -> None:

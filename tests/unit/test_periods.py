@@ -96,3 +96,10 @@ def test_asking_back_and_forth_gives_the_same_answers() -> None:
 def test_the_month_after() -> None:
     """December leads into the next year."""
     assert ["2026-12", "2027-01"] == [next_month("2026-11"), next_month("2026-12")]
+
+
+def test_the_first_hours_of_the_epoch_are_another_year_in_the_west() -> None:
+    """Moment 0 has a month in every zone, as a clock that starts there needs."""
+    assert ["1970-01", "1969-12", "1970-01"] == [
+        month_of(0, zone) for zone in ("UTC", "America/St_Johns", "Asia/Tokyo")
+    ]

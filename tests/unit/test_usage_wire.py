@@ -383,3 +383,18 @@ def test_a_malformed_report_is_not_quoted() -> None:
     with pytest.raises(UsageMalformed) as caught:
         from_openai_chat({"prompt_tokens": "hunter2", "completion_tokens": 1})
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("normalise", "given"),
+    [
+        (from_gemini, {1: 2, "promptTokenCount": 3, "candidatesTokenCount": 4}),
+        (from_gemini, {"promptTokenCount": 3, "promptTokensDetails": [{"modality": "AUDIO", None: 1}]}),
+        (from_bedrock, {"inputTokens": 1, "outputTokens": 1, "cacheDetails": [{"ttl": [], "inputTokens": 1}]}),
+        (from_bedrock, {"inputTokens": 1, "outputTokens": 1, "cacheDetails": [{"ttl": {}, "inputTokens": 1}]}),
+    ],
+)
+def test_hostile_shapes_are_malformed(normalise: Normaliser, given: dict[str, object]) -> None:
+    """Keys that are not text and values that cannot be compared are a malformed report, never another error."""
+    with pytest.raises(UsageMalformed):
+        normalise(given)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
 from runrails.audit.checks import Invalid
 from runrails.audit.cost import FindCard, add_up, card_finder
-from runrails.audit.lines import LINE_BYTES_MAX, Readable, read_lines, text_of
+from runrails.audit.lines import LINE_BYTES_MAX, Readable, packed_as, read_lines, text_of
 from runrails.audit.records import parse_line
 from runrails.audit.replay import replay
 from runrails.audit.verdict import BadInput, RunAudit
@@ -71,6 +71,10 @@ class Auditor:
         """One answer for every line that is not blank. An id may be used once."""
         seen: dict[str | int, int] = {}
         for place, line in enumerate(lines, start=1):
+            if place == 1 and (packed := packed_as(line)) is not None:
+                # Every line of it would be a complaint of its own.
+                yield BadInput(source=source, line=1, what=f"This is {packed}.", fix="Unpack it first.")
+                return
             try:
                 answer = self._answer(line, place, seen)
             except Invalid as exc:

@@ -9,12 +9,16 @@ from runrails.audit.checks import Invalid
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["LINE_BYTES_MAX", "Readable", "read_lines", "text_of"]
+__all__ = ["LINE_BYTES_MAX", "Readable", "packed_as", "read_lines", "text_of"]
 
 LINE_BYTES_MAX = 64 * 1024 * 1024
 """The longest line that is read into memory: far more than any conversation."""
 
 _BOM = b"\xef\xbb\xbf"
+_PACKED = {
+    b"\x1f\x8b": "a gzip file", b"PK\x03\x04": "a zip file", b"BZh": "a bzip2 file", b"\xfd7zXZ": "an xz file",
+    b"\x28\xb5\x2f\xfd": "a zstd file",
+}  # fmt: skip
 _SKIP_BYTES = 1024 * 1024
 
 
@@ -34,6 +38,15 @@ def read_lines(stream: Readable, *, line_bytes_max: int = LINE_BYTES_MAX) -> Ite
             while not rest.endswith(b"\n") and (rest := stream.readline(_SKIP_BYTES)):
                 pass
         yield line
+
+
+def packed_as(line: bytes | str) -> str | None:
+    """What kind of packed file begins with that line; None for a line of text."""
+    if isinstance(line, bytes):
+        for begin, kind in _PACKED.items():
+            if line.startswith(begin):
+                return kind
+    return None
 
 
 def text_of(line: bytes | str, *, first: bool, line_bytes_max: int = LINE_BYTES_MAX) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, BinaryIO
+from typing import TYPE_CHECKING, Annotated, BinaryIO, NoReturn
 
 import typer
 
@@ -99,15 +100,30 @@ def audit(
     totals = _Totals()
     errors = stderr()
     # Answers on the same terminal would be torn apart by a bar below them.
-    with _progress(errors, wanted=not (as_json and sys.stdout.isatty())) as progress:
-        for answer in _answers(files, auditor, progress):
-            _tell(answer, totals, errors, as_json=as_json)
-    if not as_json:
-        _summarise(totals, stdout())
+    try:
+        with _progress(errors, wanted=not (as_json and sys.stdout.isatty())) as progress:
+            for answer in _answers(files, auditor, progress):
+                _tell(answer, totals, errors, as_json=as_json)
+        if not as_json:
+            _summarise(totals, stdout())
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise  # whoever reads the answers has read enough; the shell knows
+    except OSError as exc:
+        _give_up_writing(exc, errors)
     if totals.bad:
         raise typer.Exit(EXIT_BAD_INPUT)
     if fail_on_stop and totals.stops:
         raise typer.Exit(EXIT_STOPPED)
+
+
+def _give_up_writing(error: OSError, errors: Console) -> NoReturn:
+    """Reading never raises an OSError here, so it is the answers that have nowhere to go."""
+    what = f"The answers could not be written: {error.strerror}. Free some space, or write them elsewhere."
+    errors.print(what, soft_wrap=True, markup=False)
+    # What waits in the buffer would raise once more at the interpreter's end.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    raise typer.Exit(EXIT_BAD_INPUT)
 
 
 def _auditor(poll_tools: frozenset[str]) -> Auditor:

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+from collections import deque
 from contextlib import contextmanager
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from runrails.cli.output import AsJson, make_table, print_json, stderr, stdout, when
+from runrails.cli.output import AsJson, make_table, print_json, print_json_list, stderr, stdout, when
 from runrails.errors import ConfigError, format_amount
-from runrails.ledger import Balance, FullStore, UsageRecord
+from runrails.ledger import RUN_PERIOD, Balance, FullStore, UsageRecord
 from runrails.money import format_usd, usd
 from runrails.stores.checks import MONEY, check_limit_key
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable
+    from collections.abc import Container, Generator, Iterable, Sequence
 
 __all__ = ["budget", "usage"]
 
 NOT_FOUND = 1
+WIDTH_MIN = 80
+WIDTH_WIDE = 130
+"""From so many columns on, a table has a column of its own for everything."""
+NAME_SHOWN_MAX = 19
+"""Longest user in the usage table: as long as a time, which it shares a column with."""
 SHOWN_MAX = 200
 """Most records that the usage table shows; the sums and ``--json`` have them all."""
 
@@ -67,6 +74,7 @@ def show_budget(
 ) -> None:
     """Show what a scope may spend, has spent and holds, newest period first."""
     _check_scope(scope, MONEY)
+    _check_period(period)
     with _ledger(store) as ledger:
         balances = list(ledger.balances(scope=scope, period=period))
         limits = [row for row in ledger.limits() if row[0] == scope]
@@ -86,6 +94,7 @@ def list_budgets(
     as_json: AsJson = False,
 ) -> None:
     """List every account, newest period first, and the limits set for scopes that have none yet."""
+    _check_period(period)
     with _ledger(store) as ledger:
         balances = [
             balance
@@ -116,21 +125,29 @@ def usage(
     """List model calls with their tokens and costs, oldest first, and their sums."""
     _check_month(month)
     with _ledger(store) as ledger:
-        records = list(ledger.usage(user=user, period=month, run=run))
-    if not records:
-        _not_found("usage_not_found", "No call is in the books that fits.", as_json)
-    if as_json:
-        print_json([_record_fields(record) for record in records])
-        return
-    columns = {
-        "time (UTC)": False, "user": False, "run": False, "step": True, "model": False, "end": False, "in": True,
-        "out": True, "held": True, "cost": True,
-    }  # fmt: skip
-    title = "Usage" if len(records) <= SHOWN_MAX else f"Usage: the newest {SHOWN_MAX} of {len(records):,} calls"
-    stdout().print(make_table(title, columns, map(_record_row, records[-SHOWN_MAX:])))
-    total = sum(record.actual_pusd or 0 for record in records)
-    open_calls = sum(1 for record in records if record.state == "held")
-    words = "1 call" if len(records) == 1 else f"{len(records):,} calls"
+        records = ledger.usage(user=user, period=month, run=run)
+        first = next(records, None)
+        if first is None:
+            _not_found("usage_not_found", "No call is in the books that fits.", as_json)
+        elif as_json:
+            print_json_list(map(_record_fields, chain((first,), records)))
+        else:
+            _print_usage(chain((first,), records))
+
+
+def _print_usage(records: Iterable[UsageRecord]) -> None:
+    """The newest calls and the sums over all; a year of them is never in the memory at once."""
+    newest: deque[UsageRecord] = deque(maxlen=SHOWN_MAX)
+    count = open_calls = total = 0
+    for record in records:
+        newest.append(record)
+        count += 1
+        total += record.actual_pusd or 0
+        open_calls += record.state == "held"
+    title = "Usage" if count <= SHOWN_MAX else f"Usage: the newest {SHOWN_MAX} of {count:,} calls"
+    headings = ("time (UTC)", "user", "run step", "model", "end", "", "in", "out", "held", "cost")
+    _print_pairs(title, headings, map(_record_row, newest), numbers=(6, 7, 8, 9))
+    words = "1 call" if count == 1 else f"{count:,} calls"
     stdout().print(f"{words}, {format_usd(total)}" + (f", {open_calls} in flight" if open_calls else ""))
 
 
@@ -157,19 +174,23 @@ def _check_scope(scope: str, unit: str) -> None:
         raise typer.BadParameter(str(error)) from error
 
 
-def _check_month(month: str | None) -> None:
-    from runrails.periods import month_start_ms
+def _check_month(month: str | None, *, option: str = "--month") -> None:
+    from runrails.periods import check_period
 
     try:
         if month is not None:
-            month_start_ms(month, "UTC")
+            check_period(month)
     except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--month") from error
+        raise typer.BadParameter(str(error), param_hint=option) from error
+
+
+def _check_period(period: str | None) -> None:
+    _check_month(None if period == RUN_PERIOD else period, option="--period")
 
 
 def _parse(amount: str, unit: str) -> int:
     try:
-        limit = usd(amount, what="AMOUNT") if unit == MONEY else int(amount)
+        limit = usd(amount, what="AMOUNT") if unit == MONEY else _whole(amount)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="AMOUNT") from error
     if limit <= 0:
@@ -182,6 +203,14 @@ def _parse(amount: str, unit: str) -> int:
     if limit >= 2**63:
         raise typer.BadParameter("A limit must be less than 2^63.", param_hint="AMOUNT")
     return limit
+
+
+def _whole(amount: str) -> int:
+    # int() takes underscores, blanks and the digits of every script, too.
+    digits = amount.removeprefix("-").replace(",", "")
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= len(str(2**63))):
+        raise ValueError("AMOUNT must be a whole number like 200000, at most 2^63 - 1.")
+    return int(amount.replace(",", ""))
 
 
 def _not_found(code: str, what: str, as_json: bool) -> None:
@@ -229,11 +258,43 @@ def _print_balances(title: str, balances: list[Balance], *, as_json: bool) -> No
     if as_json:
         print_json([_balance_fields(balance) for balance in balances])
         return
-    columns = {
-        "scope": False, "period": False, "limit": True, "set by": False, "spent": True, "held": True, "left": True,
-        "status": False,
-    }  # fmt: skip
-    stdout().print(make_table(title, columns, map(_balance_row, balances)))
+    headings = ("scope", "period", "limit", "set by", "spent", "held", "left", "status")
+    _print_pairs(title, headings, map(_balance_row, balances), numbers=(2, 4, 5, 6))
+
+
+def _print_pairs(
+    title: str, headings: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Container[int]
+) -> None:
+    """A table with a column for each heading; in a narrow terminal, two of them above each other in one."""
+    console = stdout()
+    console.width = max(console.width, WIDTH_MIN)  # Better a line that the terminal wraps than a cut amount.
+    if console.width >= WIDTH_WIDE:
+        shown = [place for place, heading in enumerate(headings) if heading]
+        columns = {headings[place]: place in numbers for place in shown}
+        table = make_table(title, columns, ([row[place] for place in shown] for row in rows))
+    else:
+        pairs = range(0, len(headings), 2)
+        columns = {f"{headings[n]}\n{headings[n + 1]}".rstrip(): n in numbers for n in pairs}
+        table = make_table(title, columns, ([f"{row[n]}\n{row[n + 1]}".rstrip() for n in pairs] for row in rows))
+    for column, (heading, is_number) in zip(table.columns, columns.items(), strict=True):
+        # A name too long for its column loses its end; times and amounts are always whole.
+        column.no_wrap = is_number or heading.startswith("time")
+        column.overflow = "fold" if is_number else "ellipsis"
+    console.print(table)
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= NAME_SHOWN_MAX else name[: NAME_SHOWN_MAX - 1] + "…"
+
+
+def _amount(amount: int, unit: str) -> str:
+    """An amount for a table: dollars to a millionth, where they are not smaller than that; JSON has them exact."""
+    micro = 10**6
+    if unit != MONEY or 0 < abs(amount) < micro:
+        return format_amount(amount, unit)
+    halves, rest = divmod(abs(amount), micro)
+    halves += rest * 2 > micro or (rest * 2 == micro and halves % 2)
+    return format_usd(halves * micro * (-1 if amount < 0 else 1))
 
 
 def _balance_row(balance: Balance) -> tuple[str, ...]:
@@ -242,11 +303,11 @@ def _balance_row(balance: Balance) -> tuple[str, ...]:
     return (
         account.scope,
         account.period,
-        "-" if balance.limit is None else format_amount(balance.limit, account.unit),
+        "-" if balance.limit is None else _amount(balance.limit, account.unit),
         "-" if unlimited else balance.limit_source,
-        format_amount(balance.spent, account.unit),
-        format_amount(balance.held, account.unit),
-        "-" if balance.available is None else format_amount(balance.available, account.unit),
+        _amount(balance.spent, account.unit),
+        _amount(balance.held, account.unit),
+        "-" if balance.available is None else _amount(balance.available, account.unit),
         balance.status,
     )
 
@@ -289,13 +350,13 @@ def _record_row(record: UsageRecord) -> tuple[str, ...]:
     counts = None if result is None else result.usage
     return (
         when(record.at_ms),
-        facts.user,
-        facts.run[:12],
-        str(facts.step),
+        _cut(facts.user),
+        f"{facts.run[:12]} {facts.step}",
         facts.model,
         record.state if result is None else result.end,
+        "",
         "" if counts is None else f"{counts.input_tokens:,}",
         "" if counts is None else f"{counts.output_tokens:,}",
-        format_usd(record.estimated_pusd),
-        "" if record.actual_pusd is None else format_usd(record.actual_pusd),
+        _amount(record.estimated_pusd, MONEY),
+        "" if record.actual_pusd is None else _amount(record.actual_pusd, MONEY),
     )

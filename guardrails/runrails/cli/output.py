@@ -18,7 +18,17 @@ if TYPE_CHECKING:
 
     from runrails.errors import RunrailsError
 
-__all__ = ["EXIT_CODES", "AsJson", "error_panel", "make_table", "print_json", "stderr", "stdout", "when"]
+__all__ = [
+    "EXIT_CODES",
+    "AsJson",
+    "error_panel",
+    "make_table",
+    "print_json",
+    "print_json_list",
+    "stderr",
+    "stdout",
+    "when",
+]
 
 EXIT_CODES = (
     "Exit codes: 0 done; 1 the answer is no (not found, problems, stopped); 2 bad usage or input, or no store; "
@@ -43,6 +53,16 @@ def stderr() -> Console:
 def print_json(value: object) -> None:
     """One JSON value on stdout, indented; nothing is escaped that need not be."""
     print(json.dumps(value, indent=2, ensure_ascii=not _speaks_unicode()))
+
+
+def print_json_list(values: Iterable[object]) -> None:
+    """A JSON list like that of `print_json`, of any length: one value at a time is in the memory."""
+    begin = "[\n"
+    for value in values:
+        text = json.dumps(value, indent=2, ensure_ascii=not _speaks_unicode())
+        print(begin + "  " + text.replace("\n", "\n  "), end="")
+        begin = ",\n"
+    print("[]" if begin == "[\n" else "\n]")
 
 
 def error_panel(error: RunrailsError) -> Panel:

@@ -41,6 +41,16 @@ VOLATILE_RESULTS = frozenset((
     "processingtimems", "runtimems", "timems", "timetaken", "pid", "attempt", "attempts", "attemptno",
     "retrycount", "uptime", "uptimeseconds",
 ))  # fmt: skip
+# A part of a container that holds one of these is about the call itself, and all of it is dropped.
+_ABOUT_THE_CALL = frozenset((
+    "requestid", "xrequestid", "traceid", "spanid", "correlationid", "invocationid", "messageid", "responseid",
+    "executionid", "idempotencykey", "idempotencytoken", "clienttoken", "nonce", "toolcallid", "callid", "took",
+    "tookms", "elapsedms", "durationms", "latencyms", "responsetimems", "executiontimems", "processingtimems",
+    "timetaken",
+))  # fmt: skip
+_MOMENTS = frozenset(("timestamp", "timestampms", "ts"))
+CLOCK_MIN = 1_000_000_000
+"""Seconds since 1970 from which on a number is the time of day."""
 
 _ZERO_WIDTH: dict[int, None] = dict.fromkeys((0x00AD, 0x180E, 0x200B, 0x200C, 0x200D, 0x200E, 0x200F, 0x2060, 0xFEFF))
 OPEN, _CLOSE, _NEXT, _IS = "\x1c", "\x1d", "\x1e", "\x1f"
@@ -62,7 +72,9 @@ def key_name(key: str) -> str:
 
 def parse_json(value: object) -> object:
     """The value of JSON text; anything else, and text that is no JSON, as it is."""
-    if isinstance(value, bytes | bytearray):
+    if type(value) is dict:
+        return cast("object", value)
+    if type(value) is not str and isinstance(value, bytes | bytearray):
         value = bytes(value).decode("utf-8", "backslashreplace")
     if not isinstance(value, str) or len(value) > JSON_CHARS_MAX:
         return value
@@ -79,7 +91,8 @@ def canonical(value: object, *, volatile: frozenset[str] = frozenset(), keep_nul
     One line of text, equal for values that differ only in spelling.
 
     White space, case, Unicode form, key order and `1` against `1.0` do not matter; keys in `volatile` (as spelled by
-    `key_name`) and, unless `keep_nulls`, keys with a null are dropped. Where nothing would be left, all keys stay.
+    `key_name`) and, unless `keep_nulls`, keys with a null are dropped. Where nothing would be left, all keys stay, but
+    for those of an inner part that is about the call itself.
     """
     try:
         return _Speller(volatile, keep_nulls=keep_nulls).spell(value, 0)
@@ -98,18 +111,20 @@ class _Speller:
     def spell(self, value: object, depth: int) -> str:
         self.nodes += 1
         if type(value) is str:
-            return " ".join(fold_text(value).split()) if len(value) <= FOLDED_CHARS_MAX else _long_text(value)
+            short = len(value) <= FOLDED_CHARS_MAX
+            text = (value.lower() if value.isascii() else fold_text(value)) if short else _long_text(value)
+            return " ".join(text.split())
+        if type(value) is int:
+            # An int beyond the interpreter's limit for decimal text would raise.
+            return str(value) if -(10**18) < value < 10**18 else hex(value)
         if value is None or value is True or value is False:
             return str(value).lower()
         if isinstance(value, float):
             return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(float(value))
-        if type(value) is int:
-            # An int beyond the interpreter's limit for decimal text would raise.
-            return str(value) if -(10**18) < value < 10**18 else hex(value)
         return self._spell_container(value, depth)
 
     def _spell_container(self, value: object, depth: int) -> str:
-        if isinstance(value, dict | Mapping):
+        if type(value) is dict or isinstance(value, Mapping):
             return self._spell_mapping(cast("Mapping[object, object]", value), depth)
         if isinstance(value, list | tuple):
             items = cast("list[object] | tuple[object, ...]", value)
@@ -120,6 +135,12 @@ class _Speller:
         if isinstance(value, bytes | bytearray | memoryview):
             return self.spell(bytes(cast("bytes", value)).decode("utf-8", "backslashreplace"), depth)
         return self.spell(_text_of(value), depth)
+
+    def _is_content(self, moment: object) -> bool:
+        """Whether a moment that is asked about is one of a film or a recording, and not the time of day."""
+        return (
+            self.volatile is VOLATILE_ARGS and type(moment) in (int, float) and abs(cast("float", moment)) < CLOCK_MIN
+        )
 
     def _spell_items(self, items: list[object] | tuple[object, ...] | Set[object], depth: int) -> list[str]:
         spelled: list[str] = []
@@ -134,6 +155,7 @@ class _Speller:
         if depth >= DEPTH_MAX:
             return f"{OPEN}{len(mapping)}{_CLOSE}"
         dropped = 0
+        about_the_call = False
         spelled: list[str] = []
         for key, item in mapping.items():
             if self.nodes >= NODES_MAX:
@@ -142,11 +164,15 @@ class _Speller:
             name = key if type(key) is str else _text_of(key)
             # Most keys are one lower-case word, which `key_name` would leave as it is.
             plain = name.isascii() and name.isalpha() and name.islower()
-            if (item is None and not self.keep_nulls) or (name if plain else key_name(name)) in self.volatile:
+            short = name if plain else key_name(name)
+            if short in self.volatile and not (short in _MOMENTS and self._is_content(item)):
+                dropped += 1
+                about_the_call = about_the_call or short in _ABOUT_THE_CALL
+            elif item is None and not self.keep_nulls:
                 dropped += 1
             else:
                 spelled.append(f"{name if plain else fold_text(name)}{_IS}{self.spell(item, depth + 1)}")
-        if dropped and not spelled and self.volatile:
+        if dropped and not spelled and self.volatile and not (depth and about_the_call):
             return _Speller(frozenset(), keep_nulls=self.keep_nulls).spell(mapping, depth)
         spelled.sort()
         return f"{OPEN}{_NEXT.join(spelled)}{_CLOSE}"

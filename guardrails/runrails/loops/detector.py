@@ -11,15 +11,26 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from runrails.calls import PROCEED, Block, Finding, Proceed, Stop, ToolCall, ToolOutcome, Verdict
-from runrails.loops.counting import count_failure, count_progress, count_repeat, is_polling, learn, take_news
+from runrails.loops.counting import (
+    args_seed,
+    count_failure,
+    count_progress,
+    count_repeat,
+    is_failure,
+    is_polling,
+    learn,
+    take_news,
+)
 from runrails.loops.digest import digest64
 from runrails.loops.explain import MARK, Level, explain
 from runrails.loops.fingerprint import CallPrint, print_call
 from runrails.loops.memory import CALLS_MAX, MASK64, PAIRS_MAX, SCOPES_MAX, CallMemory, PairMemory, Scope, recall
-from runrails.loops.outcome import Outcome, read_outcome
+from runrails.loops.outcome import Outcome, Status, is_about_input, read_outcome
 from runrails.loops.policy import LoopPolicy, ToolRule
 from runrails.loops.rules import Rules, Trouble
 from runrails.loops.snapshot import TOLD_MAX, Memory, Told
+from runrails.loops.units import is_other_input, names
+from runrails.loops.verbs import acts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,6 +43,7 @@ IN_FLIGHT_MAX = 64
 _PAIR_FACTOR = 0x9E3779B97F4A7C15
 _DEFAULT_POLICY = LoopPolicy()
 _NO_RULE = ToolRule()
+_OK, _EMPTY = Status.OK, Status.EMPTY
 _TURN, _PROGRESS = 1, 2
 """What a batch counts besides its outcomes."""
 
@@ -67,10 +79,13 @@ class LoopDetector:
         """
         scope, seed = self._scope(call.agent)
         told = self._memory.told.get(seed)
-        if told is not None and (told.final or not can_block):
+        coming = told is not None and (told.final or not can_block)
+        if told is not None and coming and (told.final or not self._finishes_answer(scope, seed, call)):
             return Stop(told.finding)
         printed = print_call(call, self.tools.get(call.name, _NO_RULE).loop_key)
         batch = self._batch(scope, seed, call)
+        if told is not None and coming:
+            return self._let_finish(call, printed, batch, told.finding, seed)
         verdict = None
         if batch is not None:
             verdict = self._judge_sibling(scope, seed, call, printed, batch, can_block=can_block)
@@ -96,7 +111,9 @@ class LoopDetector:
         printed = print_call(call, rule.loop_key) if started is None else started[1]
         read = read_outcome(outcome, rule.outcome_key)
         memory = self._count(scope, seed, call, printed, read, rule)
-        return None if memory is None else self._judge_result(scope, seed, call, printed, memory, read, can_block)
+        if memory is None or self._rules.is_quiet(scope, seed, memory, read):
+            return None
+        return self._judge_result(scope, seed, call, printed, memory, read, can_block)
 
     def before_model(self, *, agent: str = "", can_block: bool) -> Proceed | Stop:
         """Whether a model call may start. Where calls can be blocked, that comes first, and the stop after it."""
@@ -162,6 +179,24 @@ class LoopDetector:
         again = self._rules.repeat(scope, self._memory.calls.get(key), call.name) if batch.is_blocked(key) else None
         return PROCEED if again is None or not can_block else self._block(call, printed, again)
 
+    def _finishes_answer(self, scope: Scope, seed: int, call: ToolCall) -> bool:
+        """Whether the call belongs to the answer one of whose results called for the stop."""
+        return call.id is not None and call.batch is not None and scope.last_batch == _batch_key(seed, call.batch)
+
+    def _let_finish(
+        self, call: ToolCall, printed: CallPrint, batch: Batch | None, finding: Finding, seed: int
+    ) -> Verdict:
+        """
+        The other calls of that answer may still be made, each once: an answer is one attempt, and a conversation in
+        which a call has no result is refused by providers. The stop comes at the next model call.
+        """
+        key = printed.key ^ seed
+        again = batch is None or batch.lost or batch.arrive(key, call.id) == "retry"
+        if again or (batch is not None and batch.equal_calls(key) > self.policy.batch_max):
+            return Stop(finding)
+        self._start(call, printed)
+        return PROCEED
+
     def _judge_attempt(
         self,
         scope: Scope,
@@ -206,13 +241,6 @@ class LoopDetector:
         read: Outcome,
         can_block: bool,  # noqa: FBT001 -- private, and only handed on
     ) -> Finding | None:
-        if (
-            memory.count < self._rules.quiet
-            and memory.total < self._rules.quiet
-            and scope.streak == 0
-            and not read.worded
-        ):
-            return None
         standing = self._rules.standing(scope, seed, memory, call.name, read)
         for trouble in standing:
             if trouble.times >= trouble.threshold and not can_block and seed not in self._memory.told:
@@ -246,14 +274,22 @@ class LoopDetector:
             return None
         if new:
             take_news(scope, read, tables.next_number())
-        count_repeat(scope, pair_key, pair, memory, read, poll=rule.poll, policy=policy)
-        if read.worded and not rule.poll and (batch is None or batch.counts(read.key, ordinal)):
+        failed = read.status is not _OK
+        if read.status is _EMPTY:
+            failed = is_failure(scope, read, call.name, printed.text)
+        count_repeat(scope, pair_key, pair, memory, read, poll=rule.poll, failed=failed, policy=policy)
+        told = read.worded and not rule.poll and (batch is None or batch.counts(read.key, ordinal))
+        # What one input lacks, another may have: a long list of ids that are not found is work, not a loop.
+        if told and not (new_call and is_about_input(read) and self._is_other_input(seed, call.name, printed)):
             count_failure(tables, scope, seed, call.name, read, threshold=policy.same_failure_at)
-        progress = new and learn(tables, seed, read, printed.text if new_call else None)
+        if new_call and acts(call.name) and (read.status is _OK or read.status is _EMPTY):
+            scope.touched = names(printed.text)
+        progress = new and learn(tables, seed, read, call.name, printed.text if new_call else None)
         waiting = rule.poll or is_polling(scope)
-        if progress or (not waiting and (batch is None or batch.counts(_PROGRESS, ordinal))):
-            slow = "\n" in read.text or (not new and pair.count <= 1)
-            count_progress(scope, progress=progress, slow=slow, policy=policy)
+        # One look back at what is known is no loop yet; the second one is.
+        idle = not waiting and (new or pair.count > 1) and (batch is None or batch.counts(_PROGRESS, ordinal))
+        if progress or idle:
+            count_progress(scope, progress=progress, slow="\n" in read.text, policy=policy)
         return memory
 
     # Small parts.
@@ -308,12 +344,19 @@ class LoopDetector:
     def _batch(self, scope: Scope, seed: int, call: ToolCall) -> Batch | None:
         if call.batch is None:
             return None
-        key = digest64("batch", str(call.batch)) ^ seed
+        key = _batch_key(seed, call.batch)
         batch = self._memory.batches.get(key, latest=scope.last_batch == key)
         scope.last_batch = key
         return batch
+
+    def _is_other_input(self, seed: int, tool: str, printed: CallPrint) -> bool:
+        return is_other_input(printed.text, self._memory.units, seed, args_seed(seed, tool))
 
     def _start(self, call: ToolCall, printed: CallPrint) -> None:
         if len(self._in_flight) >= IN_FLIGHT_MAX:
             del self._in_flight[next(iter(self._in_flight))]
         self._in_flight[id(call)] = (call, printed)
+
+
+def _batch_key(seed: int, batch: str | int) -> int:
+    return digest64("batch", str(batch)) ^ seed

@@ -14,6 +14,11 @@ from functools import cache
 __all__ = ["mask"]
 
 _LONG_UNITS = ("min", "mins", "minute", "minutes", "hour", "hours", "hr", "hrs")
+CLOCK_CHARS_MAX = 12
+"""Of `01:30:00.500`, which may be a position; anything longer has a date."""
+PART_CHARS = 16
+ULID_CHARS = 26
+LONG_HEX_CHARS = 16
 CONTEXT_CHARS = 28
 """How far before a duration the words are looked at that make it a countdown."""
 
@@ -23,21 +28,61 @@ def mask(text: str) -> str:
     shapes = _shapes()
     if "\x1b" in text:
         text = shapes.ansi.sub("", text)
-    if not shapes.digit.search(text):
+    if not shapes.digit.search(text) and "nonce" not in text:
         return shapes.temporary.sub(r"\1<tmp>", text) if "tmp" in text else text
-    for needles, pattern, mark in shapes.labelled:
-        for needle in needles:
-            if needle in text:
-                text = pattern.sub(mark, text)
-                break
-    if shapes.long_hex.search(text):
+    text = _mask_labelled(text, shapes)
+    if len(text) >= LONG_HEX_CHARS and shapes.long_hex.search(text):
         text = shapes.lettered.sub(_mark, text)
     return shapes.numeric.sub(_mark, text)
 
 
+def _mask_labelled(text: str, shapes: _Shapes) -> str:
+    """What a label announces. Most texts have none; looking for the labels first is much quicker than the patterns."""
+    if "tmp" in text or "temp" in text or "/var/folders" in text:
+        text = shapes.temporaries.sub(r"\1<tmp>", text)
+    if "pid" in text or "process" in text or "thread" in text or "]:" in text:
+        text = shapes.process.sub(r"\1<pid>", text)
+    if "port" in text or "localhost:" in text or "0.0.1:" in text:
+        text = shapes.port.sub(r"\1<port>", text)
+    if "try" in text or "retr" in text or "attempt" in text or "tries" in text:
+        text = shapes.attempt.sub("<attempt>", text)
+    if "nonce" in text:
+        text = shapes.nonce.sub(r"\1<id>", text)
+    if "@" in text:
+        text = shapes.object.sub("@<address>", text)
+    if "01" in text and len(text) >= ULID_CHARS:
+        text = shapes.ulid.sub("<id>", text)
+    if _announces_id(text):
+        text = shapes.request.sub("<id>", text)
+    if "took" in text or "elapsed" in text or "duration" in text or "latency" in text:
+        text = shapes.took.sub(r"\1<duration>", text)
+    return text
+
+
+def _announces_id(text: str) -> bool:
+    return (
+        "id" in text
+        or "req" in text
+        or "trace" in text
+        or "span" in text
+        or "corr" in text
+        or "chatcmpl" in text
+        or "resp" in text
+        or "toolu" in text
+        or "evt" in text
+        or "msg" in text
+        or "txn" in text
+        or "inv" in text
+    )
+
+
 def _mark(match: re.Match[str]) -> str:
     kind = match.lastgroup
-    if kind == "duration" and (_is_countdown(match) or not _is_elapsed(match)):
+    if kind == "duration" and (_is_countdown(match) or not _is_elapsed(match) or _is_part(match)):
+        return match[0]
+    if kind == "time" and len(match[0]) <= CLOCK_CHARS_MAX and _is_part(match):
+        return match[0]
+    if kind == "epoch" and _is_amount(match):
         return match[0]
     return f"<{kind}>"
 
@@ -49,6 +94,24 @@ def _is_countdown(match: re.Match[str]) -> bool:
     text, start, end = match.string, match.start(), match.end()
     shapes = _shapes()
     return bool(shapes.waiting.search(text[max(0, start - CONTEXT_CHARS) : start]) or shapes.remaining.match(text, end))
+
+
+def _is_part(match: re.Match[str]) -> bool:
+    """Whether it is so much of something, as in `10s of 600s` or `00:10:00/01:30:00`."""
+    shapes = _shapes()
+    text, start = match.string, match.start()
+    if shapes.whole.match(text, match.end()):
+        return True
+    before = text[max(0, start - PART_CHARS) : start]
+    return ("/" in before or "of" in before) and shapes.part.search(before) is not None
+
+
+def _is_amount(match: re.Match[str]) -> bool:
+    """Whether the words around a number that could be an epoch say that it counts something."""
+    shapes = _shapes()
+    text, start = match.string, match.start()
+    before = text[max(0, start - CONTEXT_CHARS) : start]
+    return bool(shapes.counted.match(text, match.end()) or shapes.counting.search(before))
 
 
 def _is_elapsed(match: re.Match[str]) -> bool:
@@ -73,15 +136,25 @@ class _Shapes:
         self.remaining = re.compile(r"\W{0,2}\b(?:remaining|left|away|to go|more|until)\b")
         self.over = re.compile(r"\b(?:took|after|elapsed|lasted|spent|uptime)\W{0,3}$")
         self.ago = re.compile(r"\s+ago\b")
-        self.temporary = re.compile(r"((?:/tmp|/var/tmp|/temp|\\temp)[/\\])tmp[\w.-]*")
-        self.labelled: tuple[tuple[tuple[str, ...], re.Pattern[str], str], ...] = (
-            (("tmp", "temp", "/var/folders"), re.compile(_TEMPORARY), r"\1<tmp>"),
-            (("pid", "process", "thread", "]:"), re.compile(_PROCESS), r"\1<pid>"),
-            (("port", "localhost:", "0.0.1:"), re.compile(_PORT), r"\1<port>"),
-            (("attempt", "retr", "try"), re.compile(_ATTEMPT), "<attempt>"),
-            (("id", "req", "trace", "span", "chatcmpl", "msg_", "evt", "resp_", "toolu"), re.compile(_REQUEST), "<id>"),
-            (("took", "elapsed", "duration", "latency"), re.compile(_TOOK), r"\1<duration>"),
+        self.whole = re.compile(r"\s*(?:/|\bof\b|\bout of\b)\s*[0-9]")
+        self.part = re.compile(r"[0-9]\s*[a-z]{0,7}\s*(?:/|\bof|\bout of)\s*$")
+        self.counted = re.compile(
+            r"\s*(?:/\s*[0-9]|(?:of|bytes?|[kmgt]?i?b|rows?|records?|items?|tokens?|lines?|usd|eur|cents?)\b)",
         )
+        self.counting = re.compile(
+            r"(?:bytes|size|offset|count|rows|records|total|position|processed|downloaded|amount|balance|price|cents|"
+            r"phone|number|page|sum|[$€£])[\"']?[\s:=]*$",
+        )
+        self.temporary = re.compile(r"((?:/tmp|/var/tmp|/temp|\\temp)[/\\])tmp[\w.-]*")
+        self.temporaries = re.compile(_TEMPORARY)
+        self.process = re.compile(_PROCESS)
+        self.port = re.compile(_PORT)
+        self.attempt = re.compile(_ATTEMPT)
+        self.request = re.compile(_REQUEST)
+        self.nonce = re.compile(_NONCE)
+        self.object = re.compile(r"(?<=[a-z0-9_$])@(?=[0-9a-f]*[0-9])[0-9a-f]{5,8}(?![\w.])")
+        self.ulid = re.compile(_ULID)
+        self.took = re.compile(_TOOK)
         self.numeric = re.compile(_NUMERIC)
         self.long_hex = re.compile(r"[a-f][0-9a-f]{7}")
         self.lettered = re.compile(_LETTERED)
@@ -96,7 +169,9 @@ _TEMPORARY = (
     r"((?:/tmp|/var/tmp|/temp|\\temp|/var/folders)[/\\])"
     r"(?:tmp[\w.-]*|[\w.]+-(?=[a-z_]*[0-9])[0-9a-z_]{6,}|pytest-of-\w+/pytest-[0-9]+|[0-9a-z_]{2}/[0-9a-z_]{20,}(?:/t/[\w.-]+)?)"
 )
-_PROCESS = r"(\bpid\b[ \t:=#]*|\bprocess(?: id)?[ :=#]+|\bthread[- ](?:id[ :=#]+)?|\b[a-z_-]+\[(?=[0-9]+\]:))[0-9]+"
+_PROCESS = (
+    r"(\bpid\b[ \t:=#]*|\bprocess(?: id)?[ :=#]+|\bthread[- ](?:id[ :=#]+)?|\b[a-z_-]{1,40}\[(?=[0-9]{1,9}\]:))[0-9]+"
+)
 _PORT = r"(\bport[ :=]+|(?:localhost|[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}):)[0-9]{5}\b"
 _COUNT = r"[0-9]+(?:\s*(?:/|of|out of)\s*[0-9]+)?"
 _ATTEMPT = (
@@ -104,12 +179,28 @@ _ATTEMPT = (
     r"(?![0-9.]*\s?(?:ms|s|secs?|seconds?|mins?|minutes?)\b)"
     r"|\b[0-9]+(?:st|nd|rd|th) (?:attempt|retry|try)\b"
 )
+
+
+def _after_first(words: str) -> str:
+    """Alternatives behind a first letter that was taken already."""
+    return "|".join(f"(?<={word[0]}){word[1:]}" for word in words.split())
+
+
+_NAMED = "request req trace span correlation invocation ray error incident operation session"
+# As below, a first character stands in front of everything else.
 _REQUEST = (
-    r"\b(?:x-)?(?:request|req|trace|span|correlation|invocation|ray|error|incident|event|operation|transaction|session)"
-    r"[-_ ]?id\b"
+    r"[ceimorstx](?<!\w[a-z])(?:"
+    rf"(?:(?<=x)-(?:{_NAMED.replace(' ', '|')})|{_after_first(_NAMED)})[-_ ]?id\b"
     r"[\"']?\s*[:=#]*\s*[\"']?(?=[\w-]*[0-9])[\w-]+"
-    r"|\b(?:req|request|trace|span|corr|evt|chatcmpl|resp|toolu|msg|txn|inv)[-_](?=[a-z-]*[0-9])[0-9a-z-]{6,}"
+    rf"|(?:{_after_first('req request trace span corr chatcmpl resp toolu')})[-_](?=[a-z-]{{0,40}}[0-9])[0-9a-z-]{{6,}}"
+    # Events, transactions, messages and invoices may be numbered; only what looks random is noise.
+    rf"|(?:(?:{_after_first('event transaction')})[-_ ]?id[\"']?\s*[:=#]*\s*[\"']?"
+    rf"|(?:{_after_first('evt msg txn inv')})[-_])"
+    r"(?=[a-z-]{0,40}[0-9])(?=[0-9-]{0,40}[a-z])[0-9a-z-]{6,}"
+    r")"
 )
+_NONCE = r"(\bnonce[\"']?\s?[:=]\s?[\"']?)(?![\"'<])[^\s\"'<>;,&]{8,}"
+_ULID = r"\b01(?=[a-z]{0,23}[0-9])[0-9a-hjkmnp-tv-z]{24}\b"
 _TOOK = r"(\b(?:took|elapsed|duration|latency)(?:_?ms)?[\"']?\s*[:=]\s*)[0-9]+(?:\.[0-9]+)?"
 _UUID_REST = r"[0-9a-f]{7}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}(?![0-9a-z])"
 # Each branch goes on after a first character that stands in front, so that the search skips all others quickly; looking
@@ -124,7 +215,7 @@ _NUMERIC = (
     r"|(?P<address>(?<=0)x[0-9a-f]{4,})"
     r"|(?P<hex>(?=[0-9]*+[a-f])[0-9a-f]{15,}(?![0-9a-z]))"
     r"|(?P<epoch>(?<=1)[5-9][0-9]{8}(?:[0-9]{3}){0,3}(?:\.[0-9]+)?(?![0-9a-z]))"
-    r"|(?P<duration>[0-9,]*+(?:\.[0-9]++\s?s|(?:\.[0-9]++)?+"
+    r"|(?P<duration>[0-9,]{0,24}+(?:\.[0-9]++\s?s|(?:\.[0-9]++)?+"
     r"(?:m[0-9]+(?:\.[0-9]+)?s|\s?(?:s|ms|msecs?|milliseconds?|μs|secs?|seconds?|mins?|minutes?|hours?|hrs?)|ns|us))"
     r"(?![0-9a-z]))"
     r")"

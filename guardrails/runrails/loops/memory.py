@@ -146,13 +146,15 @@ class FailureMemory:
 class Scope:
     """One agent of the run."""
 
-    LAYOUT: ClassVar[Struct] = Struct("<QQQQ11I")
+    LAYOUT: ClassVar[Struct] = Struct("<QQQQQ11I")
 
     last_batch: int = 0
     blocked_batch: int = 0
     """The answer in which something was blocked; its other calls are blocked too, not stopped."""
     stuck_failure: int = 0
     """Row of the failure text that came too often, in the table of failures; 0 for none."""
+    touched: int = 0
+    """What the latest call that changed something was about, as by `units.names`."""
     epoch: int = 0
     """Changes with every user message."""
     era: int = 0
@@ -177,7 +179,7 @@ class Scope:
     def numbers(self) -> tuple[int, ...]:
         """See `Record`."""
         return (
-            self.last_batch, self.blocked_batch, self.stuck_failure, self.epoch, self.era,
+            self.last_batch, self.blocked_batch, self.stuck_failure, self.touched, self.epoch, self.era,
             self.previous_era, self.ok_era, self.steps, self.turns, self.points, self.streak, self.streak_first,
             self.poll_turn, self.blocked,
         )  # fmt: skip
@@ -239,8 +241,8 @@ class Units:
 
     def learn(self, units: Iterable[bytes], seed: int) -> bool:
         """Remember all of them; True if one was not known."""
-        news = False
         seed &= _NUMBER_MAX
+        news = False
         young = self.young
         for unit in units:
             number = crc32(unit, seed)

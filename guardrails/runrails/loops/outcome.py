@@ -16,10 +16,11 @@ from runrails.loops.masks import mask
 if TYPE_CHECKING:
     from runrails.calls import ToolOutcome
 
-__all__ = ["Outcome", "Status", "read_outcome"]
+__all__ = ["Outcome", "Status", "is_about_input", "read_outcome"]
 
 MASKED_CHARS_MAX = 65_536
 """Of a longer text, the first and the last half of this are masked and the middle is compared as it is."""
+MISSING_CHARS = 200
 LEAD_CHARS = 100
 """How much of a text is looked at to see whether it tells of a failure; a word further on proves nothing."""
 
@@ -34,6 +35,10 @@ class Status(IntEnum):
     """It did not raise, but its first words or its known keys say that it failed."""
     FAIL = 3
     """It raised, or its framework marked the result as an error."""
+
+
+# Members of an enum are slow to look up, and these are looked up at every step.
+_OK, _EMPTY, _SOFT_FAIL, _FAIL = Status
 
 
 class Outcome(NamedTuple):
@@ -67,11 +72,25 @@ def read_outcome(outcome: ToolOutcome, outcome_key: Callable[[object], object] |
     else:
         text = mask(canonical(value, volatile=VOLATILE_RESULTS, keep_nulls=True))
     status, state = _classify(outcome, value, text)
-    bare = status is Status.EMPTY and (value is None or value == {} or text in _NOTHING)
+    bare = status is _EMPTY and _is_bare(value, text)
     kind = "" if outcome.error_type is None else outcome.error_type
     key = digest64(_CLASS[status] + kind, " ".join(text.split()), middle)
-    worded = status >= Status.SOFT_FAIL or (status is Status.EMPTY and isinstance(value, str) and not bare)
+    worded = status >= _SOFT_FAIL or (status is _EMPTY and isinstance(value, str) and not bare)
     return Outcome(status, text, key, bare, worded, state in _TERMINAL)
+
+
+def is_about_input(read: Outcome) -> bool:
+    """Whether a failure says that there is nothing for this input, which says nothing about another one."""
+    if read.status is _EMPTY:
+        return True
+    patterns = _patterns()
+    return bool(patterns.nothing.match(read.text) or patterns.missing.match(read.text[:MISSING_CHARS]))
+
+
+def _is_bare(value: object, text: str) -> bool:
+    if value is None or value == {}:
+        return True
+    return text in _NOTHING or (isinstance(value, str) and bool(_patterns().silent.fullmatch(text)))
 
 
 def _keyed(outcome_key: Callable[[object], object], value: object) -> object:
@@ -89,29 +108,29 @@ def _classify(outcome: ToolOutcome, value: object, text: str) -> tuple[Status, s
     elif isinstance(value, Mapping):
         status, state = _classify_mapping(cast("Mapping[object, object]", value))
     elif value is None or (isinstance(value, list | tuple) and not value):
-        status = Status.EMPTY
+        status = _EMPTY
     else:
-        status = Status.OK
-    return (status if outcome.ok else Status.FAIL), state
+        status = _OK
+    return (status if outcome.ok else _FAIL), state
 
 
 def _classify_text(text: str) -> Status:
     if text in _NOTHING:
-        return Status.EMPTY
+        return _EMPTY
     patterns = _patterns()
     begins = patterns.label.match(text)
     begins_at = 0 if begins is None else begins.end()
     lead = text[begins_at : begins_at + LEAD_CHARS]
     if patterns.nothing.match(lead):
-        return Status.EMPTY
-    return Status.SOFT_FAIL if patterns.failed.match(lead) else Status.OK
+        return _EMPTY
+    return _SOFT_FAIL if patterns.failed.match(lead) else _OK
 
 
 def _classify_mapping(mapping: Mapping[object, object]) -> tuple[Status, str]:
-    status, state, rows = Status.OK, "", -1
+    status, state, rows = _OK, "", -1
     try:
         if not mapping:
-            return Status.EMPTY, ""
+            return _EMPTY, ""
         for index, (key, value) in enumerate(mapping.items()):
             if index >= 64:  # known keys stand at the front; the rest of a big record is content
                 break
@@ -119,13 +138,13 @@ def _classify_mapping(mapping: Mapping[object, object]) -> tuple[Status, str]:
             if name in _STATE_KEYS and isinstance(value, str):
                 state = value.strip().casefold()
             if _says_failed(name, value):
-                status = Status.SOFT_FAIL
+                status = _SOFT_FAIL
             elif name in _ROW_KEYS:
                 rows = max(rows, _size(value))
     except Exception:  # noqa: BLE001 -- a mapping of somebody's own may raise anything
-        return Status.OK, ""
-    if status is Status.OK and rows == 0:
-        status = Status.EMPTY
+        return _OK, ""
+    if status is _OK and rows == 0:
+        status = _EMPTY
     return status, state
 
 
@@ -180,6 +199,18 @@ class _Patterns:
         self.label = re.compile(
             r"(?:\W*<[a-z]+>\W*|\[?(?:tool|result|output|response|observation|message|info|warn(?:ing)?|debug|log|"
             r"std(?:err|out))\]?\s*[:|\-]\s*)+"
+        )
+        self.silent = re.compile(r"\W*no (?:output|content|response|data)\W*|204:? no content\W*")
+        # What a single input lacks. Tools, commands, tables and hosts that are missing are missing for every input.
+        self.missing = re.compile(
+            r"(?!.*\b(?:tool|command|function|method|module|package|table|column|host|domain|route|endpoint|server|service|"
+            r"tenant|project|index|database|credentials?|token|model)\b)"
+            r".*(?:not[ _-]?found|does(?: not|n't|n’t) exist|do(?: not|n't|n’t) exist|already[ _-]?exists?|"
+            r"no such (?:file|key|element|record|user|customer|order|item|ticket|id|document|page|object)\b|"
+            r"\b404\b|unknown (?:\w+ )?(?:id|user|customer|order|item|ticket|record)\b|"
+            r"nicht gefunden|existiert nicht|no (?:se )?encontr|no existe|introuvable|pas trouv|n'existe pas|"
+            r"n[ãa]o encontrad|non trovat|niet gevonden|не найден|не существует|見つかりません|未找到|不存在|找不到)",
+            re.DOTALL,
         )
         self.nothing = re.compile(
             r"\W*(?:(?:there (?:is|are|were) )?(?:no|zero|0) (?:\w+ ){0,2}"

@@ -32,11 +32,21 @@ class LoopPolicy:
     run stops after this many executed results. The default lets four failures and then a success pass.
     """
     failure_at: int = 8
-    """As `block_at`, for a failure that keeps coming back though other calls bring news between."""
+    """
+    As `block_at`, for a failure that keeps coming back though other calls bring news between. Twice that for a lookup
+    that has nothing to say; never for silence of what acts (a command, a write, a key press), for an empty answer to a
+    call without arguments, or for one about what was just changed.
+    """
     same_failure_at: int = 10
-    """As `block_at`, for one failure text that different calls of a tool give in a row."""
+    """
+    As `block_at`, for one failure text that different calls of a tool give in a row. "Not found" counts only
+    where the input is no other one: a long list of ids that do not exist is work, a question in other words is not.
+    """
     no_progress_at: int = 12
-    """As `block_at`, for results in a row without a single word that is new in this run."""
+    """
+    As `block_at`, for results in a row without a single word that is new in this run. A new combination of short
+    arguments is new, and one look back at what is known does not count.
+    """
     no_progress_lines_at: int = 30
     """The same for results of several lines, whose reading is often repeated for good reasons."""
     poll_at: int = 24

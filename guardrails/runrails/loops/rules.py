@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from runrails.loops.counting import is_polling, is_recent
+from runrails.loops.counting import args_seed, is_polling, is_recent
 from runrails.loops.digest import digest64
 from runrails.loops.memory import CallMemory, Scope
 from runrails.loops.policy import LoopPolicy, ToolRule
-from runrails.loops.units import words
+from runrails.loops.units import combination, words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,14 +38,17 @@ class Trouble(NamedTuple):
 class Rules:
     """The policy, applied to what is remembered."""
 
-    __slots__ = ("memory", "policy", "quiet", "tools")
+    __slots__ = ("memory", "policy", "quiet", "quiet_failures", "quiet_streak", "tools")
 
     def __init__(self, policy: LoopPolicy, tools: Mapping[str, ToolRule], memory: Memory) -> None:
         self.policy = policy
         self.tools = tools
         self.memory = memory
         self.quiet = min(policy.hint_at, policy.failure_at - max(1, policy.block_at - policy.hint_at))
-        """Below this many repeats no rule has anything to say."""
+        """Below this many repeats no rule about them has anything to say."""
+        early = max(1, policy.block_at - policy.hint_at)
+        self.quiet_failures = policy.same_failure_at - early
+        self.quiet_streak = policy.no_progress_at - early
 
     def next_attempt(self, scope: Scope, seed: int, call: ToolCall, printed: CallPrint) -> Trouble | None:
         """The rule that one more attempt of this call breaks."""
@@ -56,9 +59,13 @@ class Rules:
             trouble = self._same_failure(scope, seed, call.name)
             if trouble is not None:
                 return trouble
-        if scope.points >= self.policy.points_max and self.memory.units.knows(words(printed.text), seed):
+        if scope.points >= self.policy.points_max and self._all_known(seed, call.name, printed):
             return self._no_progress(scope)
         return None
+
+    def _all_known(self, seed: int, tool: str, printed: CallPrint) -> bool:
+        units = self.memory.units
+        return units.knows(words(printed.text), seed) and units.knows(combination(printed.text), args_seed(seed, tool))
 
     def repeat(self, scope: Scope, memory: CallMemory | None, tool: str) -> Trouble | None:
         """The repetition rule that one more attempt of this call breaks."""
@@ -87,6 +94,13 @@ class Rules:
             found.append(self._no_progress(scope))
         return found
 
+    def is_quiet(self, scope: Scope, seed: int, memory: CallMemory, read: Outcome) -> bool:
+        """Whether no rule has anything to say yet, which is so for nearly every result."""
+        if memory.count >= self.quiet or memory.total >= self.quiet or scope.streak >= max(1, self.quiet_streak):
+            return False
+        failure = self.memory.failures.get(read.key ^ seed) if read.worded else None
+        return failure is None or failure.count < self.quiet_failures
+
     def hint_at(self, trouble: Trouble) -> int:
         """Repeats are hinted at early; slower rules as long before their end as `hint_at` is before `block_at`."""
         if trouble.threshold == self.policy.block_at and trouble.rule.startswith("repeated"):
@@ -110,7 +124,7 @@ class Rules:
         least = max(policy.failure_at, policy.block_at)
         if self._polls(memory, tool):
             return max(policy.poll_at, least)
-        # Commands with nothing to say are run again and again between other work, for good reasons.
+        # A lookup that has nothing to say may be looked up again and again between other work, for good reasons.
         return 2 * least if memory.flags & CallMemory.BARE else least
 
     def _polls(self, memory: CallMemory, tool: str) -> bool:

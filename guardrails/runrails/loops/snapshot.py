@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from struct import error as struct_error
 from typing import TYPE_CHECKING, NamedTuple, cast
@@ -23,8 +24,6 @@ from runrails.loops.memory import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from runrails.calls import Finding
 
 __all__ = ["TOLD_MAX", "VERSION", "Memory", "Told"]
@@ -32,7 +31,10 @@ __all__ = ["TOLD_MAX", "VERSION", "Memory", "Told"]
 TOLD_MAX = 4
 """Stops that are remembered; the first one ends the run as a rule."""
 
-VERSION = 1
+NUMBER_MAX = 0x7FFFFFFF
+"""A fresh state never gets near it, and the tables of one that did could not be written."""
+
+VERSION = 2
 """Of the state's form and of how fingerprints are made: with another version, nothing remembered would match."""
 _RULES = ("repeated_failure", "repeated_result", "same_failure", "no_progress", "poll", "batch")
 
@@ -86,7 +88,7 @@ class Memory:
             ValueError: It is no such state, or one of another version.
 
         """
-        version = state.get("version")
+        version = state.get("version") if isinstance(cast("object", state), Mapping) else None
         if version != VERSION:
             raise ValueError(
                 f"This is not a loop detector's state of version {VERSION} (its version is {version!r}). "
@@ -94,7 +96,7 @@ class Memory:
             )
         try:
             return cls(
-                number=int(cast("int", state["number"])),
+                number=_whole(state["number"]),
                 scopes=unpack_records(state["scopes"], Scope, SCOPES_MAX),
                 pairs=unpack_records(state["pairs"], PairMemory, PAIRS_MAX),
                 calls=unpack_records(state["calls"], CallMemory, CALLS_MAX),
@@ -110,6 +112,12 @@ class Memory:
             ) from exc
 
 
+def _whole(value: object) -> int:
+    if type(value) is int and 0 <= value <= NUMBER_MAX:
+        return value
+    raise ValueError("a number that is none of ours")
+
+
 def _pack_told(seed: int, told: Told) -> list[object]:
     found = told.finding
     return [
@@ -120,7 +128,7 @@ def _pack_told(seed: int, told: Told) -> list[object]:
 
 def _unpack_told(row: list[object]) -> tuple[int, Told]:
     seed, final, level, rule, tool, agent = row[:6]
-    count, threshold, first, last = (int(cast("int", number)) for number in row[6:10])
+    count, threshold, first, last = (_whole(number) for number in row[6:10])
     call, outcome = (int(str(text), 16) for text in row[10:12])
     if rule not in _RULES or level not in ("hint", "block", "stop"):
         raise ValueError("a finding of no known rule")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Literal, NoReturn
 
 from runrails.errors import ConfigError, PriceUnknown
@@ -29,6 +30,7 @@ __all__ = ["PriceBook", "shipped_snapshot"]
 
 _CACHE_MAX = 2_048
 _ALIAS_STEPS_MAX = 4
+_AUDIO_MODEL = r"(^|[-/])(audio|realtime)(-|$)"
 _shipped: list[Snapshot] = []
 
 
@@ -63,15 +65,22 @@ class _Layer:
             return None
         if self._by_model is None:
             self._by_model = self._index(snapshot)
-        found = self._by_model.get(name.model)
-        if found is None:
-            return None
+        found = self._by_model.get(name.model, {})
         if name.provider in found:
             return found[name.provider]
-        if name.provider is not None:
+        if name.provider is not None or not found:
             return found.get(None)
-        # The caller did not say whose model it is; one entry under that name is clear enough, two are not.
-        return next(iter(found.values())) if len(found) == 1 else found.get(snapshot.guess_provider(name.model))
+        # The caller did not say whose model it is; one entry under that name is clear enough, two are not. Nor is one
+        # where everybody would take the name for another provider's: what is free at home may not be free there.
+        usual = snapshot.guess_provider(name.model)
+        if usual is None and len(found) == 1:
+            return next(iter(found.values()))
+        if usual is None or usual in found:
+            return found.get(usual)
+        raise NameRefused(
+            f"there is a price for it at {' and at '.join(sorted(map(str, found)))}, but the name alone is one of "
+            f"{usual}'s. Say the provider with the name, or write the price under the bare name."
+        )
 
     def _index(self, snapshot: Snapshot) -> dict[str, dict[str | None, PriceSpec]]:
         index: dict[str, dict[str | None, PriceSpec]] = {}
@@ -178,11 +187,8 @@ class PriceBook:
             candidates = (raw,) if provider is None else (f"{provider.strip().lower()}:{raw}", raw)
             cards = (self._written(ModelName(None, candidate), snapshot) for candidate in candidates)
             return next((card for card in cards if card is not None), None) or _refuse(model, provider, str(exc))
-        written = self._written(name, snapshot)
-        if written is not None:
-            return written
         try:
-            return _shipped_price(name, snapshot)
+            return self._written(name, snapshot) or _shipped_price(name, snapshot)
         except NameRefused as exc:
             return _refuse(model, name.provider, str(exc))
 
@@ -242,6 +248,10 @@ def _shipped_price(name: ModelName, snapshot: Snapshot) -> CardSchedule:
     schedule = snapshot.find(provider, model)
     if schedule is None:
         raise NameRefused(f"the price data has no such model of {provider}.")
+    if provider == "azure" and not snapshot.named_in_full(schedule, model):
+        raise NameRefused("it looks like a deployment's name, and those do not tell which model is behind them.")
+    if re.search(_AUDIO_MODEL, model) and not _prices_audio(schedule):
+        raise NameRefused("its price for audio, many times that of text, is not in the data.")
     if model.startswith("ft:") and not schedule.model.startswith("ft:"):
         raise NameRefused("a fine-tuned model has a price of its own, and only that of its base model is known.")
     if provider == "aws" and not has_geography(model) and _dearer_than_global(schedule, snapshot):
@@ -252,6 +262,11 @@ def _shipped_price(name: ModelName, snapshot: Snapshot) -> CardSchedule:
     # The last window that applies wins, so from that day on there is no price.
     windows = (*schedule.windows, Window(None, first_ms=dispute.since_ms))
     return schedule._replace(windows=windows, why=f"published sources disagree about it: {dispute.why}.")
+
+
+def _prices_audio(schedule: CardSchedule) -> bool:
+    cards = [window.card for window in schedule.windows if window.card is not None]
+    return any(card.rates.input_audio != card.rates.input for card in cards)
 
 
 def _dearer_than_global(schedule: CardSchedule, snapshot: Snapshot) -> bool:

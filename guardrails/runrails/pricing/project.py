@@ -52,7 +52,8 @@ def read_project(path: str | Path) -> ProjectPrices:
 
     file = Path(path)
     try:
-        content = file.read_bytes()
+        with file.open("rb") as stream:
+            content = stream.read(_BYTES_MAX + 1)
     except OSError as exc:
         raise ConfigError(
             f"The price file {file} cannot be read ({exc.strerror or type(exc).__name__}).",
@@ -74,11 +75,18 @@ def parse_project(content: bytes, *, name: str = PROJECT_FILE) -> ProjectPrices:
         raise ConfigError(f"{name} is larger than {_BYTES_MAX:,} bytes.", next_step="Keep only prices in it.")
     try:
         # A number such as 2.50 in the file is exact as a Decimal, so it need not be quoted.
-        data = tomllib.loads(content.decode("utf-8"), parse_float=Decimal)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, InvalidOperation) as exc:
+        # Some editors begin a file with a byte order mark, which `utf-8-sig` leaves out.
+        data = tomllib.loads(content.decode("utf-8-sig"), parse_float=Decimal)
+    except (ValueError, InvalidOperation) as exc:  # TOMLDecodeError, UnicodeDecodeError, a number of 5,000 digits
         raise ConfigError(f"{name} is not valid TOML: {exc}.", next_step="Correct the line it names.") from exc
+    except RecursionError as exc:
+        raise ConfigError(f"{name} is nested too deeply.", next_step="Write prices as flat tables.") from exc
     prices = {model: _spec(value, model, name) for model, value in _table(data, "prices", name).items()}
     aliases = {alias: _alias(value, alias, name) for alias, value in _table(data, "aliases", name).items()}
+    if len({alias.strip().lower() for alias in aliases}) != len(aliases):
+        raise ConfigError(
+            f"Two aliases in {name} differ only by case or blanks.", next_step="Keep the one that is meant."
+        )
     return ProjectPrices(prices=prices, aliases=aliases)
 
 

@@ -31,6 +31,7 @@ __all__ = [
     "Snapshot",
     "SnapshotDamaged",
     "matches",
+    "matches_whole",
     "read_snapshot",
 ]
 
@@ -172,6 +173,14 @@ class Snapshot:
             found = self._find(provider, dashed) if dashed != model else None
         return found
 
+    def named_in_full(self, schedule: CardSchedule, model: str) -> bool:
+        """Whether the data knows this very name of the model, or its id with a date or version behind it."""
+        version = r"(-(20[0-9]{2}-?[0-9]{2}-?[0-9]{2}|[0-9]{3,4}|latest|preview))*"
+        if re.fullmatch(re.escape(schedule.model) + version, model):
+            return True
+        rows = self._providers[schedule.provider].models
+        return any(row[0] == schedule.model and matches_whole(row[1], model) for row in rows)
+
     def dispute(self, provider: str, model: str) -> Dispute | None:
         """What the sources say of this very name, if they disagree."""
         found = self._disputed.get(provider, {}).get(model)
@@ -239,6 +248,13 @@ def matches(clause: Clause, text: str) -> bool:
     return any(parts) if clause[0] == "or" else all(parts)
 
 
+def matches_whole(clause: Clause, text: str) -> bool:
+    """Whether the clause names this very text (or a pattern of it), and not only a part of it."""
+    if isinstance(clause, str):
+        return matches(clause, text) and (clause[0] == "~" or clause[1:] == text)
+    return any(matches_whole(part, text) for part in clause[1:])
+
+
 def _read_checked(file: str | Path) -> Mapping[str, object]:
     import hashlib
     import json
@@ -301,6 +317,8 @@ def _card(
     call = prices.get(CALL_KEY, "0")
     if "output" not in base:
         output_max = 0
+    if context_max is not None and starts and context_max <= starts[-1]:
+        context_max = None  # A price for longer input than the model takes: one of the two is out of date.
     return make_card(
         provider=provider,
         model=model,

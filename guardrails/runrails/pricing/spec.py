@@ -74,8 +74,10 @@ class Price:
                 raise ValueError(f"{name} must not be negative.")
         for name in ("context_tokens_max", "output_tokens_max"):
             tokens: object = getattr(self, name)
-            if tokens is not None and (type(tokens) is not int or tokens < 0):
-                raise ValueError(f"{name} must be a whole number of tokens.")
+            # A model that takes no input would make every bound zero; one that gives no answer is an embedding.
+            least = 1 if name == "context_tokens_max" else 0
+            if tokens is not None and (type(tokens) is not int or tokens < least):
+                raise ValueError(f"{name} must be a whole number of tokens, at least {least}.")
         if any(getattr(self, name) is not None for name in _RATE_NAMES):
             missing = [name for name in ("input", "output") if getattr(self, name) is None]
             if missing:

@@ -16,12 +16,13 @@ __all__ = [
     "facts_from_text",
     "facts_text",
     "month_bounds",
+    "plain",
     "refused_from_text",
     "refused_text",
-    "report_copy",
     "report_text",
     "result_from_text",
     "result_text",
+    "run_copy",
 ]
 
 # Only what differs from its default is written. Text is ASCII (lone surrogates are escaped), so SQLite takes all of it.
@@ -80,9 +81,21 @@ def report_text(report: Mapping[str, object]) -> str:
     return _compact(dict(report))
 
 
-def report_copy(record: RunRecord) -> RunRecord:
-    """The record with its report as it would come back from text, and out of its maker's reach."""
-    return replace(record, report=cast("dict[str, object]", json.loads(report_text(record.report))))
+def run_copy(record: RunRecord) -> RunRecord:
+    """The record with its texts as every engine can keep them, and its report out of its maker's reach."""
+    return replace(
+        record,
+        id=plain(record.id),
+        name=plain(record.name),
+        user=plain(record.user),
+        stop_reason=None if record.stop_reason is None else plain(record.stop_reason),
+        report=cast("dict[str, object]", json.loads(report_text(record.report))),
+    )
+
+
+def plain(text: str) -> str:
+    """The text with U+FFFD in the place of lone surrogates, which no file can keep."""
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def month_bounds(period: str | None) -> tuple[int, int]:

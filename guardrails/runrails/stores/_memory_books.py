@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
+from contextlib import contextmanager
 from heapq import heapify, heappop, heappush
+from typing import TYPE_CHECKING
 
 from runrails.ledger import AMOUNT_MAX, Account, Balance, Hold, Refused, Reservation, ResultFacts, State, UsageRecord
 from runrails.stores import rules
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
 
 __all__ = ["Books", "Record", "Row"]
 
@@ -168,7 +173,7 @@ class Books:
             row = known.get(account)
             if row is None or wanted is not amount or row.room < amount or row in rows:
                 return None
-            if limit is not None and limit != row.code_limit:
+            if limit is not None and (limit != row.code_limit or type(limit) is not int):
                 return None
             rows.append(row)
         for row, (account, _, limit) in zip(rows, holds, strict=True):
@@ -207,17 +212,66 @@ class Books:
         deltas = change.deltas(entry)
         for row, (held, spent) in zip(record.rows, deltas, strict=True):
             rules.check_sum(entry, row.account, row.spent + row.held + held + spent)
-        for row, (held, spent) in zip(record.rows, deltas, strict=True):
-            row.spent += spent
-            row.room -= held + spent
         was_held = record.state == "held"
-        record.result = result or (None if was_held else record.result)
-        record.state = change.state
-        record.actual = change.actual
-        record.change = change
-        record.resolved_ms = now_ms
+        kept = None if was_held else (record.actual, record.result, record.resolved_ms)
+        before = [(row, row.spent, row.room) for row in record.rows]
+        change_before = record.change
+        try:
+            for row, (held, spent) in zip(record.rows, deltas, strict=True):
+                row.spent += spent
+                row.room -= held + spent
+            record.result = result or (None if was_held else record.result)
+            record.actual = change.actual
+            record.change = change
+            record.resolved_ms = now_ms
+            record.state = change.state
+        except BaseException:  # Ctrl-C: all of it or nothing
+            for row, spent, room in before:
+                row.spent, row.room = spent, room
+            record.state, record.change = entry.state, change_before
+            if kept is not None:
+                record.actual, record.result, record.resolved_ms = kept
+            raise
         if was_held:
             self.keep_resolved(entry.id)
+
+    def mend_after(self, error: BaseException, record: Record | None = None) -> None:
+        """
+        Make the rows what the records say, after Ctrl-C has struck in the middle of a verb.
+
+        Whatever was being taken is held if its record was made, and else not; whatever was being settled the quick
+        way (`record`) is settled, or as if nobody had tried.
+        """
+        if isinstance(error, Exception):
+            return  # One of ours, raised before anything was changed.
+        held: dict[Row, int] = {}
+        for one in self.records.values():
+            if one.state == "held":
+                for row, hold in zip(one.rows, one.reservation.holds, strict=True):
+                    held[row] = held.get(row, 0) + hold.amount
+        if record is not None and record.state == "held":
+            for row in record.rows:
+                if row.spent + row.room + held[row] != row.most:
+                    row.spent -= record.actual
+        elif record is not None and record.reservation.id not in self.resolved:
+            self.resolved.append(record.reservation.id)
+        for row in self.rows.values():
+            limit = row.limit(None)
+            row.most = AMOUNT_MAX if limit is None else limit
+            row.room = row.most - row.spent - held.get(row, 0)
+        fresh = [(one.expires_ms, name) for name, one in self.records.items() if one.state == "held"]
+        heapify(fresh)
+        self.deadlines = fresh
+        self.deadlines_max = 2 * len(fresh) + _DEADLINES_SLACK
+
+    @contextmanager
+    def mended(self) -> Generator[None]:
+        """Mend what Ctrl-C leaves half done inside."""
+        try:
+            yield
+        except BaseException as error:
+            self.mend_after(error)
+            raise
 
     def keep_resolved(self, reservation_id: str) -> None:
         """Note a hold that has ended, and drop the oldest such record beyond the most that are kept."""

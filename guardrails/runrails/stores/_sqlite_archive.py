@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, cast
 
-from runrails.ledger import Account, Balance, RunRecord, State, UsageRecord
+from runrails.ledger import AMOUNT_MAX, Account, Balance, RunRecord, State, UsageRecord
 from runrails.stores import _sqlite_rows as rows
 from runrails.stores._codec import facts_from_text, report_text, result_from_text
 
@@ -19,6 +19,8 @@ __all__ = ["balances", "claim_warning", "fix_zone", "limits", "runs", "save_run"
 
 _PAGE = 500
 """Rows read at once, so that a long listing neither fills the memory nor holds the file."""
+_LOOKED_AT_MAX = 20_000
+"""Rows looked at at once for those of one user, so that others wait some milliseconds and not for the whole month."""
 
 UsageRow = tuple[int, str, State, int, int | None, int, int | None, str, str, str, str | None]
 RunRow = tuple[str, str, str, int, int, str, str | None, str]
@@ -27,16 +29,22 @@ _RUN_COLUMNS = "id, name, user, started_ms, ended_ms, mode, stop_reason, report"
 
 def balances(file: LedgerFile, scope: str | None, period: str | None) -> Iterator[Balance]:
     """Every account, or those of one scope or period; newest period first, then by scope and unit."""
+    where, given = _where(scope=scope, period=period)
     return map(
         rows.balance_of,
         file.read(
             lambda connection: connection.execute(
-                f"SELECT {rows.BALANCE_COLUMNS} FROM account WHERE scope = coalesce(?, scope) "  # noqa: S608 -- a constant
-                "AND period = coalesce(?, period) ORDER BY period DESC, scope, unit",
-                (scope, period),
+                f"SELECT {rows.BALANCE_COLUMNS} FROM account WHERE {where} ORDER BY period DESC, scope, unit",  # noqa: S608 -- names of ours and question marks
+                given,
             ).fetchall()
         ),
     )
+
+
+def _where(**wanted: str | None) -> tuple[str, list[str]]:
+    """A condition for the columns that are asked for, as SQLite finds an index for, and its values."""
+    named = {column: value for column, value in wanted.items() if value is not None}
+    return " AND ".join(["1", *(f"{column} = ?" for column in named)]), list(named.values())
 
 
 def set_limit(connection: sqlite3.Connection, scope: str, limit: int | None, unit: str) -> None:
@@ -60,11 +68,14 @@ def limits(file: LedgerFile) -> list[tuple[str, str, int]]:
 def claim_warning(file: LedgerFile, account: Account, mark: str, *, now_ms: int, window_ms: int) -> bool:
     """Whether this caller is the one who sends."""
     latest_ms = now_ms - window_ms
+    # A mark from beyond this was made by a clock that has been put right since.
+    future_ms = now_ms + window_ms
     # Nearly every caller comes too late, and finds that out without waiting for the right to write.
     if file.read(
         lambda connection: connection.execute(
-            "SELECT 1 FROM warning WHERE scope = ? AND period = ? AND unit = ? AND mark = ? AND at_ms > ?",
-            (*account, mark, latest_ms),
+            "SELECT 1 FROM warning "
+            "WHERE scope = ? AND period = ? AND unit = ? AND mark = ? AND at_ms > ? AND at_ms <= ?",
+            (*account, mark, latest_ms, future_ms),
         ).fetchone()
     ):
         return False
@@ -72,8 +83,8 @@ def claim_warning(file: LedgerFile, account: Account, mark: str, *, now_ms: int,
         lambda connection: (
             connection.execute(
                 "INSERT INTO warning VALUES (?, ?, ?, ?, ?) "
-                "ON CONFLICT DO UPDATE SET at_ms = excluded.at_ms WHERE warning.at_ms <= ?",
-                (*account, mark, now_ms, latest_ms),
+                "ON CONFLICT DO UPDATE SET at_ms = excluded.at_ms WHERE warning.at_ms <= ? OR warning.at_ms > ?",
+                (*account, mark, now_ms, latest_ms, future_ms),
             ).rowcount
             == 1
         )
@@ -99,26 +110,40 @@ def fix_zone(file: LedgerFile, scope: str, zone: str) -> str:
 def usage(file: LedgerFile, user: str | None, run: str | None, first_ms: int, end_ms: int) -> Iterator[UsageRecord]:
     """Records of calls reserved from `first_ms` until before `end_ms`, oldest first, a page at a time."""
     # Rows lie in order of time; see `seq` in the schema.
-    after = (first_ms << 20) - 1
-    named = [(column, value) for column, value in (("user", user), ("run", run)) if value is not None]
+    after, end = (first_ms << 20) - 1, min(end_ms << 20, AMOUNT_MAX)
+    where, wanted = _where(user=user, run=run)
     statement = (
-        "SELECT seq, id, state, at_ms, resolved_ms, estimated_pusd, actual_pusd, user, run, facts, result "
-        "FROM reservation WHERE seq > ? AND at_ms >= ? AND at_ms < ? AND facts IS NOT NULL "
-        + "".join(f"AND {column} = ? " for column, _ in named)
-        + "ORDER BY seq LIMIT ?"
+        "SELECT seq, id, state, at_ms, resolved_ms, estimated_pusd, actual_pusd, user, run, facts, result "  # noqa: S608 -- names of ours and question marks
+        f"FROM reservation WHERE seq > ? AND seq < ? AND facts IS NOT NULL AND {where} ORDER BY seq LIMIT ?"
     )
+    scans = user is not None and run is None  # A run's rows have an index.
 
-    def page(connection: sqlite3.Connection) -> list[UsageRow]:
-        given = (after, first_ms, end_ms, *(value for _, value in named), _PAGE)
-        return connection.execute(statement, given).fetchall()
+    def page(connection: sqlite3.Connection) -> tuple[list[UsageRow], int]:
+        until = _ahead(connection, after, end) if scans else end
+        return connection.execute(statement, (after, until, *wanted, _PAGE)).fetchall(), until
 
     while True:
-        found = file.read(page)
+        found, until = file.read(page)
         for row in found:
             yield _usage_of(row)
-        if len(found) < _PAGE:
+        if len(found) == _PAGE:
+            after = found[-1][0]
+        elif until < end:
+            after = until - 1
+        else:
             return
-        after = found[-1][0]
+
+
+def _ahead(connection: sqlite3.Connection, after: int, end: int) -> int:
+    """The `seq` so many rows after this one that it is time to let others in; `end` if it comes first."""
+    row = cast(
+        "tuple[int] | None",
+        connection.execute(
+            "SELECT seq FROM reservation WHERE seq > ? AND seq < ? ORDER BY seq LIMIT 1 OFFSET ?",
+            (after, end, _LOOKED_AT_MAX),
+        ).fetchone(),
+    )
+    return end if row is None else row[0]
 
 
 def _usage_of(row: UsageRow) -> UsageRecord:
@@ -157,13 +182,13 @@ def save_run(file: LedgerFile, record: RunRecord) -> None:
 
 def runs(file: LedgerFile, *, user: str | None = None, run_id: str | None = None, count_max: int) -> list[RunRecord]:
     """Runs that ended last come first."""
+    where, given = _where(user=user, id=run_id)
     found = file.read(
         lambda connection: cast(
             "list[RunRow]",
             connection.execute(
-                f"SELECT {_RUN_COLUMNS} FROM run WHERE user = coalesce(?, user) AND id = coalesce(?, id) "  # noqa: S608 -- a constant
-                "ORDER BY ended_ms DESC, id DESC LIMIT ?",
-                (user, run_id, count_max),
+                f"SELECT {_RUN_COLUMNS} FROM run WHERE {where} ORDER BY ended_ms DESC, id DESC LIMIT ?",  # noqa: S608 -- names of ours and question marks
+                (*given, count_max),
             ).fetchall(),
         )
     )

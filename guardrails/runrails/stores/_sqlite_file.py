@@ -59,7 +59,7 @@ class LedgerFile:
         return self._run(step, begin="BEGIN IMMEDIATE")
 
     def read(self, step: Callable[[sqlite3.Connection], T]) -> T:
-        """Run `step`, which only reads, on one moment of the file."""
+        """Run `step`, which only reads (and may do so twice), on one moment of the file."""
         return self._run(step, begin="BEGIN")
 
     def close(self) -> None:
@@ -73,22 +73,42 @@ class LedgerFile:
         if self._pid != os.getpid():
             self.forget()
         lock = self._lock
-        if not lock.acquire(timeout=self._busy_timeout_ms / 1_000):
-            raise self._busy()
-        connection: sqlite3.Connection | None = None
+        taken: list[bool] = []
         try:
-            connection = self._connection or self._connect(deadline_ms)
-            _patiently(lambda: connection.execute(begin), deadline_ms)
-            outcome = step(connection)
-            connection.execute("COMMIT")
+            # Taking the lock and noting that it is taken is one call: Ctrl-C strikes between calls, never inside.
+            taken.extend(map(lock.acquire, (True,), (self._busy_timeout_ms / 1_000,)))
+            if not taken[0]:
+                raise self._busy()
+            return self._run_alone(step, begin, deadline_ms)
         except sqlite3.Error as error:
             raise self._explained(error) from error
-        else:
+        finally:
+            if taken and taken[0]:
+                lock.release()
+
+    def _run_alone(self, step: Callable[[sqlite3.Connection], T], begin: str, deadline_ms: int) -> T:
+        connection = self._connection or self._connect(deadline_ms)
+        try:
+            if connection.in_transaction:  # Ctrl-C kept the step before from being undone.
+                self._roll_back(connection)
+                connection = self._connection or self._connect(deadline_ms)
+            if begin == "BEGIN":
+                # Reading begins with the first statement, so that is where another program's lock is met.
+                outcome = _patiently(lambda: self._look(connection, step), deadline_ms)
+            else:
+                _patiently(lambda: connection.execute(begin), deadline_ms)
+                outcome = step(connection)
+            connection.execute("COMMIT")
             return outcome
         finally:
-            if connection is not None and connection.in_transaction:
+            if connection.in_transaction:
                 self._roll_back(connection)
-            lock.release()
+
+    def _look(self, connection: sqlite3.Connection, step: Callable[[sqlite3.Connection], T]) -> T:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        connection.execute("BEGIN")
+        return step(connection)
 
     def _roll_back(self, connection: sqlite3.Connection) -> None:
         try:
@@ -118,15 +138,17 @@ class LedgerFile:
 
     def _make_file(self) -> None:
         # Only a file that is not there is opened here: closing any handle of a file in use would drop SQLite's locks.
+        # A link to nothing is followed, or SQLite would make the file it names with the mode of the umask.
+        path = os.path.realpath(self.path)
         try:
-            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         except FileExistsError:
             if os.path.isdir(self.path):  # noqa: PTH112 -- the path is a str for SQLite and stays one
                 raise self._config(
                     f"{self.path} is a directory.", "Name a file in it, for instance ledger.db"
                 ) from None
         except FileNotFoundError as error:
-            directory = os.path.dirname(self.path) or "."  # noqa: PTH120 -- see above
+            directory = os.path.dirname(path) or "."  # noqa: PTH120 -- see above
             raise self._config(f"The directory {directory} does not exist.", f"mkdir -p {directory}") from error
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else "not a path"
@@ -215,17 +237,15 @@ _EXPLANATIONS = {
 }
 
 
-def _patiently(attempt: Callable[[], object], deadline_ms: int) -> None:
+def _patiently(attempt: Callable[[], T], deadline_ms: int) -> T:
     """Make an attempt until the file is free or the deadline has passed; then let SQLite's error through."""
     pause_s = _PAUSE_FIRST_S
     while True:
         try:
-            attempt()
+            return attempt()
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode & 0xFF not in _BUSY or monotonic_ms() >= deadline_ms:
                 raise
-        else:
-            return
         time.sleep(pause_s)
         pause_s = min(_PAUSE_MAX_S, pause_s * 2)
 

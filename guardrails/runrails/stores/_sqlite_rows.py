@@ -21,6 +21,7 @@ __all__ = [
     "add_account",
     "add_amounts",
     "balance_of",
+    "can_be_id",
     "find",
     "glance",
     "operator_limit",
@@ -109,6 +110,11 @@ class Found(NamedTuple):
 
 _ENTRY = "SELECT seq, id, state, holds, charges, actual_pusd, stand_in, on_expiry FROM reservation "
 EntryRow = tuple[int, str, State, str, str | None, int | None, int, str]
+
+
+def can_be_id(reservation_id: object) -> bool:
+    """Whether a reservation can have this id; SQLite would take the number 5 for the text "5"."""
+    return isinstance(reservation_id, str) and reservation_id.isascii()
 
 
 def find(connection: sqlite3.Connection, ids: AccountIds, reservation_id: str) -> Found | None:

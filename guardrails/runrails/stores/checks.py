@@ -30,6 +30,7 @@ __all__ = [
     "check_reservation",
     "check_ttl",
     "check_warning",
+    "check_zone_of",
 ]
 
 MONEY = "pusd"
@@ -46,6 +47,7 @@ FACTS_CHARS_MAX = 4_096
 _KNOWN_IDS_MAX = 4_096
 _SCOPE_KIND = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _PERIOD = re.compile(r"-|[0-9]{4}-(0[1-9]|1[0-2])(-[0-3][0-9])?")
+_ZONE = re.compile(r"[A-Za-z0-9_+/-]{1,64}")
 _UNIT = re.compile(r"[a-z][a-z0-9_]{0,31}")
 
 
@@ -109,6 +111,13 @@ def check_limit_key(scope: object, unit: object) -> None:
     check_id(name, what=f"The id of a {kind} scope")
     if not _UNIT.fullmatch(unit):
         raise ValueError("A unit must be a short lower-case word, for instance pusd or tokens.")
+
+
+def check_zone_of(scope: object, zone: object) -> None:
+    """Check a scope and the form of its zone's name. Raises like `check_limit_key`."""
+    check_limit_key(scope, MONEY)
+    if not isinstance(zone, str) or not _ZONE.fullmatch(zone):
+        raise ValueError('A zone must be named as the IANA database does, for instance "UTC" or "Europe/Berlin".')
 
 
 def check_account(account: Account) -> None:

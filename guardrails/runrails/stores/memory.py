@@ -21,7 +21,7 @@ from runrails.ledger import (
     WarningMark,
 )
 from runrails.stores import checks, rules
-from runrails.stores._codec import month_bounds, report_copy
+from runrails.stores._codec import month_bounds, plain, run_copy
 from runrails.stores._memory_books import Books, Record
 
 if TYPE_CHECKING:
@@ -75,27 +75,28 @@ class MemoryStore:
         elif facts is not None:
             checks.check_facts(facts)
         books = self._books
-        lock = self._lock
-        lock.acquire()
-        try:
-            if reservation_id in books.records:
-                return self._replay(reservation)
-            now_ms = self._clock()
-            deadlines = books.deadlines
-            if deadlines and deadlines[0][0] <= now_ms:
-                return self._reserve_by_the_rules(reservation, now_ms)
-            amount = holds[0][1]
-            rows = books.take_quickly(holds, amount)
-            if rows is None:
-                return self._reserve_by_the_rules(reservation, now_ms)
-            expires_ms = now_ms + ttl_ms
-            books.records[reservation_id] = Record(reservation, rows, amount, now_ms, expires_ms)
-            heappush(deadlines, (expires_ms, reservation_id))
-            if len(deadlines) > books.deadlines_max:
-                books.compact_deadlines()
-            return _new(Reserved, (reservation_id, "held", False, None))
-        finally:
-            lock.release()
+        # Always `with`: Ctrl-C may strike as soon as a plain `acquire` has returned, and the lock would stay taken.
+        with self._lock:
+            try:
+                if reservation_id in books.records:
+                    return self._replay(reservation)
+                now_ms = self._clock()
+                deadlines = books.deadlines
+                if deadlines and deadlines[0][0] <= now_ms:
+                    return self._reserve_by_the_rules(reservation, now_ms)
+                amount = holds[0][1]
+                rows = books.take_quickly(holds, amount)
+                if rows is None:
+                    return self._reserve_by_the_rules(reservation, now_ms)
+                expires_ms = now_ms + ttl_ms
+                books.records[reservation_id] = Record(reservation, rows, amount, now_ms, expires_ms)
+                heappush(deadlines, (expires_ms, reservation_id))
+                if len(deadlines) > books.deadlines_max:
+                    books.compact_deadlines()
+                return _new(Reserved, (reservation_id, "held", False, None))
+            except BaseException as error:
+                books.mend_after(error)
+                raise
 
     def _reserve_by_the_rules(self, reservation: Reservation, now_ms: int) -> Reserved | Refused:
         checks.check_reservation(reservation)
@@ -130,41 +131,42 @@ class MemoryStore:
         unresolved: bool = False,
     ) -> Settled:
         """Replace the holds by what the call really cost. See `runrails.ledger.Store.settle`."""
-        lock = self._lock
-        lock.acquire()
-        try:
-            books = self._books
-            record = books.records.get(reservation_id)
-            if record is None:
-                raise rules.unknown(reservation_id)
-            held = record.uniform
-            if (
-                record.state != "held"
-                or type(actual) is not int
-                or not 0 <= actual <= held
-                or unresolved
-                or units is not None
-            ):
-                return self._settle_by_the_rules(record, actual, units, result, unresolved=unresolved)
-            # The quick way: money only, the same hold everywhere and not exceeded, so that no sum can overflow.
-            back = held - actual
-            for row in record.rows:
-                row.spent += actual
-                row.room += back
-            record.state = "settled"
-            record.actual = actual
-            record.result = result
-            record.resolved_ms = self._clock()
-            deadlines = books.deadlines
-            if deadlines[-1][1] == reservation_id:
-                deadlines.pop()  # The last slot of a heap is a leaf; with few calls in flight it is this one.
-            resolved = books.resolved
-            resolved.append(reservation_id)
-            if len(resolved) > books.records_max:
-                del books.records[resolved.popleft()]
-            return _new(Settled, (reservation_id, "settled", actual, held, False))
-        finally:
-            lock.release()
+        books = self._books
+        record: Record | None = None
+        with self._lock:
+            try:
+                record = books.records.get(reservation_id)
+                if record is None:
+                    raise rules.unknown(reservation_id)  # noqa: TRY301 -- a helper for it would cost the hot path a call
+                held = record.uniform
+                if (
+                    record.state != "held"
+                    or type(actual) is not int
+                    or not 0 <= actual <= held
+                    or unresolved
+                    or units is not None
+                ):
+                    return self._settle_by_the_rules(record, actual, units, result, unresolved=unresolved)
+                # The quick way: money only, the same hold everywhere and not exceeded, so that no sum can overflow.
+                record.actual = actual
+                record.result = result
+                record.resolved_ms = self._clock()
+                back = held - actual
+                for row in record.rows:
+                    row.spent += actual
+                    row.room += back
+                record.state = "settled"
+                deadlines = books.deadlines
+                if deadlines[-1][1] == reservation_id:
+                    deadlines.pop()  # The last slot of a heap is a leaf; with few calls in flight it is this one.
+                resolved = books.resolved
+                resolved.append(reservation_id)
+                if len(resolved) > books.records_max:
+                    del books.records[resolved.popleft()]
+                return _new(Settled, (reservation_id, "settled", actual, held, False))
+            except BaseException as error:
+                books.mend_after(error, record)
+                raise
 
     def _settle_by_the_rules(
         self,
@@ -182,7 +184,7 @@ class MemoryStore:
 
     def release(self, reservation_id: str) -> Settled:
         """Give the holds back. See `runrails.ledger.Store.release`."""
-        with self._lock:
+        with self._lock, self._books.mended():
             record = self._books.records.get(reservation_id)
             if record is None:
                 raise rules.unknown(reservation_id)
@@ -194,13 +196,13 @@ class MemoryStore:
     def expire(self, *, count_max: int = checks.SWEEP_MAX) -> Expired:
         """Resolve overdue reservations. See `runrails.ledger.Store.expire`."""
         checks.check_count(count_max, what="count_max")
-        with self._lock:
+        with self._lock, self._books.mended():
             return Expired(tuple(self._books.expire(self._clock(), count_max)))
 
     def extend(self, reservation_id: str, *, ttl_ms: int) -> bool:
         """Let a hold live `ttl_ms` from now; never shortens it. False if it is no longer open."""
         checks.check_ttl(ttl_ms)
-        with self._lock:
+        with self._lock, self._books.mended():
             record = self._books.records.get(reservation_id)
             if record is None or record.state != "held":
                 return False
@@ -233,7 +235,7 @@ class MemoryStore:
         checks.check_limit_key(scope, unit)
         if limit is not None:
             checks.check_amount(limit, what=f"The limit of {scope}")
-        with self._lock:
+        with self._lock, self._books.mended():
             if limit is None:
                 self._books.operator_limits.pop((scope, unit), None)
             else:
@@ -255,7 +257,8 @@ class MemoryStore:
         with self._lock:
             now_ms = self._clock()
             before_ms = self._warned.get((account, mark))
-            if before_ms is not None and now_ms - before_ms < window_ms:
+            # A mark from far in the future was made by a clock that has been put right since.
+            if before_ms is not None and -window_ms <= now_ms - before_ms < window_ms:
                 return False
             self._warned[account, mark] = now_ms
             return True
@@ -280,16 +283,16 @@ class MemoryStore:
 
     def fix_zone(self, scope: str, zone: str) -> str:
         """The scope's zone: the one given at its first use."""
-        checks.check_limit_key(scope, rules.MONEY)
+        checks.check_zone_of(scope, zone)
         with self._lock:
             return self._zones.setdefault(scope, zone)
 
     def save_run(self, record: RunRecord) -> None:
         """Keep a run's record; the oldest is dropped beyond 10,000."""
-        kept = report_copy(record)
+        kept = run_copy(record)
         with self._lock:
-            self._runs.pop(record.id, None)
-            self._runs[record.id] = kept
+            self._runs.pop(kept.id, None)
+            self._runs[kept.id] = kept
             if len(self._runs) > _RUNS_MAX:
                 del self._runs[next(iter(self._runs))]
 
@@ -297,14 +300,14 @@ class MemoryStore:
         """Runs that ended last come first."""
         checks.check_count(count_max, what="count_max")
         with self._lock:
-            found = [record for record in self._runs.values() if user is None or record.user == user]
+            found = [record for record in self._runs.values() if user is None or record.user == plain(user)]
         found.sort(key=lambda record: (record.ended_ms, record.id), reverse=True)
         return iter(found[:count_max])
 
     def run(self, run_id: str) -> RunRecord | None:
         """One run, or None."""
         with self._lock:
-            return self._runs.get(run_id)
+            return self._runs.get(plain(run_id))
 
     def close(self) -> None:
         """End it: every verb raises `StoreUnavailable` from now on. Closing twice is fine."""
@@ -318,13 +321,8 @@ class _New(Protocol):
 class _Closed:
     """Stands in for the lock of a closed store, so that an open one need not ask whether it is."""
 
-    def acquire(self) -> None:
-        raise rules.closed()
-
-    def release(self) -> None: ...
-
     def __enter__(self) -> None:
-        self.acquire()
+        raise rules.closed()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -27,8 +27,10 @@ from runrails.stores._codec import (
     facts_from_text,
     facts_text,
     month_bounds,
+    plain,
     refused_from_text,
     refused_text,
+    run_copy,
 )
 from runrails.stores._sqlite_file import LedgerFile
 
@@ -171,7 +173,7 @@ class SQLiteStore:
         decide: Callable[[rules.Entry], rules.Change | None],
         result: ResultFacts | None,
     ) -> Settled:
-        found = rows.find(connection, self._ids, reservation_id)
+        found = rows.find(connection, self._ids, reservation_id) if rows.can_be_id(reservation_id) else None
         if found is None:
             raise rules.unknown(reservation_id)
         change = decide(found.entry)
@@ -188,6 +190,8 @@ class SQLiteStore:
     def extend(self, reservation_id: str, *, ttl_ms: int) -> bool:
         """Let a hold live `ttl_ms` from now; never shortens it. False if it is no longer open."""
         checks.check_ttl(ttl_ms)
+        if not rows.can_be_id(reservation_id):
+            return False
         return self._file.write(
             lambda connection: (
                 connection.execute(
@@ -216,7 +220,7 @@ class SQLiteStore:
 
     def balances(self, *, scope: str | None = None, period: str | None = None) -> Iterator[Balance]:
         """Every account, newest period first, then by scope and unit."""
-        return archive.balances(self._file, scope, period)
+        return archive.balances(self._file, _findable(scope), _findable(period))
 
     def set_limit(self, scope: str, limit: int | None, *, unit: str = rules.MONEY) -> None:
         """Set or remove (None) the operator's limit of a scope in every period."""
@@ -240,29 +244,33 @@ class SQLiteStore:
     ) -> Iterator[UsageRecord]:
         """Records of calls, oldest first; `period` is a month like ``2026-11`` in UTC."""
         first_ms, end_ms = month_bounds(period)
-        return archive.usage(self._file, user, run, first_ms, end_ms)
+        return archive.usage(self._file, _findable(user), _findable(run), first_ms, end_ms)
 
     def fix_zone(self, scope: str, zone: str) -> str:
         """The scope's zone: the one given at its first use."""
-        checks.check_limit_key(scope, rules.MONEY)
+        checks.check_zone_of(scope, zone)
         return archive.fix_zone(self._file, scope, zone)
 
     def save_run(self, record: RunRecord) -> None:
         """Keep a run's record; saving the same id again replaces it."""
-        archive.save_run(self._file, record)
+        archive.save_run(self._file, run_copy(record))
 
     def runs(self, *, user: str | None = None, count_max: int = 100) -> Iterator[RunRecord]:
         """Runs that ended last come first."""
         checks.check_count(count_max, what="count_max")
-        return iter(archive.runs(self._file, user=user, count_max=count_max))
+        return iter(archive.runs(self._file, user=_findable(user), count_max=count_max))
 
     def run(self, run_id: str) -> RunRecord | None:
         """One run, or None."""
-        return next(iter(archive.runs(self._file, run_id=run_id, count_max=1)), None)
+        return next(iter(archive.runs(self._file, run_id=plain(run_id), count_max=1)), None)
 
     def close(self) -> None:
         """Let go of the file. Open holds stay and expire. Closing twice is fine."""
         self._file.close()
+
+
+def _findable(text: str | None) -> str | None:
+    return None if text is None else plain(text)
 
 
 class _Taken(NamedTuple):
