@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import threading
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -108,6 +109,16 @@ def stubborn(starts: Starts, *calls: tuple[str, str], model_name: str = "fake-fl
     return ScriptedChatModel(answer, model_name=model_name, max_tokens=100)
 
 
+def stubborn_with(starts: Starts, *uses: ToolUse) -> ScriptedChatModel:
+    """A model that makes the very same calls again and again."""
+
+    def answer(_: Sequence[BaseMessage]) -> ToolCalls | Text:
+        starts.add("model")
+        return Text("I could not do it.") if starts.models > CALLS_MAX else ToolCalls(list(uses))
+
+    return ScriptedChatModel(answer, model_name="fake-flat", max_tokens=100)
+
+
 def fails_softly(starts: Starts) -> BaseTool:
     """The founding story's tool: it raises nothing, it only has no result."""
 
@@ -190,6 +201,12 @@ class _CatchAll:
             return ToolMessage("sorry", tool_call_id=request.tool_call["id"], name=request.tool_call["name"])
 
 
+@wrap_tool_call
+def forgiving(request: Any, handler: Callable[[Any], Any]) -> Any:
+    """A user's middleware that makes every error of a tool a message for the model."""
+    return _CatchAll.sync(request, handler)
+
+
 def agent_catch_all(starts: Starts) -> Runnable[Any, Any]:
     """A user's `except Exception` around every tool, below a retrying middleware."""
     middleware = [wrap_tool_call(_CatchAll.sync), ToolRetryMiddleware(max_retries=4, initial_delay=0, jitter=False)]
@@ -245,7 +262,8 @@ def react_with_fallbacks(starts: Starts) -> Runnable[Any, Any]:
     return _react(lambda _state, _runtime: model, [node])
 
 
-def _executor(model: Runnable[Any, Any], tools: Sequence[BaseTool]) -> Runnable[Any, Any]:
+def executor(model: Runnable[Any, Any], tools: Sequence[BaseTool]) -> Runnable[Any, Any]:
+    """The classic AgentExecutor round a model."""
     prompt = ChatPromptTemplate.from_messages(
         [("system", "Classify."), ("human", "{input}"), MessagesPlaceholder("agent_scratchpad")]
     )
@@ -257,33 +275,33 @@ def _executor(model: Runnable[Any, Any], tools: Sequence[BaseTool]) -> Runnable[
 def classic_plain(starts: Starts) -> Runnable[Any, Any]:
     """The classic AgentExecutor."""
     node = fails_softly(starts)
-    return _executor(stubborn(starts, *ONE).bind_tools([node]), [node])
+    return executor(stubborn(starts, *ONE).bind_tools([node]), [node])
 
 
 def classic_parallel(starts: Starts) -> Runnable[Any, Any]:
     """Three failing calls in each answer, executed one by one."""
     node = fails_softly(starts)
-    return _executor(stubborn(starts, *THREE).bind_tools([node]), [node])
+    return executor(stubborn(starts, *THREE).bind_tools([node]), [node])
 
 
 def classic_unknown(starts: Starts) -> Runnable[Any, Any]:
     """A tool that does not exist; this executor runs a tool of its own that says so."""
     node = fails_softly(starts)
-    return _executor(stubborn(starts, *UNKNOWN).bind_tools([node]), [node])
+    return executor(stubborn(starts, *UNKNOWN).bind_tools([node]), [node])
 
 
 def classic_with_retry(starts: Starts) -> Runnable[Any, Any]:
     """The model retries five times after any error."""
     node = fails_softly(starts)
     model = stubborn(starts, *ONE).bind_tools([node])
-    return _executor(model.with_retry(stop_after_attempt=5, wait_exponential_jitter=False), [node])
+    return executor(model.with_retry(stop_after_attempt=5, wait_exponential_jitter=False), [node])
 
 
 def classic_with_fallbacks(starts: Starts) -> Runnable[Any, Any]:
     """Another model answers after any error."""
     node = fails_softly(starts)
     other = stubborn(starts, *ONE).bind_tools([node])
-    return _executor(stubborn(starts, *ONE).bind_tools([node]).with_fallbacks([other]), [node])
+    return executor(stubborn(starts, *ONE).bind_tools([node]).with_fallbacks([other]), [node])
 
 
 Scenario = Callable[[Starts], Runnable[Any, Any]]
@@ -350,3 +368,14 @@ async def _adrive(mode: str, executor: Runnable[Any, Any], inputs: Any, config: 
 def is_stopped(run: Run | None) -> bool:
     """Whether there is a run and it is stopped."""
     return run is not None and run.stopped is not None
+
+
+async def cancel_in_flight(model: ScriptedChatModel, call: Coroutine[object, object, object]) -> None:
+    """Cancel a call once the model has begun to work on it, not sooner, however slow the machine is."""
+    before = model.calls
+    task = asyncio.ensure_future(call)
+    while model.calls == before and not task.done():  # noqa: ASYNC110 -- the model tells no one when it begins
+        await asyncio.sleep(0.001)
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task

@@ -29,9 +29,11 @@ if TYPE_CHECKING:
     from runrails.guard import Guard
     from runrails.limits import Limits
     from runrails.loops.policy import LoopPolicy, ToolRule
+    from runrails.outcome import Outcome
     from runrails.pricing import Price
     from runrails.report import Report
     from runrails.run import Run, current_run
+    from runrails.supervisor import Supervisor
 
 __all__ = [
     "BudgetBusy",
@@ -45,12 +47,14 @@ __all__ = [
     "Limits",
     "LoopDetected",
     "LoopPolicy",
+    "Outcome",
     "Price",
     "PriceUnknown",
     "Report",
     "Run",
     "RunrailsError",
     "StoreUnavailable",
+    "Supervisor",
     "ToolRule",
     "current_run",
 ]
@@ -59,9 +63,11 @@ _HOMES = {
     "Guard": "runrails.guard",
     "Limits": "runrails.limits",
     "LoopPolicy": "runrails.loops.policy",
+    "Outcome": "runrails.outcome",
     "Price": "runrails.pricing",
     "Report": "runrails.report",
     "Run": "runrails.run",
+    "Supervisor": "runrails.supervisor",
     "ToolRule": "runrails.loops.policy",
     "current_run": "runrails.run",
 }

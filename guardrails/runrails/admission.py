@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from runrails.limits import Limits
     from runrails.pricing.cards import PriceCard
 
-__all__ = ["OUTPUT_FLOOR_TOKENS", "Admission", "Admitted", "Bound", "Claim", "bound_of"]
+__all__ = ["OUTPUT_FLOOR_TOKENS", "OUTPUT_UNKNOWN_TOKENS", "Admission", "Admitted", "Bound", "Claim", "bound_of"]
 
 OUTPUT_FLOOR_TOKENS = 1_024
 """The least output worth starting a call for: below it an answer is cut before it says anything."""
+OUTPUT_UNKNOWN_TOKENS = 4_096
+"""The cap put into a request that has none, for a model whose own maximum nobody knows: every chat model takes it."""
 POLL_S_MAX = 0.05
 UNCAPPED_TRIES_MAX = 8
 
@@ -40,6 +42,10 @@ class Bound(NamedTuple):
     """None if nothing caps the output."""
     floor_pusd: int
     """The bound of the smallest call worth making with this prompt."""
+    floor_tokens: int = OUTPUT_FLOOR_TOKENS
+    """The output of that call."""
+    price: Callable[[int], int] | None = None
+    """The bound for an output of so many tokens, if the adapter can put a smaller cap into the request."""
 
 
 class Admitted(NamedTuple):
@@ -48,6 +54,10 @@ class Admitted(NamedTuple):
     bound_pusd: int
     uncapped: bool
     would_refuse: Refused | None
+    retries: int = 0
+    """For how many more attempts there is money; `bound_pusd` has them in it."""
+    max_tokens: int | None = None
+    """The cap that makes it fit; None if the request stays as it is."""
 
 
 class Claim:
@@ -92,7 +102,8 @@ def bound_of(call: ModelCall, card: PriceCard) -> Bound:
             next_step="Set a smaller max_tokens on the model.",
             model=call.model,
         )
-    return Bound(inputs, outputs, cost, floor)
+    shrinks = call.can_cap and outputs != floor_tokens
+    return Bound(inputs, outputs, cost, floor, floor_tokens, price if shrinks else None)
 
 
 class Admission:
@@ -115,10 +126,13 @@ class Admission:
 
     def reserve(
         self, claim: Claim, accounts: _Pairs, bound: Bound, facts: CallFacts,
-        *, can_go_uncapped: bool,
+        *, can_go_uncapped: bool, retries: int = 0,
     ) -> Admitted:  # fmt: skip
         """
         Take the holds, waiting up to `limits.hold_wait_ms` for money that others hold.
+
+        Every one of `retries` more attempts is held for, as far as there is room; then a smaller cap is tried, if the
+        adapter can set one.
 
         Raises:
             BudgetExceeded: What is spent plus the smallest call worth making exceeds a limit.
@@ -126,8 +140,10 @@ class Admission:
             BudgetBusy: It would fit if calls in flight had ended.
             StoreUnavailable: The store's answer did not come. What `claim` names may be held all the same.
         """
+        if self._observe:
+            retries = 0  # More than enforcing would insist on; it must not look like a refusal.
         uncapped = can_go_uncapped and self.limits.uncapped == "hold" and not self._observe
-        attempt = self._attempter(claim, accounts, bound, facts, uncapped=uncapped)
+        attempt = self._attempter(claim, accounts, bound, facts, uncapped=uncapped, retries=retries)
         answer = attempt()
         if isinstance(answer, Admitted):
             return answer
@@ -180,7 +196,7 @@ class Admission:
 
     def _attempter(
         self, claim: Claim, accounts: _Pairs, bound: Bound, facts: CallFacts,
-        *, uncapped: bool,
+        *, uncapped: bool, retries: int,
     ) -> Callable[[], Admitted | Refused]:  # fmt: skip
         def take(amount: int) -> Reserved | Refused:
             holds = tuple([Hold(account, amount, limit) for account, limit in accounts])
@@ -191,11 +207,15 @@ class Admission:
         def attempt() -> Admitted | Refused:
             if bound.cost_pusd is not None or self._observe:
                 amount = bound.floor_pusd if bound.cost_pusd is None else bound.cost_pusd
-                answer = take(amount)
-                if isinstance(answer, Reserved):
-                    return Admitted(amount, uncapped=False, would_refuse=answer.would_refuse)
+                answer = self._take_attempts(take, accounts, bound, amount, retries)
+                if isinstance(answer, Admitted):
+                    return answer
+                if bound.price is not None and not answer.only_held:
+                    return self._take_shrunk(take, accounts, bound)
                 if not uncapped:
                     return answer
+            elif bound.price is not None:
+                return self._take_shrunk(take, accounts, bound)
             elif not uncapped:
                 raise BoundUnknown(
                     "The call has no cap on its output, so the most it can cost is not known.",
@@ -205,6 +225,49 @@ class Admission:
             return self._take_all(claim.id, take, accounts, bound)
 
         return attempt
+
+    def _take_attempts(
+        self, take: Callable[[int], Reserved | Refused], accounts: _Pairs, bound: Bound, amount: int, retries: int
+    ) -> Admitted | Refused:
+        """Hold for the call and as many retries as there is room for."""
+        while True:
+            # An amount that no ledger counts cannot be asked for.
+            retries = min(retries, AMOUNT_MAX // amount - 1) if amount else retries
+            answer = take(amount * (1 + retries))
+            if isinstance(answer, Reserved):
+                return Admitted(
+                    amount * (1 + retries), uncapped=False, would_refuse=answer.would_refuse, retries=retries
+                )
+            if retries == 0:
+                return answer
+            tightest = self._tightest(accounts, bound)
+            room = retries if tightest is None else max(0, tightest.available // amount - 1)
+            retries = min(retries - 1, room)
+
+    def _take_shrunk(
+        self, take: Callable[[int], Reserved | Refused], accounts: _Pairs, bound: Bound
+    ) -> Admitted | Refused:
+        """Hold what is left, or less, and cap the output at what that buys; no retries."""
+        price = bound.price
+        if price is None:
+            raise TypeError("only a bound with prices can be shrunk")
+        ceiling = OUTPUT_UNKNOWN_TOKENS if bound.output_tokens is None else bound.output_tokens
+        answer = self._tightest(accounts, bound)
+        if answer is None:  # nothing is limited, so nothing needs a cap
+            ceiling = bound.floor_tokens
+        for _ in range(UNCAPPED_TRIES_MAX):
+            left = AMOUNT_MAX if answer is None else answer.available
+            tokens = bounds.output_within(left, price, floor=bound.floor_tokens, ceiling=ceiling)
+            if tokens is None:
+                break
+            taken = take(price(tokens))
+            if isinstance(taken, Reserved):
+                cap = None if answer is None else tokens
+                return Admitted(price(tokens), uncapped=cap is None, would_refuse=None, max_tokens=cap)
+            answer = taken._replace(needed=bound.floor_pusd)
+        if answer is None:
+            raise TypeError("the smallest call costs more than any ledger counts")
+        return answer
 
     def _take_all(
         self, claim_id: str, take: Callable[[int], Reserved | Refused],

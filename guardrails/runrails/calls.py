@@ -45,6 +45,8 @@ class Prompt:
     """Pictures in the messages, of any size."""
     unbounded: str | None = None
     """Name of a content type whose size cannot be bounded (a URL, a PDF, audio), if there is one."""
+    stored: str | None = None
+    """What the provider adds of its own keeping (an earlier answer): only the model's context bounds it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +70,8 @@ class ModelCall:
     user_agent: str = ""
     agent: str = ""
     """Path of the sub-agent that calls, `""` for the root."""
+    retries: int = 0
+    """How many more attempts the adapter may make; it makes no more than the permit says."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +87,10 @@ class ModelResult:
     """What had arrived of a cut answer; only its size is used."""
     reasoning: bool = False
     """Whether the model may have written hidden reasoning that a cut stream does not show."""
+    input_usage: Usage | None = None
+    """What was reported of the input of a cut answer; its output counts are not looked at."""
+    unknown_attempts: int = 0
+    """Earlier attempts of this call whose outcome nobody knows; each is charged at the most it can have cost."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,8 +110,15 @@ class Permit:
     step: int
     priced: bool = True
     """False in observe mode for a model nobody has priced."""
+    retries: int = 0
+    """How many more attempts may be made; each is part of `bound_pusd`."""
     held: bool = True
     """False if the store was out of reach and `on_store_error="allow"` let the call start without a hold."""
+
+    @property
+    def attempt_pusd(self) -> int:
+        """The most that one attempt can cost."""
+        return self.bound_pusd // (1 + self.retries)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

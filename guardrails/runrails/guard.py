@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 from contextvars import copy_context
 from types import CodeType
-from typing import TYPE_CHECKING, Literal, ParamSpec, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Literal, ParamSpec, Protocol, Self, TypeVar, cast
+from weakref import WeakSet
 
 from runrails import settings
 from runrails.clocks import Clock, monotonic_ms, system_ms
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from runrails.loops import ToolRule
     from runrails.pricing import PriceSpec
+    from runrails.supervisor import Supervisor
 
 __all__ = ["Guard"]
 
@@ -37,6 +39,15 @@ CO_COROUTINE = 0x80
 """The flag of `async def` in a code object, as the `inspect` module documents it."""
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
+_C = TypeVar("_C")
+
+
+class Closable(Protocol):
+    """What ends with the guard."""
+
+    def close(self) -> None:
+        """End it. Closing twice is fine."""
+        ...
 
 
 class Guard:
@@ -98,6 +109,8 @@ class Guard:
         """Notified whenever a call of this guard ends, for calls that wait for its money."""
         self.adapters: dict[type[object], object] = {}
         """What adapters keep for this guard, by the type of it."""
+        self.before_close: WeakSet[Closable] = WeakSet()
+        """What is closed before the store is: the runs of guarded clients."""
         self._owns_store = not _is_store(store)
         self.store: Store = open_store(store, clock=clock) if store is None or isinstance(store, str) else store
         self.housekeeper = Housekeeper(self.store, self.emit, monotonic=monotonic)
@@ -152,13 +165,42 @@ class Guard:
 
         return bound
 
+    def wrap(self, client: _C) -> _C:
+        """
+        Guard a client of a provider's SDK: every call that costs money goes through this guard from now on.
+
+        The client itself is changed and returned; copies made with `with_options` are guarded too. Its calls belong to
+        the run whose `with` block they are in, else to a run of the client's own. Wrapping twice is wrapping once.
+
+        Raises:
+            ConfigError: Nobody knows how to guard such a client, or another guard has it.
+        """
+        from runrails.clients import wrap
+
+        return wrap(self, client)
+
+    def supervise(self, executor: object, *, name: str = "", limits: Limits | None = None) -> Supervisor:
+        """
+        Wrap an executor, so that a stop is an outcome instead of an exception: `guard.supervise(agent).invoke(inputs)`.
+
+        Args:
+            executor: A LangGraph graph, a LangChain runnable, an `AgentExecutor`, or a function, sync or async.
+            name: Name of its runs.
+            limits: Their limits; the guard's own if left out.
+        """
+        from runrails.supervisor import Supervisor
+
+        return Supervisor(self, executor, name=name, limits=None if limits is None else check_limits(limits))
+
     def flush(self) -> None:
         """Do now what is otherwise done in the background: postponed writes, holds to extend, warnings."""
         self.housekeeper.tick()
 
     def close(self) -> None:
-        """Stop the background thread and, if the guard opened it, close the store."""
+        """End the runs of guarded clients, stop the background thread and, if the guard opened it, close the store."""
         try:
+            for edge in tuple(self.before_close):
+                edge.close()
             self.housekeeper.close()
         finally:
             if self._owns_store:
@@ -181,7 +223,11 @@ class Guard:
 
     def archive(self, run: Run) -> None:
         """Keep a finished run's record, if the store keeps runs; a failing store does not change the user's result."""
-        report = run.report()
+        try:
+            report = run.report()
+        except Exception as exc:  # noqa: BLE001 -- a report observes: a bug in it must not hide how the user's code ended
+            self.emit("run_lost", "error", run=run.id, reason=type(exc).__name__)
+            return
         self.emit(
             "run_ended", run=run.id, steps=report.steps, cost_pusd=report.cost_pusd, stop_reason=report.stop_reason
         )

@@ -73,6 +73,8 @@ class Housekeeper:
         self._open: dict[str, _Open] = {}
         self._watched: dict[Account, _Watched] = {}
         self._postponed: deque[Callable[[], object]] = deque()
+        self.left_behind: deque[Callable[[], object]] = deque()
+        """Settlements that a finaliser left here: it may run while this very thread has a lock, so it takes none."""
         self._thread: threading.Thread | None = None
 
     def opened(self, reservation_id: str, ttl_ms: int) -> None:
@@ -126,7 +128,7 @@ class Housekeeper:
 
     def tick(self) -> None:
         """One round: writes that waited, holds to extend, warnings that are due."""
-        for chore in (self._write_postponed, self._extend, self._warn):
+        for chore in (self.settle_left_behind, self._write_postponed, self._extend, self._warn):
             try:
                 chore()
             except Exception as exc:  # noqa: BLE001 -- one chore's bug must not end the others
@@ -192,12 +194,21 @@ class Housekeeper:
         # First away, then look: who opens a hold adds it first and looks for the thread then, so one sees the other.
         with self._lock:
             me, self._thread = self._thread, None
-            if self._open or self._postponed or self._watched:
+            if self._open or self._postponed or self._watched or self.left_behind:
                 self._thread = me
                 return False
             return True
 
     # The chores.
+
+    def settle_left_behind(self) -> None:
+        """Settle the streams that nobody closed."""
+        while self.left_behind:
+            try:
+                settle = self.left_behind.popleft()
+            except IndexError:  # another thread has just taken it
+                return
+            settle()
 
     def _write_postponed(self) -> None:
         while True:

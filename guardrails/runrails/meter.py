@@ -108,6 +108,24 @@ class Meter:
                 return self._observed(claim, call, step, fault)
             raise fault from exc
 
+    def covers(self, permit: Permit, call: ModelCall) -> bool:
+        """Whether what an open permit holds is enough for `call`, of the same model."""
+        claim = self._open.get(permit.id)
+        asked = permit.call
+        if claim is None or (asked.provider, asked.model) != (call.provider, call.model):
+            return False
+        if not permit.held:
+            return True
+        try:
+            bound = bound_of(call, self._card(call.provider, call.model, permit.started_ms))
+        except RunrailsError:
+            return False  # Asked again it is refused, with its reason.
+        if permit.uncapped:
+            return bound.floor_pusd <= permit.bound_pusd
+        if bound.cost_pusd is None or bound.cost_pusd > permit.attempt_pusd:
+            return False
+        return claim.tokens == 0 or bound.input_tokens + (bound.output_tokens or 0) <= claim.tokens
+
     def give_back(self, permit: Permit) -> None:
         """Release the holds of a permit whose call was never sent."""
         claim = self._open.pop(permit.id, None)
@@ -127,7 +145,8 @@ class Meter:
         settlement = Settlement(permit.bound_pusd, unresolved=True, usage=None)
         try:
             settlement = self._settlement(permit, result)
-            facts = ResultFacts(end=result.end, usage=settlement.usage, model=result.model, duration_ms=duration_ms)
+            served = None if result.model is None else result.model[:FACT_CHARS_MAX]
+            facts = ResultFacts(end=result.end, usage=settlement.usage, model=served, duration_ms=duration_ms)
             self._write_soon(self._writing(permit, claim, settlement, facts))
         finally:
             with self._lock:
@@ -142,6 +161,10 @@ class Meter:
     def wait(self, started_ms: int) -> bool:
         """Wait a moment for other calls of the run. False once that has taken `hold_wait_ms`, or on an event loop."""
         return self._admission.wait(started_ms)
+
+    def is_open(self, permit_id: str) -> bool:
+        """Whether that permit has not been handed back."""
+        return permit_id in self._open
 
     def open_ids(self) -> list[str]:
         """Ids of the permits that have not been handed back."""
@@ -164,8 +187,9 @@ class Meter:
         admitted, held = self._reserve(claim, call, card, bound, step, now_ms, can_go_uncapped=can_go_uncapped)
         self._open[claim.id] = claim
         permit = Permit(
-            id=claim.id, call=call, bound_pusd=admitted.bound_pusd, max_tokens=call.max_tokens,
-            uncapped=admitted.uncapped, started_ms=now_ms, step=step, held=held,
+            id=claim.id, call=call, bound_pusd=admitted.bound_pusd,
+            max_tokens=call.max_tokens if admitted.max_tokens is None else admitted.max_tokens,
+            uncapped=admitted.uncapped, started_ms=now_ms, step=step, retries=admitted.retries, held=held,
         )  # fmt: skip
         return permit, admitted.would_refuse
 
@@ -192,14 +216,15 @@ class Meter:
         facts = self._facts(call, step, provider=call.provider or card.provider, price_card=card.fingerprint)
         try:
             admitted = self._admission.reserve(
-                claim, self._accounts_at(now_ms).pairs, bound, facts, can_go_uncapped=can_go_uncapped
-            )
+                claim, self._accounts_at(now_ms).pairs, bound, facts, can_go_uncapped=can_go_uncapped,
+                retries=call.retries,
+            )  # fmt: skip
         except StoreUnavailable as exc:
             if guard.on_store_error != "allow" and not self._observe:
                 raise
             guard.emit("store_bypassed", "error", run=self._run_id, reason=exc.what)
             amount = bound.floor_pusd if bound.cost_pusd is None else bound.cost_pusd
-            return Admitted(amount, uncapped=False, would_refuse=None), False
+            return Admitted(amount * (1 + call.retries), uncapped=False, would_refuse=None, retries=call.retries), False
         return admitted, True
 
     def _facts(self, call: ModelCall, step: int, *, provider: str, price_card: str = "") -> CallFacts:

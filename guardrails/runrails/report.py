@@ -85,9 +85,9 @@ class Report:
     def __str__(self) -> str:
         """Three lines for a terminal."""
         limit = "no run budget" if self.limit_pusd is None else f"of {format_usd(self.limit_pusd)}"
-        calls = f"{self.model_calls:,} model calls, {self.tool_calls:,} tool calls, {self.tokens:,} tokens"
+        calls = f"{_many(self.model_calls, 'model call')}, {_many(self.tool_calls, 'tool call')}"
         head = f"run {self.name or self.run}: {format_usd(self.cost_pusd)} {limit}"
-        lines = [f"{head}, {calls}, {self.duration_ms / 1000:.1f} s"]
+        lines = [f"{head}, {calls}, {self.tokens:,} tokens, {self.duration_ms / 1000:.1f} s"]
         if self.hints or self.blocks or self.refusals:
             lines.append(f"hints {self.hints}, blocked calls {self.blocks}, refused calls {self.refusals}")
         if self.stop_message:
@@ -95,3 +95,7 @@ class Report:
         elif self.would_have_stopped:
             lines.append(f"would have stopped: {self.would_have_stopped}")
         return "\n".join(lines)
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"

@@ -7,11 +7,14 @@ conversation is consistent and no paid answer is thrown away.
 
 from __future__ import annotations
 
-from contextvars import ContextVar, Token
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
 from runrails.boundary import raise_stop
 from runrails.calls import PROCEED, Block, Finding, ModelCall, ModelResult, Permit, Proceed, Stop, ToolCall, ToolOutcome
+from runrails.cover import offer_cover
+from runrails.current import current, current_run
 from runrails.errors import (
     BudgetBusy,
     BudgetExceeded,
@@ -32,6 +35,7 @@ from runrails.tally import Tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextvars import Token
     from types import TracebackType
 
     from runrails.guard import Guard
@@ -41,15 +45,8 @@ __all__ = ["Run", "current_run"]
 TOOLS_IN_FLIGHT_MAX = 1_000
 """Most tool calls whose start is remembered: cancelled ones never tell their end."""
 
-_current: ContextVar[Run | None] = ContextVar("runrails_run", default=None)
-
 boundaries: list[Callable[[Run], Callable[[], None]]] = []
 """What adapters do when a run is entered by `with`; each returns what undoes it, called before the run is closed."""
-
-
-def current_run() -> Run | None:
-    """The run whose `with` block this code is in, if any."""
-    return _current.get()
 
 
 class Run:
@@ -93,7 +90,10 @@ class Run:
 
     # The door.
 
-    def before_model(self, call: ModelCall, *, can_block: bool = False) -> Permit:
+    def before_model(
+        self, call: ModelCall, *, can_block: bool = False, sends: bool = False, may_wait: bool = False,
+        tentative: bool = False,
+    ) -> Permit:  # fmt: skip
         """
         Leave to start a model call; hand the permit back to `after_model`, whatever happens.
 
@@ -101,6 +101,10 @@ class Run:
             call: What is about to be sent.
             can_block: Whether the caller can also answer tool calls in the tool's place (a bare callback cannot);
                 then the loop detector blocks first instead of stopping here.
+            sends: Whether the caller sends the request itself; otherwise the permit covers a guarded client below it.
+            may_wait: Whether the caller asks again, where it can wait, after a BudgetBusy; so that is no refusal yet.
+            tentative: Whether layers below may still change the call, and ask for it then (see `revise`); so that what
+                does not fit now neither ends the run nor counts as a refusal.
 
         Raises:
             GuardrailStopped: The run is over; it stays over.
@@ -112,20 +116,25 @@ class Run:
                     self._wait_for_steps()
                     self._gate()
                     self._loop_gate(call.agent, can_block=can_block)
-                    step = self._begin(self.tally.begin_model)
+                    step = self._begin(self.tally.begin_model, may_wait=may_wait)
                     resumes = self._resumes
                 try:
-                    return self._admit(call, step)
+                    permit = self._admit(call, step)
                 except GuardrailStopped as stop:
                     if self.stopped is None:
                         # What an older limit refused must not stop the run that was just given a newer one.
                         if self._resumes != resumes:
                             continue
-                        self._note_stop(stop)
+                        if not tentative:
+                            self._note_stop(stop)
                     raise
                 except RunrailsError as error:
-                    self._note_refusal(error)
+                    if not (tentative or (may_wait and isinstance(error, BudgetBusy))):
+                        self._note_refusal(error)
                     raise
+                if not sends:
+                    offer_cover(self, permit)
+                return permit
         finally:
             if self._outbox.waiting:
                 self._outbox.send()
@@ -183,6 +192,36 @@ class Run:
         if self._outbox.waiting:
             self._outbox.send()
 
+    def revise(self, permit: Permit, call: ModelCall, *, can_block: bool = False) -> Permit:
+        """What a permit was asked for has become `call`: the permit for that. Raises like `before_model`."""
+        if self._meter.covers(permit, call):
+            permit = replace(permit, call=call)
+            offer_cover(self, permit)
+            return permit
+        self.withdraw(permit)
+        return self.before_model(call, can_block=can_block)
+
+    def withdraw(self, permit: Permit) -> None:
+        """Hand back a permit whose call was certainly not sent: it is no step, and holds nothing any more."""
+        self.guard.housekeeper.ended(permit.id)
+        if self.is_open(permit.id):
+            self._meter.give_back(permit)
+            with self._lock:
+                self.tally.withdraw_model()
+
+    def step(self) -> AbstractContextManager[None]:
+        """A round of a loop of your own: count it as a step. `with run.step():`, or just `run.step()`; raises stops."""
+        try:
+            with self._lock:
+                self._wait_for_steps()
+                self._gate()
+                self._loop_gate("", can_block=False)
+                self._begin(self.tally.begin_step)
+        finally:
+            if self._outbox.waiting:
+                self._outbox.send()
+        return nullcontext()
+
     # Its state.
 
     @property
@@ -196,11 +235,24 @@ class Run:
         stop = self.stopped
         return None if stop is None else stop.stop_reason
 
+    def is_open(self, permit_id: str) -> bool:
+        """Whether a permit of this run has not been handed back yet."""
+        return self._meter.is_open(permit_id)
+
     def check(self) -> None:
         """Raise the stop again if the run is stopped."""
         stop = self.stopped
         if stop is not None and not self._observing:
             raise stop.again()
+
+    def time_is_up(self, limit_s: int) -> GuardrailStopped:
+        """Stop the run from outside: its seconds are over while something in it still hangs."""
+        used = (self.guard.monotonic() - self._started_mono) // 1_000
+        stop = LimitReached(scope=f"run:{self.id}", unit="seconds", limit=limit_s, used=used, setting="seconds")
+        with self._lock:
+            self._note_stop(stop)
+        self._outbox.send()
+        return self.stopped or stop
 
     def resume(self, *, limits: Limits | None = None) -> None:
         """
@@ -261,7 +313,7 @@ class Run:
         except BaseException:
             self._leave_boundaries()
             raise
-        self._token = _current.set(self)
+        self._token = current.set(self)
         return self
 
     def __exit__(
@@ -302,10 +354,7 @@ class Run:
         run: Run | None = self
         while run is not None:
             if run._closed:  # noqa: SLF001 -- of this very class
-                raise ConfigError(
-                    f"Run {run.id} has ended; nothing can start in it.",
-                    next_step="Open another one with guard.run(), or let it go on with run.resume(limits=…).",
-                )
+                raise _ended(run)
             run = run.parent
 
     def _check_enterable(self) -> None:
@@ -315,19 +364,16 @@ class Run:
                 next_step="Open a run inside it with guard.run(), or take it to other threads with guard.bind(…).",
             )
         if self._closed:
-            raise ConfigError(
-                f"Run {self.id} has ended; nothing can start in it.",
-                next_step="Open another one with guard.run(), or let it go on with run.resume(limits=…).",
-            )
+            raise _ended(self)
 
     def _leave_block(self) -> None:
         token, self._token = self._token, None
         if token is not None:
             try:
-                _current.reset(token)
+                current.reset(token)
             except ValueError:  # entered in another context, as async generators do that another task finalises
-                if _current.get() is self:
-                    _current.set(self.parent)
+                if current.get() is self:
+                    current.set(self.parent)
         self._leave_boundaries()
 
     def _leave_boundaries(self) -> None:
@@ -394,7 +440,7 @@ class Run:
             if not patient:
                 return
 
-    def _begin(self, count: Callable[..., int]) -> int:
+    def _begin(self, count: Callable[..., int], *, may_wait: bool = False) -> int:
         """Count a step. A limit that is reached stops the run; observing notes it and counts on."""
         now_ms = self.guard.monotonic()
         try:
@@ -403,7 +449,8 @@ class Run:
             stop = exc
         except BudgetBusy as busy:
             if not self._observing:
-                self._note_refusal(busy)
+                if not may_wait:
+                    self._note_refusal(busy)
                 raise
             return count(now_ms=now_ms, enforce=False)
         self._latch(stop)
@@ -444,3 +491,10 @@ class Run:
                 spent=refused.spent, held=refused.held, needed=refused.needed,
             )
         )  # fmt: skip
+
+
+def _ended(run: Run) -> ConfigError:
+    return ConfigError(
+        f"Run {run.id} has ended; nothing can start in it.",
+        next_step="Open another one with guard.run(), or let it go on with run.resume(limits=…).",
+    )

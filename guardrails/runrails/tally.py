@@ -97,6 +97,22 @@ class Tally:
             tally.steps -= 1
             tally.admitting -= 1
 
+    def begin_step(self, *, now_ms: int, enforce: bool = True) -> int:
+        """Count a step that is neither, of a loop of the user's own, here and in every parent. Raises alike."""
+        chain = tuple(self.chain())
+        if enforce:
+            for tally in chain:
+                tally.check_common(now_ms)
+        for tally in chain:
+            tally.steps += 1
+        return self.steps
+
+    def withdraw_model(self) -> None:
+        """Take back a model call that was admitted but never sent."""
+        for tally in self.chain():
+            tally.model_calls -= 1
+            tally.steps -= 1
+
     def hold_tokens(
         self, *, input_tokens: int, output_tokens: int | None, floor_tokens: int, uncapped: bool = False,
         waited_ms: int = 0,

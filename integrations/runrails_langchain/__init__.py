@@ -5,8 +5,9 @@ runrails for LangChain and LangGraph.
 >>> from runrails_langchain import GuardrailCallbackHandler
 
 Add `GuardrailCallbackHandler(guard)` to the callbacks of any agent, chain or model, or put the call inside
-``with guard.run():``, which needs no callbacks argument. LangChain has no callback events for embeddings and for
-clients used without it: those are guarded where they are called.
+``with guard.run():``, which needs no callbacks argument. An agent made by `create_agent` (langchain 1.0 or newer) can
+have `GuardrailMiddleware(guard)`, which also hints, blocks, and ends it gracefully. LangChain has no callback events
+for embeddings and for clients used without it: those are guarded where they are called.
 """
 
 from __future__ import annotations
@@ -14,12 +15,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from runrails_langchain.attach import attach
+    from runrails_langchain.attaching import attach
     from runrails_langchain.handler import GuardrailCallbackHandler
+    from runrails_langchain.middleware import GuardrailMiddleware
 
-__all__ = ["GuardrailCallbackHandler", "attach"]
+__all__ = ["GuardrailCallbackHandler", "GuardrailMiddleware", "attach"]
 
-_HOMES = {"GuardrailCallbackHandler": "runrails_langchain.handler", "attach": "runrails_langchain.attach"}
+_HOMES = {
+    "GuardrailCallbackHandler": "runrails_langchain.handler",
+    "GuardrailMiddleware": "runrails_langchain.middleware",
+    "attach": "runrails_langchain.attaching",
+}
+_NEEDS = {"langchain_core": "langchain-core", "langchain": "langchain>=1", "langgraph": "langgraph>=1"}
+"""What pip calls the packages that a name here may need; the middleware needs more than the callback does."""
 
 
 def __getattr__(name: str) -> object:
@@ -30,10 +38,12 @@ def __getattr__(name: str) -> object:
     try:
         value: object = getattr(import_module(_HOMES[name]), name)
     except ModuleNotFoundError as exc:
-        if exc.name is None or exc.name.partition(".")[0] != "langchain_core":
+        package = _NEEDS.get((exc.name or "").partition(".")[0])
+        if package is None:
             raise
+        extra = "runrails[langchain]" if package == "langchain-core" else package
         raise ImportError(
-            'runrails_langchain needs langchain-core, which is not installed: pip install "runrails[langchain]"'
+            f'{name} needs {package}, which is not installed (or is too old): pip install "{extra}"', name=exc.name
         ) from exc
     globals()[name] = value
     return value

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
 
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 
 from runrails.calls import ToolCall, ToolOutcome
+from runrails.loops.explain import MARK, without_advice
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -127,7 +129,9 @@ class Conversations:
                 agent = place.base if known is None else known.agent
                 return ToolCall(name=name, args=args, id=call_id, agent=agent), None
             asked.started = True
-            return ToolCall(name=name, args=args, id=asked.id, batch=asked.batch, agent=asked.agent), asked
+            # Without what LangChain injects: state, a runtime or the call's id would make every call look new.
+            given = asked.args if _holds(args, asked.args) else args
+            return ToolCall(name=name, args=given, id=asked.id, batch=asked.batch, agent=asked.agent), asked
 
     def tool_ended(self, asked: Asked | None, call_id: str | None, agent: str) -> None:
         """A tool call's result has been counted."""
@@ -208,7 +212,7 @@ class Conversations:
         # Some executors do not tell the tool whose call it is; then the newest answers do.
         waiting = [asked for asked in self._recent if asked.name == name and not asked.started]
         for asked in waiting:
-            if asked.args == args:
+            if _holds(args, asked.args):
                 return asked
         return waiting[-1] if waiting else None
 
@@ -238,6 +242,17 @@ class Conversations:
         return results
 
 
+def _holds(args: object, given: object) -> bool:
+    """Whether a tool's arguments are those that the model gave, or those and more."""
+    try:
+        if isinstance(args, Mapping) and isinstance(given, Mapping):
+            told, all_args = cast("Mapping[object, object]", given), cast("Mapping[object, object]", args)
+            return all(key in all_args and bool(all_args[key] == value) for key, value in told.items())
+        return bool(args == given)
+    except Exception:  # noqa: BLE001 -- a user's object may raise when compared (an array does); the call must go on
+        return False
+
+
 def _call(known: Conversation, message: ToolMessage, asked: Asked | None, answer: AIMessage | None) -> ToolCall:
     call_id = message.tool_call_id
     if asked is not None:
@@ -257,8 +272,16 @@ def _question(messages: Sequence[BaseMessage]) -> int:
     for message in reversed(messages):
         if message.type == "human":
             content = message.content
-            return hash(content if isinstance(content, str) else repr(content))
+            # A note of ours to the model is not something else that the person said.
+            if isinstance(content, str):
+                return hash(without_advice(content).rstrip())
+            return hash(repr([block for block in content if not _is_note(block)]))
     return 0
+
+
+def _is_note(block: object) -> bool:
+    text = cast("Mapping[str, object]", block).get("text") if isinstance(block, Mapping) else None
+    return isinstance(text, str) and text.startswith(MARK)
 
 
 def _keep(kept: dict[_K, _V], key: _K, value: _V, count_max: int) -> None:

@@ -4,18 +4,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.outputs import LLMResult
 
 from runrails.boundary import Trip
-from runrails.calls import ModelCall, ModelResult
+from runrails.calls import Block, ModelCall, ModelResult
 from runrails.errors import GuardFault, GuardrailStopped
+from runrails_langchain.chains import part_of
+from runrails_langchain.drive import Blocked, ModelDrive, ToolDrive, model_drive, tool_drive
 from runrails_langchain.messages import Sized, prompt_of, text_prompt
 from runrails_langchain.models import model_facts
+from runrails_langchain.quirks import RunInline, be_quiet_about, drop_unawaited
 from runrails_langchain.results import answers, of_answer, of_error
-from runrails_langchain.stops import stop_for
+from runrails_langchain.stops import is_control_flow, stop_for
 from runrails_langchain.tools import outcome_of, outcome_of_error, tool_name
 from runrails_langchain.tracking import ModelEntry, Spot, Tracker
 
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from langchain_core.documents import Document
     from langchain_core.messages import BaseMessage
 
+    from runrails.calls import Permit
     from runrails.guard import Guard
     from runrails.run import Run
 
@@ -59,10 +63,13 @@ class GuardrailCallbackHandler(BaseCallbackHandler):
     """
 
     raise_error = True
+    run_inline = cast("bool", RunInline())
+    """On the event loop, unless the store is remote; LangChain's async managers are answered as they need it."""
 
     def __init__(self, guard: Guard) -> None:
         self.guard = guard
-        self.run_inline = not guard.store.remote
+        self.off_loop = guard.store.remote
+        be_quiet_about(self)
         self._tracker = tracker_of(guard)
         self._key = self._tracker.new_key()
 
@@ -84,7 +91,7 @@ class GuardrailCallbackHandler(BaseCallbackHandler):
 
     def on_chain_start(
         self, serialized: dict[str, Any] | None, inputs: object, *, run_id: UUID, parent_run_id: UUID | None = None,
-        **kwargs: Any,
+        tags: list[str] | None = None, metadata: dict[str, Any] | None = None, **kwargs: Any,
     ) -> None:  # fmt: skip
         """
         A root chain opens a run.
@@ -92,7 +99,8 @@ class GuardrailCallbackHandler(BaseCallbackHandler):
         Raises:
             ConfigError: Inside a run of another guard.
         """
-        self._tracker.chain_started(run_id, parent_run_id)
+        part = part_of(kwargs.get("name"), tags, metadata) if parent_run_id is not None else None
+        self._tracker.chain_started(run_id, parent_run_id, part)
 
     def on_chain_end(self, outputs: object, *, run_id: UUID, **kwargs: Any) -> None:
         """A root chain's run ends with it."""
@@ -131,14 +139,17 @@ class GuardrailCallbackHandler(BaseCallbackHandler):
             GuardrailStopped: The run is over; nothing starts any more. Inside `with guard.run():` a private exception.
             CallRefused: This call may not start.
         """
-        spot = self._tracker.locate(self._key, parent_run_id, metadata)
-        entry = self._tracker.model_starts(run_id, spot)
-        if entry is None:
-            return
         params: Mapping[str, object] = kwargs.get("invocation_params") or _NO_PARAMS
         flat = messages[0] if len(messages) == 1 else [message for each in messages for message in each]
-        self._listen(spot, entry, flat)
-        self._start(run_id, spot, entry, metadata, params, flat, kwargs.get("batch_size", 1))
+        try:
+            spot = self._tracker.locate(self._key, parent_run_id, metadata)
+            entry = self._tracker.model_starts(run_id, spot)
+            if entry is not None:
+                self._listen(spot, entry, flat)
+                self._start(run_id, spot, entry, metadata, params, flat, kwargs.get("batch_size", 1))
+        except BaseException:
+            drop_unawaited()
+            raise
 
     def on_llm_start(
         self, serialized: dict[str, Any], prompts: list[str], *, run_id: UUID, parent_run_id: UUID | None = None,
@@ -199,16 +210,24 @@ class GuardrailCallbackHandler(BaseCallbackHandler):
         spot = self._tracker.locate(self._key, parent_run_id, metadata)
         name = tool_name(serialized, kwargs)
         args: object = inputs if inputs is not None else input_str
-        entry = self._tracker.tool_starts(run_id, spot, name, args, _text(kwargs.get("tool_call_id")))
+        drive = _tool_drive(spot)
+        entry = self._tracker.tool_starts(run_id, spot, name, args, _text(kwargs.get("tool_call_id")), drive=drive)
         if entry is None:
             return
+        if drive is not None:
+            drive.attempts.add(run_id)
+        if entry.admitted:
+            return
         try:
-            spot.run.before_tool(entry.call)
+            verdict = spot.run.before_tool(entry.call, can_block=drive is not None)
         except BaseException as exc:
             self._tracker.tool_ended(run_id)
             if isinstance(exc, GuardrailStopped):
                 raise stop_for(spot.run, exc) from None
             raise
+        if isinstance(verdict, Block):
+            self._tracker.tool_ended(run_id)
+            raise Blocked(verdict.message)
 
     def on_tool_end(self, output: object, *, run_id: UUID, **kwargs: Any) -> None:
         """Tells the loop detector what came back. Never raises."""
@@ -217,7 +236,11 @@ class GuardrailCallbackHandler(BaseCallbackHandler):
             return
         try:
             entry.talks.tool_ended(entry.asked, entry.call.id, entry.call.agent)
-            entry.run.after_tool(entry.call, outcome_of(output, entry.call.id))
+            finding = entry.run.after_tool(
+                entry.call, outcome_of(output, entry.call.id), can_block=entry.drive is not None
+            )
+            if entry.drive is not None:
+                entry.drive.finding = finding
         except Exception as exc:  # noqa: BLE001 -- it observes; the result is the user's
             self._failed("on_tool_end", exc, entry.run)
 
@@ -228,8 +251,10 @@ class GuardrailCallbackHandler(BaseCallbackHandler):
             return
         try:
             entry.talks.tool_ended(entry.asked, entry.call.id, entry.call.agent)
-            if not isinstance(error, GuardrailStopped):
-                entry.run.after_tool(entry.call, outcome_of_error(error))
+            if not is_control_flow(error):
+                finding = entry.run.after_tool(entry.call, outcome_of_error(error), can_block=entry.drive is not None)
+                if entry.drive is not None:
+                    entry.drive.finding = finding
         except Exception as exc:  # noqa: BLE001 -- as in on_tool_end
             self._failed("on_tool_error", exc, entry.run)
 
@@ -242,8 +267,9 @@ class GuardrailCallbackHandler(BaseCallbackHandler):
             entry.agent = heard.agent
             if heard.user_spoke:
                 spot.run.user_message(heard.agent)
+            can_block = _model_drive(spot) is not None
             for call, outcome in heard.results:
-                spot.run.after_tool(call, outcome)
+                spot.run.after_tool(call, outcome, can_block=can_block)
         except Exception as exc:  # noqa: BLE001 -- it observes; the budget still decides
             self._failed("on_chat_model_start", exc, spot.run)
 
@@ -252,13 +278,13 @@ class GuardrailCallbackHandler(BaseCallbackHandler):
         params: Mapping[str, object], said: Sequence[BaseMessage] | Sequence[str], batch_size: int,
     ) -> None:  # fmt: skip
         try:
-            entry.permit = spot.run.before_model(_call(entry, metadata, params, said))
+            entry.permit = _permit(run_id, spot, _call(entry, metadata, params, said))
             if batch_size > 1:
                 self._tracker.group_started(run_id, params, batch_size)
         except BaseException as exc:
             self._tracker.model_ended(run_id)
             if batch_size > 1:
-                self._tracker.group_refused(params)
+                self._tracker.group_refused(params, batch_size)
             if isinstance(exc, GuardrailStopped):
                 raise stop_for(spot.run, exc) from None
             raise
@@ -282,6 +308,29 @@ class GuardrailCallbackHandler(BaseCallbackHandler):
             "adapter_failed", "error", adapter="langchain", hook=hook, error=type(error).__name__,
             run=None if run is None else run.id,
         )  # fmt: skip
+
+
+def _model_drive(spot: Spot) -> ModelDrive | None:
+    drive = model_drive.get()
+    return drive if drive is not None and drive.run is spot.run else None
+
+
+def _tool_drive(spot: Spot) -> ToolDrive | None:
+    drive = tool_drive.get()
+    if drive is None or drive.run is not spot.run or (spot.anchor is not None and spot.anchor.id in drive.attempts):
+        return None
+    return drive
+
+
+def _permit(run_id: UUID, spot: Spot, call: ModelCall) -> Permit:
+    drive = _model_drive(spot)
+    if drive is None:
+        return spot.run.before_model(call)
+    drive.calls.append(run_id.int)
+    planned = drive.take()
+    if planned is None:
+        return spot.run.before_model(call, can_block=True)
+    return spot.run.revise(planned, call, can_block=True)
 
 
 def _call(

@@ -104,6 +104,8 @@ def _add(block: object, count: _Count, depth: int = 0) -> None:
         count.cache = True
     if not isinstance(kind, str):
         count.unbounded = "untyped"
+    elif kind == "text-plain" and not isinstance(known.get("text"), str):
+        _add_file(known.get("base64") or known.get("data"), count)
     elif kind in _TEXTS:
         count.texts.extend(value for key in _TEXTS[kind] if isinstance(value := known.get(key), str))
         _add_nested(known.get("summary"), count, depth)
@@ -116,6 +118,14 @@ def _add(block: object, count: _Count, depth: int = 0) -> None:
         count.texts.append(_json(known))
     elif kind not in _NOTHING:
         count.unbounded = kind
+
+
+def _add_file(data: object, count: _Count) -> None:
+    """A text file that is sent along; one behind an address may be of any size."""
+    if isinstance(data, str):
+        count.texts.append(data)
+    else:
+        count.unbounded = "text-plain"
 
 
 def _add_nested(blocks: object, count: _Count, depth: int) -> None:

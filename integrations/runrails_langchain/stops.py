@@ -11,7 +11,7 @@ from runrails.errors import FieldValue, GuardrailStopped, RunrailsError
 if TYPE_CHECKING:
     from runrails.run import Run
 
-__all__ = ["public_stop", "stop_for"]
+__all__ = ["is_control_flow", "public_stop", "stop_for"]
 
 _kinds: dict[tuple[type[GuardrailStopped], type[Exception] | None], type[GuardrailStopped]] = {}
 
@@ -32,6 +32,12 @@ def public_stop(stop: GuardrailStopped) -> GuardrailStopped:
     again = kind.__new__(kind)
     RunrailsError.__init__(again, stop.what, next_step=stop.next_step, **stop.fields)
     return again
+
+
+def is_control_flow(error: BaseException) -> bool:
+    """Whether it is no failure but LangGraph's way to interrupt a graph, or a stop."""
+    bubble = _bubble()
+    return isinstance(error, GuardrailStopped) or (bubble is not None and isinstance(error, bubble))
 
 
 def _kind(base: type[GuardrailStopped]) -> type[GuardrailStopped]:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import itertools
 import threading
+from asyncio import get_running_loop
 from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, NamedTuple
+from weakref import ref
 
 from runrails.calls import ModelResult, Permit, ToolCall
 from runrails.errors import ConfigError
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from runrails.guard import Guard
+    from runrails_langchain.chains import Part
+    from runrails_langchain.drive import ToolDrive
 
 __all__ = ["Anchor", "ModelEntry", "Spot", "ToolEntry", "Tracker"]
 
@@ -35,19 +39,30 @@ IN_FLIGHT_MS_MAX = 3_600_000
 class Anchor:
     """A root chain or a tool call: what happens inside belongs to it."""
 
-    __slots__ = ("base", "calls", "ended", "id", "opened", "root", "run")
+    __slots__ = ("base", "calls", "ended", "id", "opened", "outer", "root", "run")
 
-    def __init__(self, run: Run, anchor_id: UUID, root: UUID | None, *, base: str, opened: bool) -> None:
+    def __init__(
+        self, run: Run, anchor_id: UUID, root: UUID | None, *, base: str, opened: bool, outer: Anchor | None = None
+    ) -> None:
         self.run = run
         self.id = anchor_id
+        self.outer = outer
+        """The root chain in which an agent of its own is such an anchor as well."""
         self.root = root
         self.base = base
         """Agent path of what is inside."""
         self.opened = opened
         """Whether the run was opened for it and ends with it."""
         self.ended = False
-        self.calls: set[UUID] = set()
+        self.calls: set[int] = set()
         """Model calls in flight."""
+
+    def hold(self, call: int, *, open: bool) -> None:  # noqa: A002 -- of a call: in flight or not
+        """A model call in it, and so in what encloses it, is in flight or is not any more."""
+        anchor: Anchor | None = self
+        while anchor is not None:
+            (anchor.calls.add if open else anchor.calls.discard)(call)
+            anchor = anchor.outer
 
 
 class Spot(NamedTuple):
@@ -62,15 +77,29 @@ class Spot(NamedTuple):
 class ModelEntry:
     """A model call in flight."""
 
-    __slots__ = ("agent", "anchor", "permit", "reasoning", "since_ms", "talks")
+    __slots__ = ("agent", "anchor", "lifeline", "permit", "reasoning", "since_ms", "talks")
 
-    def __init__(self, spot: Spot, since_ms: int) -> None:
+    def __init__(self, spot: Spot, since_ms: int, lifeline: object) -> None:
+        self.lifeline = lifeline
+        """Tells when LangChain itself has lost the call."""
         self.talks = spot.talks
         self.anchor = spot.anchor
         self.since_ms = since_ms
         self.agent = ""
         self.permit: Permit | None = None
         self.reasoning = False
+
+
+class _Group:
+    """Calls that LangChain announces together, found by the parameters they share."""
+
+    __slots__ = ("count", "ids", "params", "refused")
+
+    def __init__(self, params: object) -> None:
+        self.params = params
+        self.count = 0
+        self.ids: list[int] = []
+        self.refused = False
 
 
 class ToolEntry(NamedTuple):
@@ -80,6 +109,10 @@ class ToolEntry(NamedTuple):
     talks: Conversations
     call: ToolCall
     asked: Asked | None
+    drive: ToolDrive | None = None
+    """Where a middleware stands around the call."""
+    admitted: bool = False
+    """Whether that one has asked for it already."""
 
 
 class Tracker:
@@ -92,15 +125,17 @@ class Tracker:
         """Makes a handler's key; an id() would come back when a handler is gone."""
         self._lock = threading.Lock()
         self._anchors: OrderedDict[UUID, Anchor] = OrderedDict()
-        self._calls: OrderedDict[UUID, tuple[Run, ModelEntry]] = OrderedDict()
+        self._calls: OrderedDict[int, tuple[Run, ModelEntry]] = OrderedDict()
+        self._lost: deque[int] = deque()
+        """Calls whose end nobody can tell any more."""
         self._tools: OrderedDict[UUID, ToolEntry] = OrderedDict()
         self._talks: OrderedDict[str, Conversations] = OrderedDict()
         self._shared: OrderedDict[tuple[int, str], Run] = OrderedDict()
-        self._groups: OrderedDict[int, tuple[object, list[UUID]]] = OrderedDict()
+        self._groups: OrderedDict[int, _Group] = OrderedDict()
 
     # Chains.
 
-    def chain_started(self, run_id: UUID, parent_id: UUID | None) -> None:
+    def chain_started(self, run_id: UUID, parent_id: UUID | None, part: Part | None = None) -> None:
         """A chain starts; one without a parent opens a run, unless the code is inside one already."""
         joined = self._joined()
         with self._lock:
@@ -111,6 +146,8 @@ class Tracker:
             if anchor is None:
                 run = joined if joined is not None else self._open()
                 anchor = Anchor(run, run_id, run_id, base="", opened=joined is None)
+            elif part is not None:
+                anchor = self._agent_in(anchor, run_id, parent_id, part)
             self._keep_anchor(run_id, anchor)
 
     def chain_ended(self, run_id: UUID) -> None:
@@ -143,23 +180,43 @@ class Tracker:
         place = Place(None, None, inside, "") if anchor is None else Place(anchor.root, anchor.id, inside, anchor.base)
         return Spot(run, anchor, self._talk(run), place)
 
+    def run_around(self, parent_id: UUID | None) -> Run | None:
+        """
+        The run that a boundary or a handler has opened around an event; None if nobody has.
+
+        Raises:
+            ConfigError: Inside a run of another guard.
+        """
+        joined = self._joined()
+        if joined is not None:
+            return joined
+        with self._lock:
+            anchor = self._anchor(parent_id)
+        return None if anchor is None else anchor.run
+
     # Model calls.
+
+    def settle_open(self, calls: list[int]) -> None:
+        """What is still in flight of these calls has an unknown end."""
+        self._settle(calls)
 
     def model_starts(self, run_id: UUID, spot: Spot) -> ModelEntry | None:
         """Claim a model call; None if another handler has it already."""
-        now_ms = self.guard.monotonic()
-        entry = ModelEntry(spot, now_ms)
+        if self._lost:
+            self._settle_lost()
+        now_ms, key = self.guard.monotonic(), run_id.int
         lost: tuple[Run, ModelEntry] | None = None
         with self._lock:
-            if run_id in self._calls:
+            if key in self._calls:
                 return None
+            entry = ModelEntry(spot, now_ms, self._lifeline(run_id))
             if self._calls:
                 oldest = next(iter(self._calls))
                 if len(self._calls) >= CALLS_MAX or now_ms - self._calls[oldest][1].since_ms > IN_FLIGHT_MS_MAX:
-                    lost = self._calls.pop(oldest)
-            self._calls[run_id] = (spot.run, entry)
+                    lost = self._take(oldest)
+            self._calls[key] = (spot.run, entry)
             if spot.anchor is not None:
-                spot.anchor.calls.add(run_id)
+                spot.anchor.hold(key, open=True)
         if lost is not None:
             _settle_unknown(*lost)
         return entry
@@ -167,41 +224,42 @@ class Tracker:
     def model_ended(self, run_id: UUID) -> tuple[Run, ModelEntry] | None:
         """Take a model call out of flight; None if it is not in flight, or another handler took it."""
         with self._lock:
-            found = self._calls.pop(run_id, None)
-            if found is not None and found[1].anchor is not None:
-                found[1].anchor.calls.discard(run_id)
-            return found
+            return self._take(run_id.int)
 
     def group_started(self, run_id: UUID, params: object, size: int) -> None:
         """This call may start together with others: LangChain announces them all before it sends any."""
         with self._lock:
-            group = self._groups.setdefault(id(params), (params, []))
-            group[1].append(run_id)
-            if len(group[1]) >= size:
-                del self._groups[id(params)]
-            elif len(self._groups) > CALLS_MAX:
-                self._groups.popitem(last=False)
+            group = self._in_group(params, size)
+            group.ids.append(run_id.int)
+            refused = group.refused
+        if refused:
+            self._give_back([run_id.int])
 
-    def group_refused(self, params: object) -> None:
-        """One of a group may not start, so none of it is sent: give back what the others hold."""
+    def group_refused(self, params: object, size: int) -> None:
+        """One of a group may not start, so none of it is sent: give back what the others hold, or will hold."""
         with self._lock:
-            group = self._groups.pop(id(params), None)
-        for run_id in group[1] if group is not None else ():
-            found = self.model_ended(run_id)
-            if found is not None and found[1].permit is not None:
-                found[0].after_model(found[1].permit, ModelResult(end="failed"))
+            group = self._in_group(params, size)
+            group.refused = True
+            ids, group.ids = group.ids, []
+        self._give_back(ids)
 
     # Tool calls.
 
-    def tool_starts(self, run_id: UUID, spot: Spot, name: str, args: object, call_id: str | None) -> ToolEntry | None:
+    def tool_starts(
+        self, run_id: UUID, spot: Spot, name: str, args: object, call_id: str | None, *, drive: ToolDrive | None = None
+    ) -> ToolEntry | None:
         """Claim a tool call; None if another handler has it already. What happens inside belongs to a sub-agent."""
         with self._lock:
             if run_id in self._tools:
                 return None
             call, asked = spot.talks.tool_starts(spot.place, name, args, call_id)
+            admitted = None if drive is None else drive.take()
+            call = call if admitted is None else admitted
             if len(self._tools) >= CALLS_MAX:
                 self._tools.popitem(last=False)
-            entry = self._tools[run_id] = ToolEntry(spot.run, spot.talks, call, asked)
+            entry = self._tools[run_id] = ToolEntry(
+                spot.run, spot.talks, call, asked, drive, admitted=admitted is not None
+            )
             base = f"{call.agent}/{name}" if call.agent else name
             self._keep_anchor(run_id, Anchor(spot.run, run_id, spot.place.root, base=base, opened=False))
             return entry
@@ -221,7 +279,7 @@ class Tracker:
     def left(self, run: Run) -> None:
         """A run is over: what is still in flight has an unknown end."""
         with self._lock:
-            ids = [run_id for run_id, (owner, _) in self._calls.items() if owner is run]
+            ids = [call for call, (owner, _) in self._calls.items() if owner is run]
         self._settle(ids)
         self._forget(run)
 
@@ -275,7 +333,56 @@ class Tracker:
     def _anchor(self, parent_id: UUID | None) -> Anchor | None:
         # What outlives its root chain (a task left in the background) has no chain around it any more.
         anchor = None if parent_id is None else self._anchors.get(parent_id)
-        return None if anchor is None or anchor.ended else anchor
+        while anchor is not None and anchor.ended:
+            anchor = anchor.outer
+        return anchor
+
+    def _agent_in(self, around: Anchor, chain: UUID, parent_id: UUID | None, part: Part) -> Anchor:
+        """The anchor of a chain that is an agent of its own inside a root chain; inside a tool all is one anyway."""
+        agent = parent_id if part == "graph_node" else chain
+        if agent is None or around.id == agent or around.id != around.root:
+            return around
+        inner = Anchor(around.run, agent, agent, base=around.base, opened=False, outer=around)
+        self._keep_anchor(agent, inner)
+        return inner
+
+    def _take(self, call: int) -> tuple[Run, ModelEntry] | None:
+        found = self._calls.pop(call, None)
+        if found is not None and found[1].anchor is not None:
+            found[1].anchor.hold(call, open=False)
+        return found
+
+    def _lifeline(self, run_id: UUID) -> object:
+        # LangChain tells nothing of a cancelled `agenerate`, but then nobody holds the call's id any more. Synchronous
+        # calls always tell their end. A garbage collection may come at any time, so nothing is done in there.
+        if not self.guard.store.remote and not _on_event_loop():
+            return None
+        key, lost = run_id.int, self._lost
+        return ref(run_id, lambda _: lost.append(key))
+
+    def _settle_lost(self) -> None:
+        while self._lost:
+            try:
+                call = self._lost.popleft()
+            except IndexError:  # another thread has just taken it
+                return
+            self._settle([call])
+
+    def _in_group(self, params: object, size: int) -> _Group:
+        group = self._groups.setdefault(id(params), _Group(params))
+        group.count += 1
+        if group.count >= size:
+            del self._groups[id(params)]
+        elif len(self._groups) > CALLS_MAX:
+            self._groups.popitem(last=False)
+        return group
+
+    def _give_back(self, ids: list[int]) -> None:
+        for call in ids:
+            with self._lock:
+                found = self._take(call)
+            if found is not None and found[1].permit is not None:
+                found[0].after_model(found[1].permit, ModelResult(end="failed"))
 
     def _keep_anchor(self, run_id: UUID, anchor: Anchor) -> None:
         self._anchors[run_id] = anchor
@@ -291,10 +398,11 @@ class Tracker:
             self._settle(list(anchor.calls))
             self._talk(anchor.run).root_ended(anchor.id)
 
-    def _settle(self, ids: list[UUID]) -> None:
+    def _settle(self, ids: list[int]) -> None:
         """LangChain does not tell the end of every call; for a cancelled task, for instance, it tells nothing."""
-        for run_id in ids:
-            found = self.model_ended(run_id)
+        for call in ids:
+            with self._lock:
+                found = self._take(call)
             if found is not None:
                 _settle_unknown(*found)
 
@@ -309,3 +417,11 @@ class Tracker:
 def _settle_unknown(run: Run, entry: ModelEntry) -> None:
     if entry.permit is not None:
         run.after_model(entry.permit, ModelResult(end="unknown"))
+
+
+def _on_event_loop() -> bool:
+    try:
+        get_running_loop()
+    except RuntimeError:
+        return False
+    return True

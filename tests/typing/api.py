@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import assert_type
 
-from runrails import Guard, GuardrailStopped, Limits, Price, Report, Run, ToolRule, current_run
+from runrails import (
+    Guard,
+    GuardrailStopped,
+    Limits,
+    Outcome,
+    Price,
+    Report,
+    Run,
+    Supervisor,
+    ToolRule,
+    current_run,
+)
 from runrails.calls import Block, Finding, ModelCall, ModelResult, Permit, Proceed, ToolCall, ToolOutcome
 from runrails.ledger import Account, Balance
 
@@ -32,3 +43,26 @@ def length(text: str, *, times: int = 1) -> int:
 
 
 assert_type(guard.bind(length)("x", times=2), int)
+
+supervisor = guard.supervise(length, name="nightly")
+assert_type(supervisor, Supervisor)
+outcome = supervisor.invoke("x", times=2)
+assert_type(outcome, Outcome)
+assert_type(outcome.answer, str | None)
+assert_type(outcome.stop, GuardrailStopped | None)
+assert_type(outcome.report, Report)
+assert_type(supervisor.batch(["x", "y"]), list[Outcome])
+assert_type(supervisor.resume(outcome, limits=Limits(run="3.00")), Outcome)
+with supervisor.stream("x") as stream:
+    for chunk in stream:
+        assert_type(chunk, object)
+assert_type(stream.outcome, Outcome)
+
+
+async def supervised() -> None:
+    """The same on an event loop."""
+    assert_type(await supervisor.ainvoke("x"), Outcome)
+    assert_type(await supervisor.abatch(["x"]), list[Outcome])
+    assert_type(await supervisor.aresume(outcome), Outcome)
+    async for chunk in supervisor.astream("x"):
+        assert_type(chunk, object)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import assert_type
+from typing import Any, assert_type
 
+from langchain.agents.middleware import AgentMiddleware
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.runnables import Runnable, RunnableConfig
 
 from runrails import Guard, Run
-from runrails_langchain import GuardrailCallbackHandler, attach
+from runrails_langchain import GuardrailCallbackHandler, GuardrailMiddleware, attach
 
 handler = GuardrailCallbackHandler(Guard(store="memory:"))
 assert_type(handler, GuardrailCallbackHandler)
@@ -16,6 +17,8 @@ assert_type(handler.runs, tuple[Run, ...])
 assert_type(handler.last_run, Run | None)
 listed: list[BaseCallbackHandler] = [handler]
 config: RunnableConfig = {"callbacks": listed}
+
+middleware: list[AgentMiddleware[Any, Any, Any]] = [GuardrailMiddleware(handler.guard, on_stop="raise")]
 
 
 def ask(agent: Runnable[str, str]) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from contextvars import ContextVar
+from contextlib import contextmanager
+from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING
 
 from langchain_core.tracers.context import register_configure_hook
@@ -12,11 +13,11 @@ from runrails import run as runs
 from runrails_langchain.handler import GuardrailCallbackHandler, tracker_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
     from runrails.run import Run
 
-__all__ = ["attach"]
+__all__ = ["attach", "attached"]
 
 _hook: ContextVar[GuardrailCallbackHandler | None] = ContextVar("runrails_langchain", default=None)
 _lock = threading.Lock()
@@ -33,16 +34,32 @@ def attach() -> None:
             _attached = True
 
 
+@contextmanager
+def attached(handler: GuardrailCallbackHandler) -> Generator[None]:
+    """Everything LangChain starts in here has this handler, without a callbacks argument."""
+    token = _hook.set(handler)
+    try:
+        yield
+    finally:
+        _put_back(handler, token)
+
+
 def _enter(run: Run) -> Callable[[], None]:
     handler = GuardrailCallbackHandler(run.guard)
     token = _hook.set(handler)
 
     def leave() -> None:
-        tracker_of(run.guard).left(run)
         try:
-            _hook.reset(token)
-        except ValueError:  # entered in another context, as async generators do that another task finalises
-            if _hook.get() is handler:
-                _hook.set(None)
+            tracker_of(run.guard).left(run)
+        finally:
+            _put_back(handler, token)
 
     return leave
+
+
+def _put_back(handler: GuardrailCallbackHandler, token: Token[GuardrailCallbackHandler | None]) -> None:
+    try:
+        _hook.reset(token)
+    except ValueError:  # entered in another context, as async generators do that another task finalises
+        if _hook.get() is handler:
+            _hook.set(None)

@@ -1,0 +1,80 @@
+"""What came back: a parsed answer, a raw one, or a body that is still to be read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Protocol, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+__all__ = ["Response", "body_of", "inherited", "plain", "response_of", "subclass_of"]
+
+_DEPTH_MAX = 6
+
+
+class Response(Protocol):
+    """An HTTP response of httpx or of what follows it."""
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether its body has been read or given up."""
+        ...
+
+    def json(self) -> object:
+        """The decoded body."""
+        ...
+
+
+class _Generated(Protocol):
+    runrails_class: type[object]
+
+
+def response_of(answer: object) -> Response | None:
+    """The HTTP response behind a stream or a raw answer; None for a parsed one."""
+    if hasattr(type(answer), "model_fields") or isinstance(answer, Mapping):
+        return None
+    for found in (getattr(answer, "http_response", None), getattr(answer, "response", None), answer):
+        if hasattr(found, "iter_bytes") and hasattr(found, "is_closed"):
+            return cast("Response", found)
+    return None
+
+
+def body_of(answer: object) -> Mapping[str, object] | None:
+    """What a parsed answer says of the model and its usage, as the wire had it."""
+    if isinstance(answer, Mapping):
+        return cast("Mapping[str, object]", answer)
+    if not hasattr(answer, "usage"):
+        return None
+    return {"model": getattr(answer, "model", None), "usage": plain(getattr(answer, "usage", None))}
+
+
+def plain(value: object, depth: int = 0) -> object:
+    """A parsed object as the mapping it was made from. Quicker than a dump, which validates."""
+    fields: object = getattr(value, "__dict__", None)
+    if not isinstance(fields, dict) or depth > _DEPTH_MAX:
+        return value
+    made = {name: plain(part, depth + 1) for name, part in cast("dict[str, object]", fields).items()}
+    extra: object = getattr(value, "model_extra", None)
+    if isinstance(extra, dict):
+        made.update(cast("dict[str, object]", extra))
+    return made
+
+
+def subclass_of(kind: type, own: type, names: Iterable[str]) -> type:
+    """
+    A subclass of `kind` with the methods `names` of `own`.
+
+    It has one base only: an object's class can be switched to it, which a second base would forbid.
+    """
+    space: dict[str, object] = {name: own.__dict__[name] for name in names}
+    space |= {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
+    made = type(kind.__name__, (kind,), space)
+    type.__setattr__(made, "runrails_class", made)
+    return made
+
+
+def inherited(instance: object, name: str) -> Callable[..., object]:
+    """The method `name` as the class has it that the instance's generated class was made from."""
+    generated = cast("_Generated", instance).runrails_class
+    return cast("Callable[..., object]", getattr(super(generated, instance), name))

@@ -1,0 +1,220 @@
+"""
+Reading along with a body that the caller reads: whatever of the SDK's many ways they choose, it goes through the HTTP
+response's byte iterator, and its end through the response's `close`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import AsyncIterator, Iterator
+from typing import TYPE_CHECKING, cast
+
+from runrails.calls import ModelResult
+from runrails.clients.reading import inherited, subclass_of
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from runrails.clients.edge import Ticket
+    from runrails.clients.plan import Leaving, StreamReader
+
+__all__ = ["Tap", "WholeReader", "tap_response"]
+
+
+class WholeReader:
+    """Reads along with an answer that is no stream."""
+
+    def __init__(self, ticket: Ticket) -> None:
+        self._ticket = ticket
+        self._pieces: list[bytes] = []
+
+    def feed(self, data: bytes) -> bytes:
+        """Keep a piece."""
+        self._pieces.append(data)
+        return data
+
+    def rest(self) -> bytes:
+        """Nothing is kept back."""
+        return b""
+
+    def outcome(self, how: Leaving) -> ModelResult:
+        """Decode it. Half of an answer was paid for in full."""
+        if how != "ended":
+            return ModelResult(end="unknown")
+        try:
+            return self._ticket.answer(json.loads(b"".join(self._pieces)))
+        except ValueError:
+            return ModelResult(end="completed")
+
+
+class Tap:
+    """One body that is being read."""
+
+    __slots__ = ("blind", "over", "pulling", "reader", "ticket")
+
+    def __init__(self, ticket: Ticket) -> None:
+        self.ticket = ticket
+        self.reader: StreamReader = ticket.plan.stream or WholeReader(ticket)
+        self.pulling = False
+        """Whether the SDK is just waiting for the next piece: then whoever asked for it tells the end."""
+        self.blind = False
+        """Whether somebody reads the raw bytes past us."""
+        self.over = False
+
+    def result(self, how: Leaving) -> ModelResult:
+        """What the call came to."""
+        self.over = True
+        return self.reader.outcome("lost" if self.blind else how)
+
+    def end(self, how: Leaving) -> None:
+        """Settle; later if a finaliser may be at work here."""
+        if self.over:
+            return
+        self.over = True
+        if isinstance(sys.exception(), GeneratorExit):
+            self.ticket.settle_later(lambda: self.result(how))
+        else:
+            self.ticket.settle(self.result(how))
+
+    async def aend(self, how: Leaving) -> None:
+        """As `end`, without blocking the event loop. An async generator that is being closed cannot wait."""
+        if self.over:
+            return
+        self.over = True
+        if isinstance(sys.exception(), GeneratorExit):
+            self.ticket.settle_later(lambda: self.result(how))
+        else:
+            await self.ticket.asettle(self.result(how))
+
+    def drop(self) -> None:
+        """The response was thrown away unread. Called by a finaliser."""
+        if not self.over:
+            self.over = True
+            self.ticket.settle_later(lambda: self.result("left"))
+
+
+class _SyncTapped:
+    """What a generated subclass of a response's class has of its own."""
+
+    runrails_tap: Tap
+
+    def iter_bytes(self, chunk_size: int | None = None) -> Iterator[bytes]:
+        """The body in pieces, as the class behind this one gives them."""
+        tap = self.runrails_tap
+        plain = cast("Iterator[bytes]", inherited(self, "iter_bytes")(chunk_size))
+        if tap.over:
+            yield from plain
+            return
+        try:
+            while True:
+                tap.pulling = True
+                try:
+                    data = next(plain)
+                except StopIteration:
+                    break
+                finally:
+                    tap.pulling = False
+                shown = tap.reader.feed(data)
+                if shown:
+                    yield shown
+            rest = tap.reader.rest()
+            tap.end("ended")
+            if rest:
+                yield rest
+        except BaseException as exc:
+            tap.end(_how(exc))
+            raise
+
+    def iter_raw(self, chunk_size: int | None = None) -> Iterator[bytes]:
+        """The raw bytes; what they say is not read along."""
+        if not self.runrails_tap.pulling:
+            self.runrails_tap.blind = True
+        return cast("Iterator[bytes]", inherited(self, "iter_raw")(chunk_size))
+
+    def close(self) -> None:
+        """Close, and settle if that has not happened yet."""
+        try:
+            inherited(self, "close")()
+        finally:
+            if not self.runrails_tap.pulling:
+                self.runrails_tap.end("left")
+
+    def __del__(self) -> None:
+        self.runrails_tap.drop()
+
+
+class _AsyncTapped:
+    """What a generated subclass of a response's class has of its own."""
+
+    runrails_tap: Tap
+
+    async def aiter_bytes(self, chunk_size: int | None = None) -> AsyncIterator[bytes]:
+        """The body in pieces, as the class behind this one gives them."""
+        tap = self.runrails_tap
+        plain = cast("AsyncIterator[bytes]", inherited(self, "aiter_bytes")(chunk_size))
+        if tap.over:
+            async for data in plain:
+                yield data
+            return
+        try:
+            while True:
+                tap.pulling = True
+                try:
+                    data = await anext(plain)
+                except StopAsyncIteration:
+                    break
+                finally:
+                    tap.pulling = False
+                shown = tap.reader.feed(data)
+                if shown:
+                    yield shown
+            rest = tap.reader.rest()
+            await tap.aend("ended")
+            if rest:
+                yield rest
+        except BaseException as exc:
+            await tap.aend(_how(exc))
+            raise
+
+    def aiter_raw(self, chunk_size: int | None = None) -> AsyncIterator[bytes]:
+        """The raw bytes; what they say is not read along."""
+        if not self.runrails_tap.pulling:
+            self.runrails_tap.blind = True
+        return cast("AsyncIterator[bytes]", inherited(self, "aiter_raw")(chunk_size))
+
+    async def aclose(self) -> None:
+        """Close, and settle if that has not happened yet."""
+        try:
+            await cast("Awaitable[None]", inherited(self, "aclose")())
+        finally:
+            if not self.runrails_tap.pulling:
+                await self.runrails_tap.aend("left")
+
+    def __del__(self) -> None:
+        self.runrails_tap.drop()
+
+
+_SYNC = ("iter_bytes", "iter_raw", "close", "__del__")
+_ASYNC = ("aiter_bytes", "aiter_raw", "aclose", "__del__")
+_tapped: dict[tuple[type, bool], type] = {}
+
+
+def tap_response(response: object, tap: Tap) -> None:
+    """Let `tap` read along with a response whose body is still to be read."""
+    kind = type(response)
+    is_async = isinstance(getattr(response, "stream", None), AsyncIterator) or hasattr(
+        getattr(response, "stream", None), "__aiter__"
+    )
+    made = _tapped.get((kind, is_async))
+    if made is None:
+        own, names = (_AsyncTapped, _ASYNC) if is_async else (_SyncTapped, _SYNC)
+        made = _tapped[kind, is_async] = subclass_of(kind, own, names)
+    response.__dict__["runrails_tap"] = tap
+    response.__class__ = made
+
+
+def _how(error: BaseException) -> Leaving:
+    if isinstance(error, GeneratorExit) or type(error).__name__ == "CancelledError":
+        return "left"
+    return "lost"

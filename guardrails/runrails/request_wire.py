@@ -1,0 +1,298 @@
+"""
+Requests as they go over the wire of OpenAI and Anthropic, made into what bounds them. What cannot be bounded is named.
+
+Text is measured as the JSON that is sent: never shorter than the text itself. Only the size matters, so what this makes
+is never decoded again.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple, cast
+
+from runrails.calls import Prompt
+
+__all__ = ["WireCall", "anthropic_messages", "may_reason", "openai_chat", "openai_embeddings", "openai_responses"]
+
+Body = Mapping[str, object]
+"""A decoded JSON object."""
+
+CLIENT_TOOL_TOKENS_MAX = 1_024
+"""The hidden prompt of a tool that the provider describes and the client executes; 735 documented."""
+_DEPTH_MAX = 8
+_TEXTS = frozenset(
+    {"text", "input_text", "output_text", "refusal", "thinking", "redacted_thinking", "tool_use", "function_call",
+     "function_call_output", "custom_tool_call", "custom_tool_call_output", "search_result", "summary_text",
+     "reasoning_text"}
+)  # fmt: skip
+"""Content whose JSON is what is sent, or more."""
+_IMAGES = frozenset({"image", "image_url", "input_image"})
+_NESTED = frozenset({"tool_result", "message", "function_call_output", "custom_tool_call_output"})
+"""What may have content blocks of its own, under `content` or `output`."""
+_CLIENT_TOOLS = re.compile(r"(bash|text_editor|computer|memory)_\d+")
+_REASONERS = re.compile(
+    r"(^|[/.:])(o[1-9]\b|gpt-(?!3|4)|gemini-(2\.5|[3-9])|grok-[3-9]|magistral|deepseek-r|fake-reasoner)"
+    r"|reason|think|\br1\b|qwq"
+)
+_SCHEMAS = ("response_format", "text", "output_config", "output_format")
+
+
+class WireCall(NamedTuple):
+    """What a request says about the call."""
+
+    model: str
+    prompt: Prompt
+    max_tokens: int | None
+    """The cap in the request; None if there is none."""
+    n: int
+    """How many answers are asked for."""
+    cache_write: bool
+    reasoning: bool
+    """Whether the model may write reasoning that its answer does not show."""
+
+
+class _Count:
+    __slots__ = ("cache", "images", "messages", "stored", "texts", "tools", "unbounded")
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.tools: list[str] = []
+        self.messages = 0
+        self.images = 0
+        self.cache = False
+        self.unbounded: str | None = None
+        self.stored: str | None = None
+
+    def prompt(self) -> Prompt:
+        return Prompt(
+            texts=tuple(self.texts), messages=self.messages, tools=tuple(self.tools), images=self.images,
+            unbounded=self.unbounded, stored=self.stored,
+        )  # fmt: skip
+
+
+def openai_chat(body: Body) -> WireCall:
+    """A request to `/chat/completions`."""
+    count = _Count()
+    for message in _items(body.get("messages")):
+        _add_message(message, count)
+    _add_tools(body, count)
+    for key in ("prediction", "web_search_options", "audio"):
+        if body.get(key):
+            count.unbounded = key
+    return _call(body, count, ("max_completion_tokens", "max_tokens"), reasoning=bool(body.get("reasoning_effort")))
+
+
+def openai_responses(body: Body) -> WireCall:
+    """A request to `/responses`."""
+    count = _Count()
+    _add_text(body.get("instructions"), count)
+    given = body.get("input")
+    if isinstance(given, str):
+        count.texts.append(given)
+        count.messages += 1
+    else:
+        for item in _items(given):
+            _add_item(item, count)
+    _add_tools(body, count)
+    for key in ("previous_response_id", "conversation", "prompt"):
+        if body.get(key):
+            count.stored = key
+    return _call(body, count, ("max_output_tokens",), reasoning=bool(body.get("reasoning")))
+
+
+def openai_embeddings(body: Body) -> WireCall:
+    """A request to `/embeddings`: text, texts, or tokens."""
+    count = _Count()
+    given = body.get("input")
+    for item in [given] if isinstance(given, str) else _items(given):
+        if isinstance(item, str):
+            count.texts.append(item)
+            count.messages += 1
+        elif isinstance(item, int):
+            count.texts.append("x")  # a token
+        elif isinstance(item, list):
+            count.texts.append("x" * len(cast("list[object]", item)))
+            count.messages += 1
+        else:
+            count.unbounded = type(item).__name__
+    return _call(body, count, (), reasoning=False)
+
+
+def anthropic_messages(body: Body) -> WireCall:
+    """A request to `/v1/messages`."""
+    count = _Count()
+    system = body.get("system")
+    if isinstance(system, str):
+        count.texts.append(system)
+    else:
+        for block in _items(system):
+            _add_block(block, count)
+    for message in _items(body.get("messages")):
+        _add_message(message, count)
+    _add_tools(body, count)
+    for key in ("mcp_servers", "container"):
+        if body.get(key):
+            count.unbounded = key
+    thinking = body.get("thinking")
+    thinks = isinstance(thinking, Mapping) and cast("Body", thinking).get("type") != "disabled"
+    call = _call(body, count, ("max_tokens",), reasoning=thinks)
+    return call._replace(cache_write=count.cache or "cache_control" in body)
+
+
+def may_reason(model: str) -> bool:
+    """Whether models of that name write reasoning that their answers do not show."""
+    known = _known.get(model)
+    if known is None:
+        known = _REASONERS.search(model.lower()) is not None
+        if len(_known) < 1_024:
+            _known[model] = known
+    return known
+
+
+_known: dict[str, bool] = {}
+
+
+def _call(body: Body, count: _Count, caps: Sequence[str], *, reasoning: bool) -> WireCall:
+    if body.get("service_tier") == "priority":
+        count.unbounded = "the priority service tier"
+    name = body.get("model")
+    model = name if isinstance(name, str) and name else "unknown"
+    # A nonsensical cap or number of answers is passed on: the bound refuses it by name.
+    cap = next((body[key] for key in caps if body.get(key) is not None), None)
+    answers = body.get("n")
+    return WireCall(
+        model=model,
+        prompt=count.prompt(),
+        max_tokens=cast("int | None", cap),
+        n=1 if answers is None else cast("int", answers),
+        cache_write=False,
+        reasoning=reasoning or may_reason(model),
+    )
+
+
+def _add_message(given: object, count: _Count) -> None:
+    count.messages += 1
+    message = _made(given)
+    if not isinstance(message, Mapping):
+        count.unbounded = type(message).__name__
+        return
+    said = cast("Body", message)
+    content = said.get("content")
+    if isinstance(content, str):
+        count.texts.append(content)
+    elif content is not None:
+        for block in _items(content):
+            _add_block(block, count)
+    if "audio" in said:
+        count.unbounded = "audio"
+    if len(said) > 2 or "content" not in said:
+        count.texts.append(_json({key: value for key, value in said.items() if key not in ("role", "content")}))
+
+
+def _add_item(given: object, count: _Count) -> None:
+    """One item of the input of a response."""
+    item = _made(given)
+    if not isinstance(item, Mapping):
+        count.unbounded = type(item).__name__
+        return
+    said = cast("Body", item)
+    kind = said.get("type")
+    if kind is None or kind == "message":
+        _add_message(said, count)
+    elif kind == "reasoning":
+        count.texts.append(_json(said))
+        if not said.get("encrypted_content"):
+            count.stored = "earlier reasoning"
+    elif kind == "item_reference":
+        count.stored = "an earlier item"
+    else:
+        count.messages += 1
+        _add_block(said, count)
+
+
+def _add_block(given: object, count: _Count, depth: int = 0) -> None:
+    block = _made(given)
+    if isinstance(block, str):
+        count.texts.append(block)
+        return
+    if not isinstance(block, Mapping) or depth > _DEPTH_MAX:
+        count.unbounded = "nested content" if isinstance(block, Mapping) else type(block).__name__
+        return
+    known = cast("Body", block)
+    kind = known.get("type")
+    if "cache_control" in known:
+        count.cache = True
+    nested = known.get("content", known.get("output")) if kind in _NESTED else None
+    if isinstance(nested, list):
+        count.texts.append(_json({key: value for key, value in known.items() if key not in ("content", "output")}))
+        for inner in cast("list[object]", nested):
+            _add_block(inner, count, depth + 1)
+    elif kind in _TEXTS or kind in _NESTED:
+        count.texts.append(_json(known))
+    elif kind in _IMAGES:
+        count.images += 1
+    elif kind == "document" and _is_plain(known):
+        count.texts.append(_json(known))
+    else:
+        count.unbounded = kind if isinstance(kind, str) else "untyped content"
+
+
+def _is_plain(document: Body) -> bool:
+    source = document.get("source")
+    return isinstance(source, Mapping) and cast("Body", source).get("type") == "text"
+
+
+def _add_tools(body: Body, count: _Count) -> None:
+    for tool in (*_items(body.get("tools")), *_items(body.get("functions"))):
+        text = _json(tool)
+        kind = cast("Body", tool).get("type") if isinstance(tool, Mapping) else None
+        if kind is not None and kind not in ("function", "custom"):
+            if isinstance(kind, str) and _CLIENT_TOOLS.fullmatch(kind):
+                text += "x" * CLIENT_TOOL_TOKENS_MAX
+            else:
+                count.unbounded = f"the tool {kind}"
+        if '"cache_control"' in text:
+            count.cache = True
+        count.tools.append(text)
+    for key in _SCHEMAS:
+        schema = body.get(key)
+        if schema:
+            count.tools.append(_json(schema))
+
+
+def _add_text(text: object, count: _Count) -> None:
+    if isinstance(text, str):
+        count.texts.append(text)
+        count.messages += 1
+    elif text is not None:
+        count.unbounded = type(text).__name__
+
+
+def _items(value: object) -> Iterable[object]:
+    if value is None:
+        return ()
+    if isinstance(value, list | tuple):
+        return cast("Sequence[object]", value)
+    return (value,)
+
+
+def _made(value: object) -> object:
+    """The SDKs take their own objects for messages and blocks, and send what these dump."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Mapping):
+        return cast("Body", value)
+    dump: object = getattr(value, "model_dump", None)
+    return dump() if callable(dump) and not isinstance(value, type) else value
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=_plain)
+
+
+def _plain(value: object) -> object:
+    made = _made(value)
+    # What JSON cannot express is measured by its repr: for the bound only the size matters.
+    return cast("Body", made) if isinstance(made, Mapping) else repr(value)

@@ -1,0 +1,113 @@
+"""What Anthropic's messages tell: usage, model, and the text of a stream that was left."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, cast
+
+from runrails.calls import ModelResult
+from runrails.clients.sse import read_usage
+from runrails.usage_wire import from_anthropic
+
+if TYPE_CHECKING:
+    from runrails.usage import Usage
+
+__all__ = ["MessageEvents", "answer"]
+
+Body = Mapping[str, object]
+_HEAD_BYTES = 100
+"""How far into an event its type is looked for."""
+_CONTENT = b"content_block"
+
+
+def answer(body: Body, *, names_model: bool) -> ModelResult:
+    """A whole message. On Bedrock its `model` is not the name that has the price."""
+    usage = read_usage(lambda: from_anthropic(_map(body.get("usage"))))
+    return ModelResult(end="completed", usage=usage, model=_text(body.get("model")) if names_model else None)
+
+
+class MessageEvents:
+    """
+    The events of a message: the input's usage comes first, the output's last.
+
+    The last event may repeat the input's usage or, in the older form, leave it out.
+    """
+
+    signs: tuple[bytes, ...] = (b"message_", b'"error"')
+    hides = False
+
+    def __init__(self, *, reasoning: bool, names_model: bool) -> None:
+        self.reasoning = reasoning
+        self._names_model = names_model
+        self._reported: dict[str, object] = {}
+        self.usage: Usage | None = None
+        self.input_usage: Usage | None = None
+        self.model: str | None = None
+        self.ended = False
+        self.failed = False
+
+    def telling(self, data: bytes) -> bool | None:
+        """True: it told something; None: content."""
+        if _CONTENT in data[:_HEAD_BYTES]:
+            return None
+        event = _decode(data)
+        kind = event.get("type")
+        if kind == "message_start":
+            message = _map(event.get("message"))
+            self._reported = dict(_map(message.get("usage")))
+            if self._reported:
+                self.input_usage = read_usage(lambda: from_anthropic({**self._reported, "output_tokens": 0}))
+            self.model = _text(message.get("model")) if self._names_model else None
+        elif kind == "message_delta":
+            self._finish(_map(event.get("usage")))
+        elif kind == "message_stop":
+            self.ended = True
+        elif kind == "error":
+            self.failed = True
+        else:
+            return None
+        return True
+
+    def text(self, data: bytes) -> str:
+        """What a delta adds, and the name and id a tool call begins with."""
+        texts: list[str] = []
+        event = _decode(data)
+        for key in ("delta", "content_block"):
+            _strings(event.get(key), texts)
+        return "".join(texts)
+
+    def _finish(self, told: Body) -> None:
+        if not told:
+            return
+        known = {name: value for name, value in told.items() if value is not None}
+        # Without the input, of the start or of the end, this is half of the truth.
+        if "input_tokens" in known or "input_tokens" in self._reported:
+            self.usage = read_usage(lambda: from_anthropic({**self._reported, **known}))
+
+
+def _decode(data: bytes) -> Body:
+    try:
+        return _map(json.loads(data[5:]))
+    except ValueError:
+        return {}
+
+
+def _strings(value: object, texts: list[str]) -> None:
+    if isinstance(value, str):
+        texts.append(value)
+    elif isinstance(value, Mapping):
+        for name, part in cast("Body", value).items():
+            if name != "type":
+                _strings(part, texts)
+    elif isinstance(value, list):
+        for part in cast("list[object]", value):
+            _strings(part, texts)
+
+
+def _map(value: object) -> Body:
+    return cast("Body", value) if isinstance(value, Mapping) else {}
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None

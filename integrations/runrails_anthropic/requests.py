@@ -1,0 +1,85 @@
+"""What a request of the anthropic SDK may cost: which paths cost money, and what bounds messages."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Protocol, cast
+
+from runrails.calls import ModelCall, ModelResult
+from runrails.clients.plan import Plan, request_body
+from runrails.clients.sse import SseReader
+from runrails.errors import BoundUnknown
+from runrails.request_wire import anthropic_messages
+from runrails_anthropic.answers import MessageEvents, answer
+from runrails_anthropic.eventstream import BedrockReader
+
+if TYPE_CHECKING:
+    from runrails.clients.plan import Options
+
+__all__ = ["AnthropicDialect"]
+
+Body = Mapping[str, object]
+
+_FREE = re.compile(
+    r"v1/(?:messages/count_tokens|(?:files|models|skills|user_profiles|organizations|vaults|environments"
+    r"|memory_stores|tunnels)(?:/.*)?|.*/(?:cancel|pause|archive))"
+)
+"""What may be posted for nothing: records that are kept, counts, and whatever ends something."""
+_READING = frozenset({"get", "head", "options", "delete"})
+
+
+class _Client(Protocol):
+    max_retries: int
+
+    @property
+    def user_agent(self) -> str: ...
+
+
+class AnthropicDialect:
+    """Reads requests of `Anthropic` and `AnthropicBedrock`, synchronous or not."""
+
+    def __init__(self, *, on_bedrock: bool) -> None:
+        self._on_bedrock = on_bedrock
+
+    def plan(self, client: object, options: Options) -> Plan | None:
+        """
+        What a request may cost; None if it is free.
+
+        Raises:
+            BoundUnknown: It costs money, and nobody can tell how much.
+        """
+        if options.method.lower() in _READING:
+            return None
+        path = options.url.partition("?")[0].strip("/")
+        if path != "v1/messages":
+            if _FREE.fullmatch(path):
+                return None
+            raise BoundUnknown(
+                f"What a request to {_shown(path)} costs cannot be told beforehand.",
+                next_step="Use a client that is not guarded for it, or leave it out; messages are guarded.",
+                endpoint=_shown(path),
+            )
+        body = request_body(options)
+        wire = anthropic_messages(body)
+        known = cast("_Client", client)
+        retries = options.get_max_retries(known.max_retries)
+        call = ModelCall(
+            model=wire.model, provider="bedrock" if self._on_bedrock else "anthropic", prompt=wire.prompt,
+            max_tokens=wire.max_tokens, can_cap=not wire.reasoning, cache_write=wire.cache_write,
+            endpoint="/v1/messages", user_agent=known.user_agent,
+            retries=retries if type(retries) is int and retries > 0 else 0,
+        )  # fmt: skip
+        stream = None
+        if body.get("stream") is True:
+            events = MessageEvents(reasoning=wire.reasoning, names_model=not self._on_bedrock)
+            stream = BedrockReader(events) if self._on_bedrock else SseReader(events)
+        return Plan(call, self._answer, stream, {}, "max_tokens")
+
+    def _answer(self, body: Body) -> ModelResult:
+        return answer(body, names_model=not self._on_bedrock)
+
+
+def _shown(path: str) -> str:
+    """The path without what may be an id."""
+    return "/" + "/".join(part if re.fullmatch(r"[a-z_]{1,40}|v1", part) else "…" for part in path.split("/")[:4])

@@ -1,0 +1,142 @@
+"""What the answers of OpenAI's API tell: usage, model, and the text of a stream that was left."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, cast
+
+from runrails.calls import ModelResult
+from runrails.clients.sse import read_usage
+from runrails.usage_wire import from_openai_chat, from_openai_responses
+
+if TYPE_CHECKING:
+    from runrails.usage import Usage
+
+__all__ = ["ChatEvents", "ResponseEvents", "chat_answer", "response_answer"]
+
+Body = Mapping[str, object]
+_LAST = (b"response.completed", b"response.incomplete", b"response.failed")
+_HEAD_BYTES = 200
+"""How far into an event its type is looked for."""
+
+
+def chat_answer(body: Body) -> ModelResult:
+    """A chat completion, or embeddings."""
+    usage = read_usage(lambda: from_openai_chat(_map(body.get("usage"))))
+    return ModelResult(end="completed", usage=usage, model=_text(body.get("model")))
+
+
+def response_answer(body: Body) -> ModelResult:
+    """A response. One that runs in the background has no usage yet."""
+    usage = read_usage(lambda: from_openai_responses(_map(body.get("usage"))))
+    return ModelResult(end="completed", usage=usage, model=_text(body.get("model")))
+
+
+class ChatEvents:
+    """The chunks of a chat completion; the usage comes in a last one without choices, if it was asked for."""
+
+    signs: tuple[bytes, ...] = (b'_tokens"', b"[DONE]", b'"error"')
+
+    def __init__(self, *, reasoning: bool, hides: bool) -> None:
+        self.reasoning = reasoning
+        self.hides = hides
+        self.usage: Usage | None = None
+        self.input_usage: Usage | None = None
+        self.model: str | None = None
+        self.ended = False
+        self.failed = False
+
+    def telling(self, data: bytes) -> bool | None:
+        """True: it told something; False: the caller did not ask for it; None: content."""
+        # Inside a JSON text a quote is escaped, so these bytes are only ever a key.
+        if b'"usage"' not in data or b'"usage":null' in data or b'"usage": null' in data:
+            if data[5:].lstrip().startswith(b"[DONE]"):
+                self.ended = True
+                return True
+            if b'"error"' in data and b'"choices"' not in data:
+                self.failed = True
+                return True
+            return None
+        chunk = _decode(data)
+        usage = read_usage(lambda: from_openai_chat(_map(chunk.get("usage"))))
+        if usage is None:
+            return None
+        self.usage = usage
+        self.model = _text(chunk.get("model"))
+        return not (self.hides and not chunk.get("choices"))
+
+    def text(self, data: bytes) -> str:
+        """Whatever the choices' deltas hold."""
+        texts: list[str] = []
+        for choice in _list(_decode(data).get("choices")):
+            _strings(choice.get("delta"), texts)
+        return "".join(texts)
+
+
+class ResponseEvents:
+    """The events of a response; the last one has all of it."""
+
+    signs: tuple[bytes, ...] = (*_LAST, b'"error"')
+    hides = False
+
+    def __init__(self, *, reasoning: bool) -> None:
+        self.reasoning = reasoning
+        self.usage: Usage | None = None
+        self.input_usage: Usage | None = None
+        self.model: str | None = None
+        self.ended = False
+        self.failed = False
+
+    def telling(self, data: bytes) -> bool | None:
+        """True: it told something; None: it may hold content."""
+        head = data[:_HEAD_BYTES]
+        if b".delta" in head:
+            return None
+        if b'"response.' not in head:
+            self.failed = self.failed or b'"error"' in head
+            return None
+        if any(kind in head for kind in _LAST):
+            response = _map(_decode(data).get("response"))
+            self.usage = read_usage(lambda: from_openai_responses(_map(response.get("usage"))))
+            self.model = _text(response.get("model"))
+            self.ended = True
+            return True
+        return None
+
+    def text(self, data: bytes) -> str:
+        """What a delta adds; the events that sum up repeat it."""
+        event = _decode(data)
+        delta = event.get("delta")
+        return delta if isinstance(delta, str) and str(event.get("type")).endswith(".delta") else ""
+
+
+def _decode(data: bytes) -> Body:
+    try:
+        return _map(json.loads(data[5:]))
+    except ValueError:
+        return {}
+
+
+def _strings(value: object, texts: list[str]) -> None:
+    if isinstance(value, str):
+        texts.append(value)
+    elif isinstance(value, Mapping):
+        for name, part in cast("Body", value).items():
+            if name not in ("role", "type", "id"):
+                _strings(part, texts)
+    elif isinstance(value, list):
+        for part in cast("list[object]", value):
+            _strings(part, texts)
+
+
+def _map(value: object) -> Body:
+    return cast("Body", value) if isinstance(value, Mapping) else {}
+
+
+def _list(value: object) -> list[Body]:
+    return [_map(item) for item in cast("list[object]", value)] if isinstance(value, list) else []
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None

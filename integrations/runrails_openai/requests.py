@@ -1,0 +1,131 @@
+"""What a request of the openai SDK may cost: which paths cost money, and what bounds those that can be bounded."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Protocol, cast
+
+from runrails.calls import ModelCall
+from runrails.clients.plan import Plan, request_body
+from runrails.clients.sse import SseReader
+from runrails.errors import BoundUnknown
+from runrails.request_wire import WireCall, openai_chat, openai_embeddings, openai_responses
+from runrails_openai.answers import ChatEvents, ResponseEvents, chat_answer, response_answer
+
+if TYPE_CHECKING:
+    from runrails.calls import RequestType
+    from runrails.clients.plan import Options
+
+__all__ = ["OpenAIDialect"]
+
+Body = Mapping[str, object]
+
+_PAID = re.compile(r"(?:.*/)?(chat/completions|responses|embeddings)")
+_FREE = re.compile(
+    r"(?:openai/|v\d+/)*(?:(?:files|uploads|moderations|models|conversations|organization|projects|webhook_endpoints|assistants)"
+    r"(?:/.*)?|threads(?:/(?!runs$)[^/]+(?:/messages(?:/[^/]+)?)?)?|chat/completions/[^/]+|responses/input_tokens"
+    r"|.*/(?:cancel|pause))"
+)
+"""What may be posted for nothing: records that are kept, counts, and whatever ends something."""
+_READING = frozenset({"get", "head", "options", "delete"})
+
+
+class _Url(Protocol):
+    @property
+    def host(self) -> str: ...
+
+
+class _Client(Protocol):
+    max_retries: int
+
+    @property
+    def base_url(self) -> _Url: ...
+    @property
+    def user_agent(self) -> str: ...
+
+
+class OpenAIDialect:
+    """Reads requests of `OpenAI` and `AzureOpenAI`, synchronous or not."""
+
+    def plan(self, client: object, options: Options) -> Plan | None:
+        """
+        What a request may cost; None if it is free.
+
+        Raises:
+            BoundUnknown: It costs money, and nobody can tell how much.
+        """
+        if options.method.lower() in _READING:
+            return None
+        path = _path(options.url)
+        paid = _PAID.fullmatch(path)
+        if paid is None:
+            if _FREE.fullmatch(path):
+                return None
+            raise BoundUnknown(
+                f"What a request to {_shown(path)} costs cannot be told beforehand.",
+                next_step="Use a client that is not guarded for it, or leave it out; chat completions, responses and "
+                "embeddings are guarded.",
+                endpoint=_shown(path),
+            )
+        body = request_body(options)
+        known = cast("_Client", client)
+        match paid[1]:
+            case "chat/completions":
+                return _chat(known, options, body)
+            case "responses":
+                wire = openai_responses(body)
+                stream = SseReader(ResponseEvents(reasoning=wire.reasoning)) if body.get("stream") is True else None
+                call = _call(known, options, wire, "/responses")
+                return Plan(call, response_answer, stream, {}, "max_output_tokens")
+            case _:
+                call = _call(known, options, openai_embeddings(body), "/embeddings", "embedding")
+                return Plan(call, chat_answer, None, {}, "")
+
+
+def _chat(client: _Client, options: Options, body: Body) -> Plan:
+    wire = openai_chat(body)
+    call = _call(client, options, wire, "/chat/completions")
+    # OpenAI's newer models know the longer name alone, the servers that copied it the shorter one.
+    newer = call.provider is not None and body.get("max_tokens") is None
+    cap_name = "max_completion_tokens" if newer or body.get("max_completion_tokens") is not None else "max_tokens"
+    if body.get("stream") is not True:
+        return Plan(call, chat_answer, None, {}, cap_name)
+    changes: Body = {}
+    given = body.get("stream_options")
+    asked: Body = cast("Body", given) if isinstance(given, Mapping) else {}
+    if "include_usage" not in asked:
+        changes = {"stream_options": {**asked, "include_usage": True}}
+    events = ChatEvents(reasoning=wire.reasoning, hides=bool(changes))
+    return Plan(call, chat_answer, SseReader(events), changes, cap_name)
+
+
+def _call(
+    client: _Client, options: Options, wire: WireCall, endpoint: str, kind: RequestType = "completion"
+) -> ModelCall:
+    retries = options.get_max_retries(client.max_retries)
+    return ModelCall(
+        model=wire.model, provider=_provider(client), prompt=wire.prompt, max_tokens=wire.max_tokens, n=wire.n,
+        can_cap=kind == "completion", request_type=kind, endpoint=endpoint, user_agent=client.user_agent,
+        retries=retries if type(retries) is int and retries > 0 else 0,
+    )  # fmt: skip
+
+
+def _provider(client: _Client) -> str | None:
+    """Whose prices apply, if the client tells: many servers speak OpenAI's wire."""
+    if hasattr(client, "_azure_deployment"):
+        return "azure"
+    host = client.base_url.host
+    return "openai" if host == "api.openai.com" or host.endswith(".api.openai.com") else None
+
+
+def _path(url: str) -> str:
+    path = url.partition("?")[0]
+    if "://" in path:
+        path = path.partition("://")[2].partition("/")[2]
+    return path.strip("/")
+
+
+def _shown(path: str) -> str:
+    """The path without what may be an id."""
+    return "/" + "/".join(part if re.fullmatch(r"[a-z_]{1,40}", part) else "…" for part in path.split("/")[:4])
