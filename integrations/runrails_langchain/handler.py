@@ -44,6 +44,7 @@ def tracker_of(guard: Guard) -> Tracker:
     if found is None:
         found = guard.adapters.setdefault(Tracker, Tracker(guard))
     assert isinstance(found, Tracker)  # noqa: S101 -- for the type checker: the key is the type
+    guard.before_close.add(found)
     return found
 
 
@@ -84,7 +85,7 @@ class GuardrailCallbackHandler(BaseCallbackHandler):
         return self._tracker.recent[-1] if self._tracker.recent else None
 
     def close(self) -> None:
-        """End the runs that calls without a chain around them share. Not needed where only agents are called."""
+        """End the runs that calls without a chain around them share; `Guard.close` does it too."""
         self._tracker.close(self._key)
 
     # Chains and retrievers: only where they begin and end matters.

@@ -283,10 +283,10 @@ class Tracker:
         self._settle(ids)
         self._forget(run)
 
-    def close(self, handler: int) -> None:
-        """End the runs that a handler's calls without a root chain share."""
+    def close(self, handler: int | None = None) -> None:
+        """End the runs that a handler's calls without a root chain share; those of every handler if none is named."""
         with self._lock:
-            keys = [key for key in self._shared if key[0] == handler]
+            keys = [key for key in self._shared if handler is None or key[0] == handler]
             runs = [self._shared.pop(key) for key in keys]
         for run in runs:
             self.left(run)

@@ -429,3 +429,15 @@ except ImportError as exc:
     assert 'pip install "runrails[langchain]"' in done.stdout
     with pytest.raises(AttributeError):
         _ = runrails_langchain.nothing  # type: ignore[attr-defined]
+
+
+def test_closing_the_guard_ends_and_keeps_the_runs_of_plain_calls() -> None:
+    """Nobody has to close a handler for its calls to be found by `runrails runs`."""
+    guard = rr_lc.make_guard()
+    flat().invoke("hello", {"callbacks": [GuardrailCallbackHandler(guard)]})
+    assert [] == list(guard.store.runs())  # type: ignore[attr-defined]
+
+    guard.close()
+
+    (record,) = guard.store.runs()  # type: ignore[attr-defined]
+    assert 1 == record.report["model_calls"]
