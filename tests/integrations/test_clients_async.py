@@ -242,11 +242,11 @@ def test_slow_remote_store_does_not_block_the_loop() -> None:
         remote = True
 
         def reserve(self, reservation: Any) -> Any:
-            time.sleep(0.3)
+            time.sleep(1.0)
             return super().reserve(reservation)
 
         def settle(self, *args: Any, **kwargs: Any) -> Any:
-            time.sleep(0.3)
+            time.sleep(1.0)
             return super().settle(*args, **kwargs)
 
     with World(store=Slow()) as world:
@@ -260,7 +260,7 @@ def test_slow_remote_store_does_not_block_the_loop() -> None:
                 await asyncio.sleep(0.01)
                 longest = max(longest, time.monotonic() - began)
             await task
-            assert longest < 0.25
+            assert longest < 0.8
 
         in_loop(world, work)
         world.settled()

@@ -94,12 +94,12 @@ def test_noise_is_masked(one: str, other: str) -> None:
 def test_hostile_texts_take_a_bounded_time(text: str) -> None:
     """A megabyte of nearly matching text, wherever it stands."""
     for args, result in (({"q": text}, "x"), (text, "x"), ({}, text), ({}, {"a": [text]})):
-        began = time.perf_counter()
+        began = time.thread_time()  # what this thread worked, not what else the machine did
         call = ToolCall(name="t", args=args)
         detector = LoopDetector()
         detector.before_tool(call, can_block=True)
         detector.after_tool(call, ToolOutcome(ok=False, result=result))
-        assert time.perf_counter() - began < HOSTILE_SECONDS_MAX
+        assert time.thread_time() - began < HOSTILE_SECONDS_MAX
 
 
 def test_parts_of_arguments_that_are_about_the_call_are_dropped_whole() -> None:
