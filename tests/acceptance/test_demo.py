@@ -127,7 +127,8 @@ def test_the_money_follows_from_the_counts(played: Played, key: str) -> None:
 def test_the_article_s_total_is_never_given_as_computed(played: Played) -> None:
     """891 x $3.20 is $2,851.20; the $2,847 that was told is in no figure."""
     assert played.found["passes"]["unguarded"]["article_retries_usd"] == "2851.20"
-    assert "2847" not in json.dumps(played.found)
+    # As a figure of its own: the digits may stand in the random id of a run.
+    assert re.search(r"(?<![0-9a-f.])2,?847(?![0-9a-f])", json.dumps(played.found)) is None
 
 
 def test_nothing_left_this_machine(played: Played) -> None:
