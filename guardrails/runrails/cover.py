@@ -1,8 +1,9 @@
 """
 One call seen by two layers: a guarded client under a model whose calls a callback guards already.
 
-The outer layer's permit covers one request of the same model from the same context, while it is open. Whatever else is
-called there, and a second request, is guarded for itself: at worst a call counts twice, never not at all.
+The outer layer's permit covers one request of the same model from the same context, from the moment the call may start
+to its end or its first token: a stream's consumer runs in that context too, and what it calls is another call. A second
+request is guarded for itself.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from runrails.guard import Guard
     from runrails.run import Run
 
-__all__ = ["offer_cover", "take_cover"]
+__all__ = ["offer_cover", "take_cover", "withdraw_cover"]
 
 
 class _Cover:
@@ -54,3 +55,10 @@ def take_cover(guard: Guard, call: ModelCall) -> bool:
     except IndexError:
         return False
     return True
+
+
+def withdraw_cover() -> None:
+    """The call that was covered has begun to answer: what is requested from here on is something else."""
+    cover = _covering.get()
+    if cover is not None:
+        cover.tickets.clear()

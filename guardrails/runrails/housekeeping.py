@@ -208,7 +208,10 @@ class Housekeeper:
                 settle = self.left_behind.popleft()
             except IndexError:  # another thread has just taken it
                 return
-            settle()
+            try:
+                settle()
+            except Exception as exc:  # noqa: BLE001 -- called on behalf of a stream long gone, by whoever calls next
+                self._emit("housekeeping_failed", "error", error=type(exc).__name__)
 
     def _write_postponed(self) -> None:
         while True:

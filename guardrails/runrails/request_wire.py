@@ -14,7 +14,15 @@ from typing import NamedTuple, cast
 
 from runrails.calls import Prompt
 
-__all__ = ["WireCall", "anthropic_messages", "may_reason", "openai_chat", "openai_embeddings", "openai_responses"]
+__all__ = [
+    "WireCall",
+    "anthropic_messages",
+    "may_reason",
+    "openai_chat",
+    "openai_embeddings",
+    "openai_responses",
+    "premium",
+]
 
 Body = Mapping[str, object]
 """A decoded JSON object."""
@@ -155,8 +163,7 @@ _known: dict[str, bool] = {}
 
 
 def _call(body: Body, count: _Count, caps: Sequence[str], *, reasoning: bool) -> WireCall:
-    if body.get("service_tier") == "priority":
-        count.unbounded = "the priority service tier"
+    count.unbounded = premium(body) or count.unbounded
     name = body.get("model")
     model = name if isinstance(name, str) and name else "unknown"
     # A nonsensical cap or number of answers is passed on: the bound refuses it by name.
@@ -170,6 +177,19 @@ def _call(body: Body, count: _Count, caps: Sequence[str], *, reasoning: bool) ->
         cache_write=False,
         reasoning=reasoning or may_reason(model),
     )
+
+
+def premium(body: Mapping[str, object]) -> str | None:
+    """What makes a request dearer than the model's plain price, by a factor that no price card has."""
+    tier, speed, place = body.get("service_tier"), body.get("speed"), body.get("inference_geo")
+    if tier not in _PLAIN_TIERS:
+        return "a premium service tier"
+    if speed not in (None, "standard"):
+        return "a premium speed"
+    return None if place in (None, "global", "not_available") else "a surcharged place of inference"
+
+
+_PLAIN_TIERS = (None, "auto", "default", "flex", "standard", "standard_only")
 
 
 def _add_message(given: object, count: _Count) -> None:

@@ -116,6 +116,12 @@ class SupervisedStream:
         self.close()
 
     def __del__(self) -> None:
+        # A finaliser may run while this very thread has a store's lock, so it only leaves word.
+        with suppress(Exception):
+            if self._outcome is None and self._chunks is not None:
+                self.run.guard.housekeeper.left_behind.append(self._close_quietly)
+
+    def _close_quietly(self) -> None:
         with suppress(Exception):
             self.close()
 

@@ -11,6 +11,7 @@ from langchain_core.outputs import LLMResult
 
 from runrails.boundary import Trip
 from runrails.calls import Block, ModelCall, ModelResult
+from runrails.cover import withdraw_cover
 from runrails.errors import GuardFault, GuardrailStopped
 from runrails_langchain.chains import part_of
 from runrails_langchain.drive import Blocked, ModelDrive, ToolDrive, model_drive, tool_drive
@@ -162,6 +163,10 @@ class GuardrailCallbackHandler(BaseCallbackHandler):
         if entry is not None:
             params: Mapping[str, object] = kwargs.get("invocation_params") or _NO_PARAMS
             self._start(run_id, spot, entry, metadata, params, prompts, kwargs.get("batch_size", 1))
+
+    def on_llm_new_token(self, token: str | list[str | dict[str, Any]], **kwargs: Any) -> None:
+        """From the first token on the consumer may call other models, which this call's permit must not pay for."""
+        withdraw_cover()
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
         """Settles what the call cost. Never raises."""

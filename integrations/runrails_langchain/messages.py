@@ -9,6 +9,7 @@ from typing import NamedTuple, cast
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 
 from runrails.calls import Prompt
+from runrails.request_wire import premium
 
 __all__ = ["Sized", "prompt_of", "text_of", "text_prompt"]
 
@@ -74,7 +75,13 @@ def prompt_of(messages: Sequence[BaseMessage], params: Mapping[str, object]) -> 
             texts.append(message.tool_call_id)
     tools = _schemas(params)
     return Sized(
-        Prompt(texts=tuple(texts), messages=len(messages), tools=tools, images=count.images, unbounded=count.unbounded),
+        Prompt(
+            texts=tuple(texts),
+            messages=len(messages),
+            tools=tools,
+            images=count.images,
+            unbounded=count.unbounded or premium(params),
+        ),
         cache_write=count.cache or "cache_control" in params or any('"cache' in tool for tool in tools),
     )
 

@@ -12,6 +12,7 @@ from langchain_openai import ChatOpenAI
 
 from rr_clients import HI, MODEL, TOLD, World, run_of
 from runrails import BudgetExceeded, Limits
+from runrails.errors import BoundUnknown
 from runrails.testing.provider import Text
 from runrails_langchain import GuardrailCallbackHandler, attach
 
@@ -129,3 +130,30 @@ def test_stop_of_the_callback_is_the_only_one() -> None:
             with world.guard.run():
                 model.invoke("hi")
         world.untouched()
+
+
+def test_a_call_in_the_body_of_a_streams_loop_is_a_call_of_its_own() -> None:
+    """The consumer of a stream runs in the context of the call; its permit must not pay for what is called there."""
+    with World() as world:
+        client = world.openai()
+        model = ChatOpenAI(
+            model=MODEL, api_key="k", base_url=world.provider.openai_url, max_tokens=900, stream_usage=True
+        )  # type: ignore[call-arg,arg-type]
+        with world.guard.run() as run:
+            asked = False
+            for _ in model.stream("hi"):
+                if not asked:
+                    asked = True
+                    client.chat.completions.create(model=MODEL, messages=HI, max_tokens=900)  # type: ignore[arg-type]
+        world.settled()
+        assert (2, 2) == (run.report().model_calls, len(world.provider.bill.calls))
+
+
+def test_a_premium_tier_is_refused_under_langchain_too() -> None:
+    """It costs a multiple of the plain price, which no card tells."""
+    with World() as world, world.guard.run():
+        model = ChatOpenAI(
+            model=MODEL, api_key="k", base_url=world.provider.openai_url, max_tokens=900, service_tier="priority"
+        )  # type: ignore[call-arg,arg-type]
+        with pytest.raises(BoundUnknown):
+            model.invoke("hi")
