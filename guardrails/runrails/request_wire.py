@@ -183,7 +183,7 @@ def premium(body: Mapping[str, object]) -> str | None:
     """What makes a request dearer than the model's plain price, by a factor that no price card has."""
     tier, speed, place = body.get("service_tier"), body.get("speed"), body.get("inference_geo")
     if tier not in _PLAIN_TIERS:
-        return "a premium service tier"
+        return "a premium service tier (priority or fast)"
     if speed not in (None, "standard"):
         return "a premium speed"
     return None if place in (None, "global", "not_available") else "a surcharged place of inference"
