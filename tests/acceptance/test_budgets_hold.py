@@ -78,7 +78,7 @@ def test_eight_processes_of_eight_threads_share_one_file(tmp_path: Path) -> None
     assert [0] * 8 == [worker.returncode for worker in workers]
     assert (100, 100 * CENT, 0) == (sum(admitted), balance.spent, balance.held)
     assert billed == balance.spent
-    assert sum(count > 0 for count in admitted) >= 2, "the processes did not really race"
+    assert sum(count > 0 for count in admitted) >= 4, "the processes did not really race"
 
 
 def test_a_process_killed_in_the_middle_of_a_call_loses_nothing(tmp_path: Path) -> None:
