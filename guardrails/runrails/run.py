@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Self
 from runrails.boundary import raise_stop
 from runrails.calls import PROCEED, Block, Finding, ModelCall, ModelResult, Permit, Proceed, Stop, ToolCall, ToolOutcome
 from runrails.cover import offer_cover
-from runrails.current import current, current_run
+from runrails.current import current_run, given_up
+from runrails.entering import Entry
 from runrails.errors import (
     BudgetBusy,
     BudgetExceeded,
@@ -35,7 +36,6 @@ from runrails.tally import Tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from contextvars import Token
     from types import TracebackType
 
     from runrails.guard import Guard
@@ -44,9 +44,6 @@ __all__ = ["Run", "current_run"]
 
 TOOLS_IN_FLIGHT_MAX = 1_000
 """Most tool calls whose start is remembered: cancelled ones never tell their end."""
-
-boundaries: list[Callable[[Run], Callable[[], None]]] = []
-"""What adapters do when a run is entered by `with`; each returns what undoes it, called before the run is closed."""
 
 
 class Run:
@@ -85,8 +82,7 @@ class Run:
         self._tools_started: dict[int, tuple[ToolCall, int, int]] = {}
         """By the call's identity; the call is kept with it, so that no other can get the same one."""
         self._ended_mono: int | None = None
-        self._token: Token[Run | None] | None = None
-        self._leave: list[Callable[[], None]] = []
+        self._entry = Entry(self)
 
     # The door.
 
@@ -246,13 +242,20 @@ class Run:
             raise stop.again()
 
     def time_is_up(self, limit_s: int) -> GuardrailStopped:
-        """Stop the run from outside: its seconds are over while something in it still hangs."""
+        """
+        Stop the run from outside: its seconds are over while something in it still hangs.
+
+        What hangs is left alone. It may start nothing more, even if the run is resumed and entered anew.
+        """
         used = (self.guard.monotonic() - self._started_mono) // 1_000
-        stop = LimitReached(scope=f"run:{self.id}", unit="seconds", limit=limit_s, used=used, setting="seconds")
+        late = LimitReached(scope=f"run:{self.id}", unit="seconds", limit=limit_s, used=used, setting="seconds")
         with self._lock:
-            self._note_stop(stop)
+            self._note_stop(late)
         self._outbox.send()
-        return self.stopped or stop
+        stop = self.stopped or late
+        if self._entry.stay is not None and not self._observing:
+            self._entry.stay.given_up = stop
+        return stop
 
     def resume(self, *, limits: Limits | None = None) -> None:
         """
@@ -306,20 +309,13 @@ class Run:
         with self._lock:
             self._check_enterable()
             self.owned = True
-        try:
-            self.guard.enter_boundaries()
-            for enter in tuple(boundaries):
-                self._leave.append(enter(self))
-        except BaseException:
-            self._leave_boundaries()
-            raise
-        self._token = current.set(self)
+        self._entry.enter()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._leave_block()
+        self._entry.leave()
         self.close()
         raise_stop(error)
 
@@ -329,7 +325,7 @@ class Run:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._leave_block()
+        self._entry.leave()
         if self.guard.store.remote:
             from asyncio import to_thread
 
@@ -348,7 +344,7 @@ class Run:
         """Raise if nothing may start here: the run, or one it is part of, is over."""
         if self._observing:
             return
-        stop = self.latch.stop
+        stop = self.latch.stop or given_up()
         if stop is not None:
             raise stop.again()
         run: Run | None = self
@@ -365,26 +361,6 @@ class Run:
             )
         if self._closed:
             raise _ended(self)
-
-    def _leave_block(self) -> None:
-        token, self._token = self._token, None
-        if token is not None:
-            try:
-                current.reset(token)
-            except ValueError:  # entered in another context, as async generators do that another task finalises
-                if current.get() is self:
-                    current.set(self.parent)
-        self._leave_boundaries()
-
-    def _leave_boundaries(self) -> None:
-        """Undo what adapters did, whatever one of them raises: the run must end and its stop must become public."""
-        leave, self._leave = self._leave, []
-        for undo in reversed(leave):
-            try:
-                undo()
-            except Exception as exc:  # noqa: BLE001 -- see above
-                self.guard.emit("adapter_failed", "error", run=self.id, hook="leave", error=type(exc).__name__)
-        self.owned = False
 
     def _admit(self, call: ModelCall, step: int) -> Permit:
         permit: Permit | None = None

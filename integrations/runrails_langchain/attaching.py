@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from langchain_core.tracers.context import register_configure_hook
 
-from runrails import run as runs
+from runrails import entering
 from runrails_langchain.handler import GuardrailCallbackHandler, tracker_of
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def attach() -> None:
     with _lock:
         if not _attached:
             register_configure_hook(_hook, inheritable=True)
-            runs.boundaries.append(_enter)
+            entering.boundaries.append(_enter)
             _attached = True
 
 

@@ -24,8 +24,8 @@ from runrails import (
     Limits,
     StoreUnavailable,
     current_run,
+    entering,
 )
-from runrails import run as run_module
 from runrails.boundary import Trip
 from runrails.calls import ModelCall, ModelResult, Permit, Prompt, ToolCall
 from runrails.events import Event, log_sink
@@ -651,9 +651,9 @@ def boundary() -> object:
     def enter(run: Run) -> Callable[[], None]:
         return leave
 
-    run_module.boundaries.append(enter)
+    entering.boundaries.append(enter)
     yield
-    run_module.boundaries.remove(enter)
+    entering.boundaries.remove(enter)
 
 
 def test_a_broken_adapter_cannot_keep_a_run_open_or_hide_its_stop(boundary: object) -> None:
@@ -682,14 +682,14 @@ def test_an_adapter_that_cannot_attach_leaves_nothing_behind() -> None:
     def broken(run: Run) -> Callable[[], None]:
         raise RuntimeError("cannot attach")
 
-    run_module.boundaries.extend([good, broken])
+    entering.boundaries.extend([good, broken])
     try:
         run = bench.guard.run()
         with pytest.raises(RuntimeError, match="cannot attach"):
             run.__enter__()
     finally:
-        run_module.boundaries.remove(good)
-        run_module.boundaries.remove(broken)
+        entering.boundaries.remove(good)
+        entering.boundaries.remove(broken)
     assert ([run.id], None, False) == (left, current_run(), run.owned)
 
 

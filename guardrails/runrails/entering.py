@@ -1,0 +1,65 @@
+"""Entering a run with `with`: makes it the current one, attaches the adapters, and undoes both at the end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from runrails.current import Stay, current, stay
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextvars import Token
+
+    from runrails.run import Run
+
+__all__ = ["Entry", "boundaries"]
+
+boundaries: list[Callable[[Run], Callable[[], None]]] = []
+"""What adapters do when a run is entered by `with`; each returns what undoes it, called before the run is closed."""
+
+
+class Entry:
+    """The way into one run and out again; used by the run alone, one stay at a time."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._leave: list[Callable[[], None]] = []
+        self._tokens: tuple[Token[Run | None], Token[Stay | None]] | None = None
+        self.stay: Stay | None = None
+        """The newest stay; what was begun in an older one may still be running, left alone."""
+
+    def enter(self) -> None:
+        """Make the run the current one. Whatever an adapter raises, nothing is left attached."""
+        try:
+            self._run.guard.enter_boundaries()
+            for enter in tuple(boundaries):
+                self._leave.append(enter(self._run))
+        except BaseException:
+            self._detach()
+            raise
+        self.stay = Stay(stay.get())
+        self._tokens = (current.set(self._run), stay.set(self.stay))
+
+    def leave(self) -> None:
+        """Undo it."""
+        tokens, self._tokens = self._tokens, None
+        if tokens is not None:
+            try:
+                current.reset(tokens[0])
+                stay.reset(tokens[1])
+            except ValueError:  # entered in another context, as async generators do that another task finalises
+                if current.get() is self._run:
+                    current.set(self._run.parent)
+                    stay.set(None if self.stay is None else self.stay.outer)
+        self._detach()
+
+    def _detach(self) -> None:
+        """Undo what adapters did, whatever one of them raises: the run must end and its stop must become public."""
+        leave, self._leave = self._leave, []
+        for undo in reversed(leave):
+            try:
+                undo()
+            except Exception as exc:  # noqa: BLE001 -- see above
+                run = self._run
+                run.guard.emit("adapter_failed", "error", run=run.id, hook="leave", error=type(exc).__name__)
+        self._run.owned = False
