@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
+import threading
 from collections.abc import Awaitable, Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import anthropic
@@ -67,7 +70,7 @@ class World:
 
     def openai(self, *, wrapped: bool = True, **options: Any) -> openai.OpenAI:
         """A client of the provider."""
-        made = openai.OpenAI(base_url=self.provider.openai_url, api_key="k", **{"max_retries": 0, **options})
+        made = openai.OpenAI(**{"base_url": self.provider.openai_url, "api_key": "k", "max_retries": 0, **options})
         self._closing.append(made.close)
         return self.guard.wrap(made) if wrapped else made
 
@@ -95,7 +98,9 @@ class World:
 
     def anthropic(self, **options: Any) -> anthropic.Anthropic:
         """As `openai`."""
-        made = anthropic.Anthropic(base_url=self.provider.anthropic_url, api_key="k", **{"max_retries": 0, **options})
+        made = anthropic.Anthropic(
+            **{"base_url": self.provider.anthropic_url, "api_key": "k", "max_retries": 0, **options}
+        )
         self._closing.append(made.close)
         return self.guard.wrap(made)
 
@@ -184,3 +189,43 @@ def in_loop(world: World, work: Callable[[], Awaitable[Any]]) -> Any:
             await world.aclose()
 
     return asyncio.run(main())
+
+
+class Canned:
+    """A server that gives one and the same body, whatever is asked. `url` is where it listens."""
+
+    def __init__(self, body: bytes, *, kind: str = "application/json") -> None:
+        self.hits = 0
+        canned = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers.get("content-length", 0)))
+                canned.hits += 1
+                self.send_response(200)
+                self.send_header("content-type", kind)
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                """Say nothing."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/v1"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
+
+    def __enter__(self) -> Canned:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+def sse(*events: object) -> bytes:
+    """Server-sent events with these as their data; texts go as they are."""
+    shown = [each if isinstance(each, str) else json.dumps(each, separators=(",", ":")) for each in events]
+    return b"".join(b"data: " + each.encode() + b"\n\n" for each in shown)

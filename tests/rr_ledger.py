@@ -56,7 +56,7 @@ def facts(user: str = "alice", run: str = "r1", step: int = 1) -> CallFacts:
     return CallFacts(
         user=user, run=run, step=step, key="k1", org="acme", provider="openai", model="gpt-4o-mini",
         request_type="agent", endpoint="/v1/chat/completions", user_agent="lab/1.0 \udc80 ünïcode", agent="root/sub",
-        byok=True, price_card="card-1",
+        byok=True, price_card="card-1", tags=(("env", "prod"), ("team", "search 語")),
     )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from runrails.attribution import Attribution
     from runrails.errors import (
         BudgetBusy,
         BudgetExceeded,
@@ -24,18 +25,20 @@ if TYPE_CHECKING:
         LoopDetected,
         PriceUnknown,
         RunrailsError,
+        ScopeExhausted,
         StoreUnavailable,
     )
     from runrails.guard import Guard
     from runrails.limits import Limits
     from runrails.loops.policy import LoopPolicy, ToolRule
     from runrails.outcome import Outcome
-    from runrails.pricing import Price
+    from runrails.pricing import Price, Term
     from runrails.report import Report
     from runrails.run import Run, current_run
     from runrails.supervisor import Supervisor
 
 __all__ = [
+    "Attribution",
     "BudgetBusy",
     "BudgetExceeded",
     "CallRefused",
@@ -53,13 +56,16 @@ __all__ = [
     "Report",
     "Run",
     "RunrailsError",
+    "ScopeExhausted",
     "StoreUnavailable",
     "Supervisor",
+    "Term",
     "ToolRule",
     "current_run",
 ]
 
 _HOMES = {
+    "Attribution": "runrails.attribution",
     "Guard": "runrails.guard",
     "Limits": "runrails.limits",
     "LoopPolicy": "runrails.loops.policy",
@@ -68,6 +74,7 @@ _HOMES = {
     "Report": "runrails.report",
     "Run": "runrails.run",
     "Supervisor": "runrails.supervisor",
+    "Term": "runrails.pricing",
     "ToolRule": "runrails.loops.policy",
     "current_run": "runrails.run",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from typing import TYPE_CHECKING, NamedTuple
 
 from runrails import bounds
@@ -10,15 +11,19 @@ from runrails.errors import BoundUnknown, BudgetBusy, BudgetExceeded, CallTooLar
 from runrails.ledger import AMOUNT_MAX, Account, CallFacts, Hold, Refused, Reservation, Reserved, Store
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Callable
 
+    from runrails.accounts import Drawn
+    from runrails.attribution import Attribution
     from runrails.calls import ModelCall
     from runrails.clocks import Clock
     from runrails.limits import Limits
     from runrails.pricing.cards import PriceCard
 
-__all__ = ["OUTPUT_FLOOR_TOKENS", "OUTPUT_UNKNOWN_TOKENS", "Admission", "Admitted", "Bound", "Claim", "bound_of"]
+__all__ = [
+    "OUTPUT_FLOOR_TOKENS", "OUTPUT_UNKNOWN_TOKENS", "Admission", "Admitted", "Bound", "Claim", "Room", "bound_of",
+    "on_event_loop",
+]  # fmt: skip
 
 OUTPUT_FLOOR_TOKENS = 1_024
 """The least output worth starting a call for: below it an answer is cut before it says anything."""
@@ -63,7 +68,7 @@ class Admitted(NamedTuple):
 class Claim:
     """One call on its way through admission, and what it may hold."""
 
-    __slots__ = ("id", "reservation", "tokens")
+    __slots__ = ("by", "card", "drawn", "id", "reservation", "tokens")
 
     def __init__(self, reservation_id: str) -> None:
         self.id = reservation_id
@@ -71,6 +76,12 @@ class Claim:
         """What the store was last asked for and did not refuse: it may hold it, even if its answer never came."""
         self.tokens = 0
         """Tokens set aside in the run's tally."""
+        self.by: Attribution | None = None
+        """Whose money it is."""
+        self.card: PriceCard | None = None
+        """The prices it was bounded with."""
+        self.drawn: Drawn | None = None
+        """What it draws on."""
 
 
 def bound_of(call: ModelCall, card: PriceCard) -> Bound:
@@ -88,8 +99,9 @@ def bound_of(call: ModelCall, card: PriceCard) -> Bound:
 
     def price(output_tokens: int) -> int:
         return bounds.call_bound_pusd(
-            card, input_tokens=inputs, output_tokens=output_tokens, n=call.n, cache_write=call.cache_write
-        )
+            card, input_tokens=inputs, output_tokens=output_tokens, n=call.n, cache_write=call.cache_write,
+            service_tier=call.service_tier,
+        )  # fmt: skip
 
     if outputs is not None:
         cost: int | None = price(outputs)
@@ -106,11 +118,18 @@ def bound_of(call: ModelCall, card: PriceCard) -> Bound:
     return Bound(inputs, outputs, cost, floor, floor_tokens, price if shrinks else None)
 
 
+class Room(threading.Condition):
+    """Where the calls of a guard wait for money that its other calls hold."""
+
+    waiting = 0
+    """How many do; changed with the lock only."""
+
+
 class Admission:
     """Reserves for the calls of one run. Thread-safe; waits for money that calls in flight hold."""
 
     def __init__(
-        self, store: Store, limits: Limits, *, room: threading.Condition, monotonic: Clock, observe: bool,
+        self, store: Store, limits: Limits, *, room: Room, monotonic: Clock, observe: bool,
         gate: Callable[[], None],
     ) -> None:  # fmt: skip
         self.limits = limits
@@ -142,8 +161,18 @@ class Admission:
         """
         if self._observe:
             retries = 0  # More than enforcing would insist on; it must not look like a refusal.
+        first: Refused | None = None
+        cost = bound.cost_pusd
+        if cost is not None and not self._observe:
+            if retries and cost:
+                retries = min(retries, AMOUNT_MAX // cost - 1)  # An amount that no ledger counts cannot be asked for.
+            amount = cost * (1 + retries)
+            taken = self._take(claim, accounts, amount, facts)
+            if isinstance(taken, Reserved):
+                return Admitted(amount, uncapped=False, would_refuse=None, retries=retries)
+            first = taken
         uncapped = can_go_uncapped and self.limits.uncapped == "hold" and not self._observe
-        attempt = self._attempter(claim, accounts, bound, facts, uncapped=uncapped, retries=retries)
+        attempt = self._attempter(claim, accounts, bound, facts, uncapped=uncapped, retries=retries, first=first)
         answer = attempt()
         if isinstance(answer, Admitted):
             return answer
@@ -160,21 +189,30 @@ class Admission:
         """Wait a moment for a call in flight to end. False once it has been `limits.hold_wait_ms`, or on a loop."""
         self._gate()
         left_ms = self.limits.hold_wait_ms - (self._monotonic() - started_ms)
-        if left_ms <= 0 or _on_event_loop():
+        if left_ms <= 0 or on_event_loop():
             return False
-        with self._room:
-            self._room.wait(timeout=min(POLL_S_MAX, left_ms / 1_000))
+        room = self._room
+        with room:
+            room.waiting += 1
+            try:
+                room.wait(timeout=min(POLL_S_MAX, left_ms / 1_000))
+            finally:
+                room.waiting -= 1
         self._gate()
         return True
 
     def ended(self, reservation_id: str) -> None:
         """A call of this run has been settled or released: let waiting ones try again."""
-        with self._room:
-            if self._uncapped_open == reservation_id:
-                self._uncapped_open = None
-            self._room.notify_all()
+        # Who begins to wait just now, unseen, asks again by itself after a moment.
+        if self._room.waiting or self._uncapped_open == reservation_id:
+            with self._room:
+                if self._uncapped_open == reservation_id:
+                    self._uncapped_open = None
+                self._room.notify_all()
 
-    def _take(self, reservation: Reservation, claim: Claim) -> Reserved | Refused:
+    def _take(self, claim: Claim, accounts: _Pairs, amount: int, facts: CallFacts) -> Reserved | Refused:
+        holds = tuple([Hold(account, amount, limit) for account, limit in accounts])
+        reservation = Reservation(claim.id, holds, self.limits.hold_ttl_ms, facts, "charge", enforce=not self._observe)
         claim.reservation = reservation
         try:
             answer = self._store.reserve(reservation)
@@ -196,13 +234,12 @@ class Admission:
 
     def _attempter(
         self, claim: Claim, accounts: _Pairs, bound: Bound, facts: CallFacts,
-        *, uncapped: bool, retries: int,
+        *, uncapped: bool, retries: int, first: Refused | None,
     ) -> Callable[[], Admitted | Refused]:  # fmt: skip
         def take(amount: int) -> Reserved | Refused:
-            holds = tuple([Hold(account, amount, limit) for account, limit in accounts])
-            return self._take(
-                Reservation(claim.id, holds, self.limits.hold_ttl_ms, facts, "charge", enforce=not self._observe), claim
-            )
+            nonlocal first
+            refused, first = first, None  # what has been asked already is not asked again
+            return refused or self._take(claim, accounts, amount, facts)
 
         def attempt() -> Admitted | Refused:
             if bound.cost_pusd is not None or self._observe:
@@ -318,16 +355,21 @@ class Admission:
         account = refused.account
         if refused.spent + bound.floor_pusd > refused.limit:
             in_code = dict(accounts).get(account)
-            raise BudgetExceeded(
-                scope=account.scope, period=account.period, unit=account.unit,
-                limit=refused.limit, spent=refused.spent, held=refused.held, needed=refused.needed,
-                next_step=None if in_code in (None, refused.limit) else _operators_hint(account.scope),
-            )  # fmt: skip
+            raise exceeded(refused, None if in_code in (None, refused.limit) else _operators_hint(account.scope))
         if not refused.only_held:
             raise CallTooLarge(
                 scope=account.scope, period=account.period, unit=account.unit,
                 limit=refused.limit, spent=refused.spent, needed=refused.needed,
             )  # fmt: skip
+
+
+def exceeded(refused: Refused, next_step: str | None = None) -> BudgetExceeded:
+    """The stop that a refusal stands for."""
+    account = refused.account
+    return BudgetExceeded(
+        scope=account.scope, period=account.period, unit=account.unit, limit=refused.limit,
+        spent=refused.spent, held=refused.held, needed=refused.needed, next_step=next_step,
+    )  # fmt: skip
 
 
 def _operators_hint(scope: str) -> str:
@@ -344,7 +386,7 @@ def _busy(refused: Refused, waited_ms: int) -> BudgetBusy:
     )  # fmt: skip
 
 
-def _on_event_loop() -> bool:
+def on_event_loop() -> bool:
     """Whether this thread runs an event loop, which must not be blocked. Looks without importing asyncio."""
     # Another thread may be importing asyncio just now; what is not defined yet cannot be running.
     get_running_loop = getattr(sys.modules.get("asyncio.events"), "get_running_loop", None)

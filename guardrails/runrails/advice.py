@@ -38,7 +38,7 @@ def budget_note(run: Run) -> str | None:
             ("steps", limits.steps, tally.steps),
             ("model calls", limits.model_calls, tally.model_calls),
             ("tool calls", limits.tool_calls, tally.tool_calls),
-            ("seconds", limits.seconds, (now_ms - tally.started_ms) // 1_000),
+            ("seconds", limits.seconds, tally.elapsed_ms(now_ms) // 1_000),
         ):
             if _is_soft(used, limit):
                 left.append(f"{max(0, (limit or 0) - used):,} of {limit:,} {what}")

@@ -1,14 +1,17 @@
 """
 The asynchronous edge. The core is synchronous and quick; what may wait (a remote store, money that others hold) runs in
-threads of ours, a bounded number of them, and no cancellation loses what it did.
+threads of ours, a bounded number of them for each store, and no cancellation loses what it did.
 """
 
 from __future__ import annotations
 
 import os
 import threading
+from contextvars import copy_context
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from weakref import WeakKeyDictionary
 
+from runrails.cover import offer_cover
 from runrails.errors import BudgetBusy
 
 if TYPE_CHECKING:
@@ -16,17 +19,25 @@ if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
 
     from runrails.calls import ModelCall, ModelResult, Permit
+    from runrails.guard import Guard
+    from runrails.ledger import Store
     from runrails.run import Run
 
-__all__ = ["after_model", "before_model", "off_loop"]
+__all__ = ["after_model", "before_model", "forget", "off_loop"]
 
 THREADS_MAX = 16
-"""Threads for what waits for money, and as many for what gives it back: the first must never keep up the second."""
+"""
+Threads a store for what waits for money, and as many for what gives it back: the first must never keep up the second,
+and a slow store must never keep up another one.
+"""
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 _lock = threading.Lock()
-_executors: dict[str, ThreadPoolExecutor] = {}
+_pools: WeakKeyDictionary[Store, dict[str, ThreadPoolExecutor]] = WeakKeyDictionary()
+"""The threads of a pool end when the store is collected, or closed by its guard."""
+_others: dict[str, ThreadPoolExecutor] = {}
+"""Of stores that nothing can be tied to."""
 
 
 async def before_model(
@@ -43,13 +54,17 @@ async def before_model(
             return run.before_model(call, can_block=can_block, sends=sends, may_wait=True, tentative=tentative)
         except BudgetBusy:
             pass
-    future = _submit("reserve", run.before_model, call, can_block=can_block, sends=sends, tentative=tentative)
+    # The thread has a copy of this context, where a cover would be seen by nobody.
+    future = _submit(run.guard, "reserve", run.before_model, call, can_block=can_block, sends=True, tentative=tentative)
     try:
-        return await _result(future)
+        permit = await _result(future)
     except BaseException:
         if not future.cancel():
             future.add_done_callback(lambda done: _give_back(run, done))
         raise
+    if not sends:
+        offer_cover(run, permit)
+    return permit
 
 
 async def after_model(run: Run, permit: Permit, result: ModelResult) -> None:
@@ -57,18 +72,29 @@ async def after_model(run: Run, permit: Permit, result: ModelResult) -> None:
     if not run.guard.store.remote:
         run.after_model(permit, result)
         return
-    await _result(_submit("settle", run.after_model, permit, result))
+    await _result(_submit(run.guard, "settle", run.after_model, permit, result))
 
 
-async def off_loop(function: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R:
-    """Call something that may wait for the store; a cancelled task does not break it off."""
-    return await _result(_submit("settle", function, *args, **kwargs))
+async def off_loop(guard: Guard, function: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R:
+    """Call something that may wait for the guard's store; a cancelled task does not break it off."""
+    return await _result(_submit(guard, "settle", function, *args, **kwargs))
+
+
+def forget(store: Store) -> None:
+    """End the threads of a store that is about to be closed, once they have done their work."""
+    with _lock:
+        try:
+            pools = _pools.pop(store, None)
+        except TypeError:
+            return
+    for pool in (pools or {}).values():
+        pool.shutdown(wait=False)
 
 
 def _give_back(run: Run, done: Future[Permit]) -> None:
     if not done.cancelled() and done.exception() is None:
         if run.guard.store.remote:
-            _submit("settle", run.withdraw, done.result())
+            _submit(run.guard, "settle", run.withdraw, done.result())
         else:
             run.withdraw(done.result())
 
@@ -82,22 +108,31 @@ async def _result(future: Future[_R]) -> _R:
     return await asyncio.shield(wrapped)
 
 
-def _submit(kind: str, function: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> Future[_R]:
-    executor = _executors.get(kind)
-    if executor is None:
-        from concurrent.futures import ThreadPoolExecutor
+def _submit(guard: Guard, kind: str, function: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> Future[_R]:
+    # In the context it was asked for: what was left alone must not get through because another thread asks for it.
+    context = copy_context()
+    with _lock:
+        pools = _pools_of(guard.store)
+        pool = pools.get(kind)
+        if pool is None:
+            from concurrent.futures import ThreadPoolExecutor
 
-        with _lock:
-            executor = _executors.get(kind)
-            if executor is None:
-                executor = _executors[kind] = ThreadPoolExecutor(THREADS_MAX, f"runrails-{kind}")
-    return executor.submit(function, *args, **kwargs)
+            pool = pools[kind] = ThreadPoolExecutor(THREADS_MAX, f"runrails-{kind}")
+        return pool.submit(lambda: context.run(function, *args, **kwargs))
+
+
+def _pools_of(store: Store) -> dict[str, ThreadPoolExecutor]:
+    try:
+        return _pools.setdefault(store, {})
+    except TypeError:  # it has slots, or is equal to others by value
+        return _others
 
 
 def _after_fork() -> None:
     global _lock  # noqa: PLW0603 -- the parent's lock may be taken for ever, and its threads are not here
     _lock = threading.Lock()
-    _executors.clear()
+    _pools.clear()
+    _others.clear()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which cannot fork

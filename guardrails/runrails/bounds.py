@@ -115,7 +115,10 @@ def output_tokens_bound(call: ModelCall, card: PriceCard, input_tokens: int) -> 
         BoundUnknown: The cap or the number of answers in the request makes no sense.
     """
     del input_tokens
-    _check_counts(call)
+    if not (call.n == 1 and type(call.n) is int and (call.max_tokens is None or type(call.max_tokens) is int)) or (
+        call.max_tokens is not None and call.max_tokens < 1
+    ):
+        _check_counts(call)
     if call.request_type == "embedding":
         return 0
     # A written cap is taken at its word: tables of model limits are second-hand, and too low a one would overshoot.
@@ -126,7 +129,13 @@ def output_tokens_bound(call: ModelCall, card: PriceCard, input_tokens: int) -> 
 
 
 def call_bound_pusd(
-    card: PriceCard, *, input_tokens: int, output_tokens: int, n: int = 1, cache_write: bool = False
+    card: PriceCard,
+    *,
+    input_tokens: int,
+    output_tokens: int,
+    n: int = 1,
+    cache_write: bool = False,
+    service_tier: str | None = None,
 ) -> PicoUSD:
     """
     The most the call can cost.
@@ -137,11 +146,16 @@ def call_bound_pusd(
         output_tokens: Bound of one answer.
         n: How many answers are asked for.
         cache_write: Whether the request may write the provider's prompt cache.
+        service_tier: The service tier the request names, if it names one.
+
+    Raises:
+        PriceUnknown: That tier has no price.
     """
     # Audio in a prompt is refused as unbounded, so its rate, ten times that of text, need not be held.
     return dearest_pusd(
-        card, input_tokens=input_tokens, output_tokens=output_tokens * n, cache_write=cache_write, input_audio=False
-    )
+        card, input_tokens=input_tokens, output_tokens=output_tokens * n, cache_write=cache_write, input_audio=False,
+        service_tier=service_tier,
+    )  # fmt: skip
 
 
 def output_within(amount_pusd: PicoUSD, cost: Callable[[int], PicoUSD], *, floor: int, ceiling: int) -> int | None:

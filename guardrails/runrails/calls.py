@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from runrails.values import value
 
 if TYPE_CHECKING:
+    from runrails.attribution import Attribution
     from runrails.usage import Usage
 
 __all__ = [
@@ -16,6 +19,7 @@ __all__ = [
     "Permit",
     "Proceed",
     "Prompt",
+    "ServedTier",
     "Stop",
     "ToolCall",
     "ToolOutcome",
@@ -31,7 +35,7 @@ connection after sending: the money may be spent).
 """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Prompt:
     """What will be sent, as far as its size matters. Adapters fill it in; nothing here is ever logged or stored."""
 
@@ -49,13 +53,17 @@ class Prompt:
     """What the provider adds of its own keeping (an earlier answer): only the model's context bounds it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class ModelCall:
     """A call to a language model that is about to start."""
 
     model: str
     provider: str | None = None
     """`openai`, `azure`, `anthropic`, `bedrock`, `google`, …; None if the model's name is enough."""
+    region: str | None = None
+    """The cloud region it runs in, if the client knows: on Bedrock prices depend on it."""
+    service_tier: str | None = None
+    """The service tier the request names; `auto` leaves it to the provider, so the dearest is held for."""
     prompt: Prompt = Prompt()
     max_tokens: int | None = None
     """The cap on output tokens that is in the request, if one is."""
@@ -72,9 +80,20 @@ class ModelCall:
     """Path of the sub-agent that calls, `""` for the root."""
     retries: int = 0
     """How many more attempts the adapter may make; it makes no more than the permit says."""
+    by: Attribution | None = None
+    """Whose money it is, where this call alone says so; see `Guard.attribute` for what else does."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedTier(NamedTuple):
+    """Another way of serving than the one the model's standard price is for, as an answer reports it."""
+
+    name: str
+    """What the provider calls it; the price card is asked for it by this name."""
+    factor_bp: int
+    """The most that it multiplies the standard price by, in basis points; 10,000 for one that is no dearer."""
+
+
+@value
 class ModelResult:
     """What came of a model call."""
 
@@ -91,9 +110,13 @@ class ModelResult:
     """What was reported of the input of a cut answer; its output counts are not looked at."""
     unknown_attempts: int = 0
     """Earlier attempts of this call whose outcome nobody knows; each is charged at the most it can have cost."""
+    floor_usage: Usage | None = None
+    """What had been reported while the answer was still coming: it used that much at least."""
+    tier: ServedTier | None = None
+    """The service tier that the answer names, if it is not the standard one."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Permit:
     """Leave to start one model call. Hand it back to `Run.after_model`, whatever happens."""
 
@@ -114,6 +137,8 @@ class Permit:
     """How many more attempts may be made; each is part of `bound_pusd`."""
     held: bool = True
     """False if the store was out of reach and `on_store_error="allow"` let the call start without a hold."""
+    by: Attribution | None = None
+    """Whose money it is, from everything that says so."""
 
     @property
     def attempt_pusd(self) -> int:

@@ -10,55 +10,92 @@ from __future__ import annotations
 
 import weakref
 from contextvars import ContextVar
+from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from runrails.calls import Prompt
+from runrails.current import given_up, is_of
 
 if TYPE_CHECKING:
     from runrails.calls import ModelCall, Permit
     from runrails.guard import Guard
     from runrails.run import Run
 
-__all__ = ["offer_cover", "take_cover", "withdraw_cover"]
+__all__ = ["expect_cover", "offer_cover", "take_cover", "withdraw_cover"]
 
 
 class _Cover:
     """Keeps neither the run nor what the call said alive: contexts live long."""
 
-    __slots__ = ("id", "model", "request_type", "run", "tickets")
+    __slots__ = ("id", "model", "permit", "request_type", "run", "tickets")
 
     def __init__(self, run: Run, permit: Permit) -> None:
         self.run = weakref.ref(run)
         self.id = permit.id
         self.model = permit.call.model
         self.request_type = permit.call.request_type
+        self.permit = replace(permit, call=replace(permit.call, prompt=Prompt())) if run.guard.yields else None
+        """To be handed back where the guard of a whole process finds that the program guards the call itself."""
         self.tickets = [None]
         """One; taking it is atomic, as a context may have been copied to several threads."""
 
 
-_covering: ContextVar[_Cover | None] = ContextVar("runrails_cover", default=None)
+class _Place:
+    """Where a cover is. Copies of a context share it."""
+
+    __slots__ = ("cover",)
+
+    def __init__(self, cover: _Cover | None) -> None:
+        self.cover = cover
+
+
+_covering: ContextVar[_Place | None] = ContextVar("runrails_cover", default=None)
+
+
+def expect_cover() -> None:
+    """What asks for the next permit runs in a copy of this context, and the request is made in this one."""
+    _covering.set(_Place(None))
 
 
 def offer_cover(run: Run, permit: Permit) -> None:
     """This permit's caller sends its request through layers below, one of which may be guarded too."""
-    _covering.set(_Cover(run, permit))
+    place = _covering.get()
+    if place is not None and place.cover is None:
+        place.cover = _Cover(run, permit)
+    else:
+        _covering.set(_Place(_Cover(run, permit)))
 
 
-def take_cover(guard: Guard, call: ModelCall) -> bool:
-    """Whether a layer above holds a permit of this guard for this very call; asking takes it."""
-    cover = _covering.get()
-    if cover is None or cover.model != call.model or cover.request_type != call.request_type:
+def take_cover(guard: Guard, call: ModelCall, *, unnamed: bool = False) -> bool:
+    """
+    Whether a layer above holds a permit of this guard for this very call; asking takes it.
+
+    Args:
+        guard: Who asks.
+        call: What is about to be sent.
+        unnamed: Whether it names no model but something that stands for one; which one, the layer above was told.
+    """
+    place = _covering.get()
+    cover = None if place is None else place.cover
+    if cover is None or cover.request_type != call.request_type or not (unnamed or cover.model == call.model):
         return False
     run = cover.run()
-    if run is None or run.guard is not guard or not run.is_open(cover.id):
+    if run is None or not run.is_open(cover.id) or given_up() is not None:
+        return False
+    covered = is_of(run, guard)
+    if not covered and cover.permit is None:
         return False
     try:
         cover.tickets.pop()
     except IndexError:
         return False
-    return True
+    if cover.permit is not None and not covered:
+        run.withdraw(cover.permit)  # What the program guards itself pays, for the run of the whole process too.
+    return covered
 
 
 def withdraw_cover() -> None:
     """The call that was covered has begun to answer: what is requested from here on is something else."""
-    cover = _covering.get()
-    if cover is not None:
-        cover.tickets.clear()
+    place = _covering.get()
+    if place is not None and place.cover is not None:
+        place.cover.tickets.clear()

@@ -7,33 +7,48 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
+    from threading import Thread
 
     from runrails.errors import GuardrailStopped
+    from runrails.guard import Guard
     from runrails.run import Run
 
-__all__ = ["Stay", "current", "current_run", "given_up", "inside", "stay"]
+__all__ = ["Stay", "current", "current_run", "default", "given_up", "inside", "is_of", "opened", "stay"]
 
 current: ContextVar[Run | None] = ContextVar("runrails_run", default=None)
+default: Callable[[], Run | None] | None = None
+"""
+Where the whole process is one run (`runrails run`), what gives it. Threads and event loops that begin without a context
+are in it as well.
+"""
+opened: Callable[[str], None] | None = None
+"""Where the whole process is one run, who hears of the ids of runs that are opened inside it."""
 
 
 class Stay:
     """One stay inside a run's `with` block; a run that is resumed and entered again has another."""
 
-    __slots__ = ("given_up", "outer")
+    __slots__ = ("given_up", "outer", "threads")
 
     def __init__(self, outer: Stay | None) -> None:
         self.outer = outer
         self.given_up: GuardrailStopped | None = None
         """The stop for which what still runs in here was left alone."""
+        self.threads: set[Thread] = set()
+        """Threads of ours in which something of it runs that cannot be cancelled."""
 
 
 stay: ContextVar[Stay | None] = ContextVar("runrails_stay", default=None)
 
 
-def given_up() -> GuardrailStopped | None:
-    """The stop for which this code was left alone; it may start nothing, whatever its run does by now."""
-    here = stay.get()
+def given_up(here: Stay | None = None) -> GuardrailStopped | None:
+    """
+    The stop for which this code, or what began in the stay `here`, was left alone.
+
+    It may start nothing, whatever its run does by now.
+    """
+    here = stay.get() if here is None else here
     while here is not None:
         if here.given_up is not None:
             return here.given_up
@@ -42,8 +57,17 @@ def given_up() -> GuardrailStopped | None:
 
 
 def current_run() -> Run | None:
-    """The run whose `with` block this code is in, if any."""
-    return current.get()
+    """The run whose `with` block this code is in; else the run of the whole process, if `runrails run` guards it."""
+    run = current.get()
+    return run if run is not None or default is None else default()
+
+
+def is_of(run: Run, guard: Guard) -> bool:
+    """Whether a run, or one that it is part of, is one of `guard`: then it pays for calls that `guard` guards."""
+    around: Run | None = run
+    while around is not None and around.guard is not guard:
+        around = around.parent
+    return around is not None
 
 
 @contextmanager

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from runrails.current import Stay, current, stay
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from contextvars import Token
 
     from runrails.run import Run
@@ -19,7 +20,7 @@ boundaries: list[Callable[[Run], Callable[[], None]]] = []
 
 
 class Entry:
-    """The way into one run and out again; used by the run alone, one stay at a time."""
+    """The way into one run and out again, one stay at a time."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -27,10 +28,15 @@ class Entry:
         self._tokens: tuple[Token[Run | None], Token[Stay | None]] | None = None
         self.stay: Stay | None = None
         """The newest stay; what was begun in an older one may still be running, left alone."""
+        self.postponed: list[Callable[[], None]] = []
+        """What must be done before the run's first call, as it may wait for the store."""
+        self.before_close: list[Callable[[], None]] = []
+        """What adapters do once before the run is closed; it may write to the store."""
 
     def enter(self) -> None:
         """Make the run the current one. Whatever an adapter raises, nothing is left attached."""
         try:
+            self._run.accounts.entered()
             self._run.guard.enter_boundaries()
             for enter in tuple(boundaries):
                 self._leave.append(enter(self._run))
@@ -53,13 +59,33 @@ class Entry:
                     stay.set(None if self.stay is None else self.stay.outer)
         self._detach()
 
+    def prepare(self) -> None:
+        """Do what was postponed. What fails is done again before the next call."""
+        for task in tuple(self.postponed):
+            task()
+            with suppress(ValueError):  # another thread did it as well, which does no harm
+                self.postponed.remove(task)
+
+    def finish(self) -> None:
+        """Do what adapters have to do before the run is closed."""
+        tasks, self.before_close = self.before_close, []
+        self._do(tasks)
+
+    @property
+    def busy(self) -> bool:
+        """Whether something still runs in the newest stay that cannot be cancelled."""
+        return self.stay is not None and bool(self.stay.threads)
+
     def _detach(self) -> None:
-        """Undo what adapters did, whatever one of them raises: the run must end and its stop must become public."""
         leave, self._leave = self._leave, []
-        for undo in reversed(leave):
-            try:
-                undo()
-            except Exception as exc:  # noqa: BLE001 -- see above
-                run = self._run
-                run.guard.emit("adapter_failed", "error", run=run.id, hook="leave", error=type(exc).__name__)
+        self._do(reversed(leave))
         self._run.owned = False
+
+    def _do(self, tasks: Iterable[Callable[[], None]]) -> None:
+        """Whatever one of them raises: the run must end and its stop must become public."""
+        run = self._run
+        for task in tasks:
+            try:
+                task()
+            except Exception as exc:  # noqa: BLE001 -- see above
+                run.guard.emit("adapter_failed", "error", run=run.id, hook="leave", error=type(exc).__name__)

@@ -10,6 +10,7 @@ RunrailsError
 ├── CallRefused                 this one call may not start; the run goes on
 │   ├── BudgetBusy              the money is there but held by calls in flight
 │   ├── CallTooLarge            this call's bound does not fit; a smaller call would
+│   ├── ScopeExhausted          the budget of whom this one call is for is used up; the run is somebody else's
 │   ├── PriceUnknown            nobody has written down what the model costs
 │   ├── BoundUnknown            the most this call can cost cannot be told
 │   ├── CredentialError         no usable provider key
@@ -45,6 +46,7 @@ __all__ = [
     "PriceUnknown",
     "ReservationMismatch",
     "RunrailsError",
+    "ScopeExhausted",
     "StoreUnavailable",
     "UnknownReservation",
     "format_amount",
@@ -226,6 +228,21 @@ class CallTooLarge(CallRefused):
             spent=spent,
             needed=needed,
         )
+
+
+class ScopeExhausted(CallRefused):
+    """
+    The budget of the user, key or organisation that this one call is for is used up.
+
+    The run is somebody else's, so it goes on: one user must not stop all whom it serves. A run whose own budget is
+    used up ends with `BudgetExceeded`.
+    """
+
+    code = "scope_exhausted"
+    http_status = 402
+
+    def __init__(self, stop: BudgetExceeded) -> None:
+        super().__init__(stop.what, next_step=f"{stop.next_step} Calls of this run for others go on.", **stop.fields)
 
 
 class GuardFault(CallRefused):

@@ -29,7 +29,7 @@ class Adapted(Protocol):
 
     @property
     def executor(self) -> object:
-        """What is called: the executor, or a copy of it whose tool calls can be hinted at and blocked."""
+        """What is called: the executor, or a copy of it whose tool calls can be hinted at, blocked and left alone."""
         ...
 
     def answer(self, value: object) -> str | None:

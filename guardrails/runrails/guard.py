@@ -8,18 +8,23 @@ from types import CodeType
 from typing import TYPE_CHECKING, Literal, ParamSpec, Protocol, Self, TypeVar, cast
 from weakref import WeakSet
 
-from runrails import settings
+from runrails import aio, current, settings
+from runrails.admission import Room, on_event_loop
+from runrails.attributing import Ambient, Attributing
+from runrails.attribution import Attribution
+from runrails.cardkeeping import CardKeeper
 from runrails.clocks import Clock, monotonic_ms, system_ms
 from runrails.errors import ConfigError, StoreUnavailable
 from runrails.events import Emitter, Sink, log_sink
 from runrails.housekeeping import Housekeeper
 from runrails.ids import check_id, new_id
-from runrails.ledger import SCOPES_MAX, RunArchive, RunRecord, Store, SupportsZones
+from runrails.ledger import SCOPES_MAX, RunArchive, RunRecord, Store, SupportsUsage
 from runrails.limits import Limits, check_limits
 from runrails.periods import check_zone
 from runrails.pricing.book import PriceBook
 from runrails.run import Run, current_run
-from runrails.stores import open_store
+from runrails.stores import open_store, same_books
+from runrails.zones import Zones
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Mapping
@@ -27,8 +32,9 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
+    from runrails.grouping import GroupRow
     from runrails.loops import ToolRule
-    from runrails.pricing import PriceSpec
+    from runrails.pricing import PriceSpec, Term
     from runrails.supervisor import Supervisor
 
 __all__ = ["Guard"]
@@ -59,10 +65,15 @@ class Guard:
         user: Whose money; `RUNRAILS_USER`, else `local`.
         key: The API key the calls are made for, if budgets are kept per key.
         org: The organisation, if budgets are kept per organisation.
+        tags: What all of its calls are for, to filter and group usage by: `{"team": "search"}`. See `Attribution`.
         store: An engine or its URL; `RUNRAILS_STORE`, else SQLite in the platform's user-data directory.
         prices: Prices by model, over the project file and the built-in table:
             `{"my-model": Price(input="3", output="15")}` in dollars per million tokens, `Price(call="3.20")` per call,
             or `"0"` for a model that is free.
+        price_file: The project's own prices; `RUNRAILS_PRICES`, else `runrails.toml` in the working directory.
+        contract: What was agreed with providers, above the project file: `[Term(provider="openai", percent="-12")]`.
+        assume: `dearest` prices a model that nobody has priced at the dearest of every rate of its provider, instead
+            of refusing the call; such cards and events say so.
         mode: `enforce`, or `observe` to decide and report but stop nothing.
         zone: Time zone in which months begin; fixed at a scope's first use.
         tools: What is special about some tools, by name: `{"get_status": ToolRule(poll=True)}`.
@@ -80,6 +91,7 @@ class Guard:
         user: str | None = None,
         key: str | None = None,
         org: str | None = None,
+        tags: Mapping[str, str] | None = None,
         store: Store | str | None = None,
         prices: Mapping[str, PriceSpec] | None = None,
         mode: Literal["enforce", "observe"] = "enforce",
@@ -88,6 +100,8 @@ class Guard:
         sinks: Iterable[Sink] | None = None,
         on_store_error: Literal["refuse", "allow"] = "refuse",
         price_file: str | Path | None = None,
+        contract: Iterable[Term] = (),
+        assume: Literal["dearest"] | None = None,
         clock: Clock = system_ms,
         monotonic: Clock = monotonic_ms,
         make_id: Callable[[], str] = new_id,
@@ -96,54 +110,118 @@ class Guard:
         self.user = _id(user if user is not None else settings.user(), "user")
         self.key = None if key is None else _id(key, "key")
         self.org = None if org is None else _id(org, "org")
+        self.attribution = Attribution(user=self.user, key=self.key, org=self.org, tags=tags)
+        """Whose money it is where nothing else is said."""
+        self.ambient = Ambient()
         self.mode = _one_of(mode, ("enforce", "observe"), "mode")
         self.on_store_error = _one_of(on_store_error, ("refuse", "allow"), "on_store_error")
         self.zone = _zone(zone)
         self.tools = dict(tools or {})
-        self.prices = PriceBook.load(prices, price_file if price_file is not None else settings.price_file())
+        self.prices = PriceBook.load(
+            prices, price_file if price_file is not None else settings.price_file(), contract=contract, assume=assume
+        )
         self.clock = clock
         self.monotonic = monotonic
         self.new_id = make_id
         self.emit = Emitter((log_sink,) if sinks is None else sinks)
-        self.room = threading.Condition()
+        self.room = Room()
         """Notified whenever a call of this guard ends, for calls that wait for its money."""
         self.adapters: dict[type[object], object] = {}
         """What adapters keep for this guard, by the type of it."""
         self.before_close: WeakSet[Closable] = WeakSet()
         """What is closed before the store is: the runs of guarded clients."""
+        self.yields = False
+        """True for the guard of a whole process: other guards may work inside its run, and take over what it guards."""
         self._owns_store = not _is_store(store)
         self.store: Store = open_store(store, clock=clock) if store is None or isinstance(store, str) else store
+        self.price_cards = CardKeeper(self.store)
         self.housekeeper = Housekeeper(self.store, self.emit, monotonic=monotonic)
-        self._zones_fixed = False
+        tolerant = self.on_store_error == "allow" or self.mode == "observe"
+        self.zones = Zones(self.store, self.zone, self.emit, tolerant=tolerant)
 
-    def run(self, name: str = "", *, limits: Limits | None = None, id: str | None = None) -> Run:  # noqa: A002 -- users' word
+    def run(
+        self, name: str = "", *, limits: Limits | None = None, id: str | None = None,  # noqa: A002 -- users' word
+        user: str | None = None, key: str | None = None, org: str | None = None, tags: Mapping[str, str] | None = None,
+    ) -> Run:  # fmt: skip
         """
         A guarded execution, to be used in a `with` or driven by hand.
 
         Inside another run of this guard it is a child run that draws on its parent; then `limits` adds limits of its
         own, and without them only the parent's apply.
 
+        `user`, `key`, `org` and `tags` say whose it is, over what the parent and the guard say. What `attribute` or a
+        call itself says goes before them.
+
         Raises:
-            ConfigError: Inside a run of another guard, nested too deep, or the id is malformed.
+            ConfigError: Inside a run of another guard, nested too deep, or an id or a tag is malformed.
             StoreUnavailable: The ledger is out of reach, unless `on_store_error` is `allow` or the guard only observes.
+
+        On an event loop a remote store is not asked here: what it has against the run is raised by `async with`, or by
+        the run's first call.
         """
         parent = current_run()
-        if parent is not None and parent.guard is not self:
-            raise ConfigError(
-                "A run of one guard cannot be opened inside a run of another: the same calls would be paid twice.",
-                next_step="Use the same Guard for both, or end the outer run first.",
-            )
-        _check_depth(parent)
-        self._fix_zones()
+        own_parent = parent if parent is not None and parent.guard is self else None
+        _check_parent(self, parent)
+        whose = Attribution(user=user, key=key, org=org, tags=tags).over((own_parent or self).attribution)
+        later = self.store.remote and on_event_loop()
+        if not later:
+            self.zones.fix(whose)
         own = (
             check_limits(limits)
             if limits is not None
             else self.limits
-            if parent is None
+            if own_parent is None
             else _child_limits(self.limits)
         )
         run_id = self.new_id() if id is None else _id(id, "run id")
-        return Run(self, name=name, run_id=run_id, limits=own, parent=parent)
+        run = Run(self, name=name, run_id=run_id, limits=own, parent=parent, attribution=whose)
+        if later:  # a remote store must not be asked here; whatever it says comes before anything is sent
+            run.entry.postponed.append(lambda: self.zones.fix(whose))
+        if current.opened is not None:
+            current.opened(run_id)
+        return run
+
+    def attribute(
+        self, *, user: str | None = None, key: str | None = None, org: str | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> Attributing:  # fmt: skip
+        """
+        Say whose the calls inside are: `with guard.attribute(user="bob", tags={"team": "search"}):`.
+
+        It counts for every call of this guard that is started inside, whatever run it belongs to, in tasks and bound
+        threads too, and goes before what the run and the guard say; only what a call itself says (LangChain's
+        `metadata`) goes before it. Blocks nest: what the inner one says wins, field by field and tag by tag.
+
+        Raises:
+            ConfigError: An id or a tag is malformed.
+        """
+        return Attributing(self.ambient, Attribution(user=user, key=key, org=org, tags=tags))
+
+    def usage(
+        self, by: str, *, month: str | None = None, user: str | None = None, run: str | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> tuple[GroupRow, ...]:  # fmt: skip
+        """
+        What the store's calls came to, summed by `user`, `key`, `org`, `model`, `agent`, `run`, `day` or `tag:NAME`.
+
+        Args:
+            by: What to sum by. Beyond 10,000 groups, what is new is summed under `(other)`.
+            month: Only this month (UTC), as `2026-11`.
+            user: Only this user's calls.
+            run: Only this run's calls.
+            tags: Only calls with all of these tags.
+
+        Raises:
+            ConfigError: Usage is not grouped by that, or the store keeps none.
+            ValueError: The month is none.
+        """
+        from runrails.grouping import check_dimension, group_usage, with_tags
+
+        check_dimension(by)
+        if not isinstance(self.store, SupportsUsage):
+            raise ConfigError("This store cannot be asked for usage.", next_step="Use one that implements `usage`.")
+        records = self.store.usage(user=user, period=month, run=run)
+        return group_usage(with_tags(records, tags or {}), by)
 
     def bind(self, function: Callable[_P, _R]) -> Callable[_P, _R]:
         """
@@ -179,6 +257,20 @@ class Guard:
 
         return wrap(self, client)
 
+    def run_of(self, client: object) -> Run:
+        """
+        The run that a wrapped client's calls belong to outside of any `with guard.run():`.
+
+        It is the one to ask for a report, and to resume once a stop has ended it:
+        `guard.run_of(client).resume(limits=Limits(run="5.00"))`.
+
+        Raises:
+            ConfigError: This guard has not wrapped it.
+        """
+        from runrails.clients import run_of
+
+        return run_of(self, client)
+
     def supervise(self, executor: object, *, name: str = "", limits: Limits | None = None) -> Supervisor:
         """
         Wrap an executor, so that a stop is an outcome instead of an exception: `guard.supervise(agent).invoke(inputs)`.
@@ -199,11 +291,13 @@ class Guard:
     def close(self) -> None:
         """End the runs of guarded clients, stop the background thread and, if the guard opened it, close the store."""
         try:
+            self.housekeeper.settle_left_behind()
             for edge in tuple(self.before_close):
                 edge.close()
             self.housekeeper.close()
         finally:
             if self._owns_store:
+                aio.forget(self.store)
                 self.store.close()
 
     def __enter__(self) -> Self:
@@ -234,7 +328,7 @@ class Guard:
         if not isinstance(self.store, RunArchive) or report.steps == 0:
             return
         record = RunRecord(
-            id=run.id, name=run.name, user=self.user, started_ms=report.started_ms,
+            id=run.id, name=run.name, user=report.user, started_ms=report.started_ms,
             ended_ms=report.started_ms + report.duration_ms, mode=self.mode, stop_reason=report.stop_reason,
             report=report.as_dict(),
         )  # fmt: skip
@@ -243,29 +337,6 @@ class Guard:
         except Exception as exc:  # noqa: BLE001 -- the record is a courtesy; it must not hide how the user's code ended
             reason = exc.what if isinstance(exc, StoreUnavailable) else type(exc).__name__
             self.emit("run_lost", "warning", run=run.id, reason=reason)
-
-    def _fix_zones(self) -> None:
-        if self._zones_fixed or not isinstance(self.store, SupportsZones):
-            return
-        try:
-            self._check_zones(self.store)
-        except StoreUnavailable as exc:
-            if self.on_store_error != "allow" and self.mode != "observe":
-                raise
-            self.emit("store_bypassed", "error", reason=exc.what)
-
-    def _check_zones(self, store: SupportsZones) -> None:
-        for scope in (f"user:{self.user}", f"key:{self.key}", f"org:{self.org}"):
-            if scope.endswith(":None"):
-                continue
-            fixed = store.fix_zone(scope, self.zone)
-            if fixed != self.zone:
-                raise ConfigError(
-                    f"The months of {scope} begin in time zone {fixed}, not {self.zone}: it was fixed at first use.",
-                    next_step=f'Write Guard(zone="{fixed}"), or use another store.',
-                    scope=scope,
-                )
-        self._zones_fixed = True
 
 
 _boundary_lock = threading.Lock()
@@ -306,10 +377,25 @@ def _bind_coroutine(
     return bound
 
 
-def _check_depth(parent: Run | None) -> None:
+def _check_parent(guard: Guard, parent: Run | None) -> None:
+    if parent is not None and parent.guard is not guard:
+        if not parent.guard.yields:
+            raise ConfigError(
+                "A run of one guard cannot be opened inside a run of another: the same calls would be paid twice.",
+                next_step="Use the same Guard for both, or end the outer run first.",
+            )
+        if not same_books(parent.guard.store, guard.store):
+            raise ConfigError(
+                "This program has a Guard of its own with another store than the run it was started in, whose budget "
+                "could not be held there.",
+                next_step="Give both the same file (RUNRAILS_STORE), or start the program without `runrails run`: it "
+                "guards itself.",
+            )
     depth = 0
     while parent is not None:
-        depth, parent = depth + 1, parent.parent
+        # Each is an account, and where the guard changes there are up to three more.
+        depth += 1 if parent.guard is guard else 4
+        guard, parent = parent.guard, parent.parent
     if depth >= RUNS_NESTED_MAX:
         raise ConfigError(
             f"Runs can be nested {RUNS_NESTED_MAX} deep at most.",

@@ -305,6 +305,15 @@ def _reason(error: Exception) -> str:
 _all: WeakSet[Housekeeper] = WeakSet()
 
 
+def _at_exit() -> None:
+    """What was dropped and not settled yet must be in the books before the program ends."""
+    for keeper in list(_all):
+        keeper.settle_left_behind()
+
+
+atexit.register(_at_exit)
+
+
 def _after_fork() -> None:
     for keeper in list(_all):
         keeper.forget()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
+from runrails.attribution import Attribution
+from runrails.grouping import GroupRow, Groups, groups_of
 from runrails.report import FINDINGS_KEPT_MAX, STEPS_KEPT_MAX, StepRow
 
 if TYPE_CHECKING:
@@ -14,10 +16,14 @@ if TYPE_CHECKING:
 __all__ = ["Journal"]
 
 
-class Journal:
-    """Mutable; the run's lock guards it."""
+NOBODY = Attribution()
 
-    def __init__(self) -> None:
+
+class Journal:
+    """Mutable; the run's lock guards it. What a child run does is counted in its parents' as well."""
+
+    def __init__(self, parent: Journal | None = None) -> None:
+        self.parent = parent
         self.rows: deque[StepRow] = deque(maxlen=STEPS_KEPT_MAX)
         self.findings: deque[Finding] = deque(maxlen=FINDINGS_KEPT_MAX)
         self.input_tokens = 0
@@ -32,17 +38,26 @@ class Journal:
         self._before_last = (0, 0)
         """The same before the newest model call."""
         self._spent_before: deque[tuple[int, int]] = deque(maxlen=STEPS_KEPT_MAX)
+        self._payers, self._models, self._agents, self.tools = Groups(), Groups(), Groups(), Groups()
+        self._calls = 0
+        self._payer, self._model, self._agent = NOBODY, "", ""
+        """Of the newest calls, which are summed up before they are sorted into groups."""
+        self._sorted = (0, 0, 0, 0)
+        """Calls, input tokens, output tokens and picodollars that are in groups."""
 
     def model(self, permit: Permit, result: ModelResult, settlement: Settlement, duration_ms: int) -> None:
         """A model call of this run ended."""
         usage = settlement.usage
         tokens_in, tokens_out = (usage.input_tokens, usage.output_tokens) if usage else (0, 0)
-        self.count(permit, settlement)
+        journal: Journal | None = self
+        while journal is not None:
+            journal.count(permit, settlement)
+            journal = journal.parent
+        call = permit.call
         self.rows.append(
             StepRow(
-                step=permit.step, kind="model", name=result.model or permit.call.model, agent=permit.call.agent,
-                end=result.end, input_tokens=tokens_in, output_tokens=tokens_out, cost_pusd=settlement.actual_pusd,
-                duration_ms=duration_ms,
+                permit.step, "model", result.model or call.model, call.agent, result.end, tokens_in, tokens_out,
+                settlement.actual_pusd, duration_ms,
             )
         )  # fmt: skip
 
@@ -50,6 +65,11 @@ class Journal:
         """A model call of this run or of a child run ended: the sums."""
         usage = settlement.usage
         tokens = 0 if usage is None else usage.total_tokens
+        call = permit.call
+        if permit.by is not self._payer or call.model != self._model or call.agent != self._agent:
+            self._sort()
+            self._payer, self._model, self._agent = permit.by or NOBODY, call.model, call.agent
+        self._calls += 1
         self._before_last = self._spent
         self._spent = (self._spent[0] + settlement.actual_pusd, self._spent[1] + tokens)
         if usage is not None:
@@ -57,12 +77,16 @@ class Journal:
             self.output_tokens += usage.output_tokens
         if settlement.unresolved:
             self.unresolved_pusd += settlement.actual_pusd
-        if permit.held:
-            self.overrun_pusd += max(0, settlement.actual_pusd - permit.bound_pusd)
+        if permit.held and settlement.actual_pusd > permit.bound_pusd:
+            self.overrun_pusd += settlement.actual_pusd - permit.bound_pusd
 
     def tool(self, call: ToolCall, outcome: ToolOutcome | None, *, step: int, duration_ms: int) -> None:
         """A tool call ended, or was blocked (no outcome)."""
         end = "blocked" if outcome is None else "ok" if outcome.ok else "failed"
+        journal: Journal | None = None if outcome is None else self
+        while journal is not None:
+            journal.tools.add(call.name, 1)
+            journal = journal.parent
         self.rows.append(
             StepRow(
                 step=step, kind="tool", name=call.name, agent=call.agent, end=end, input_tokens=0, output_tokens=0,
@@ -81,6 +105,22 @@ class Journal:
     def tool_ended(self) -> None:
         """Remember what had been spent before the model call that asked for this tool call."""
         self._spent_before.append(self._before_last)
+
+    def groups(self) -> dict[str, tuple[GroupRow, ...]]:
+        """All model calls by user, key, organisation, tag, model and agent, and all executed tool calls by tool."""
+        self._sort()
+        return groups_of(self._payers) | {
+            "model": self._models.rows(), "agent": self._agents.rows(), "tool": self.tools.rows()
+        }  # fmt: skip
+
+    def _sort(self) -> None:
+        total = (self._calls, self.input_tokens, self.output_tokens, self._spent[0])
+        new = [now - before for now, before in zip(total, self._sorted, strict=True)]
+        if new[0]:
+            self._sorted = total
+            keys = ((self._payers, self._payer), (self._models, self._model), (self._agents, self._agent or None))
+            for groups, key in keys:
+                groups.add(key, *new)
 
     def spent_since(self, results_back: int) -> tuple[int, int]:
         """Picodollars and tokens spent since the model call that led to the tool result that many results ago."""

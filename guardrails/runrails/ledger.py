@@ -29,9 +29,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, runtime_checkable
 
+from runrails.values import value
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from runrails.attribution import Tags
     from runrails.usage import Usage
 
 __all__ = [
@@ -54,6 +57,7 @@ __all__ = [
     "Store",
     "SupportsExtend",
     "SupportsLimits",
+    "SupportsPriceCards",
     "SupportsUsage",
     "SupportsWarnings",
     "SupportsZones",
@@ -92,7 +96,7 @@ class Hold(NamedTuple):
     """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class CallFacts:
     """What is known of a call before it starts; becomes part of its usage record."""
 
@@ -110,9 +114,11 @@ class CallFacts:
     byok: bool = False
     price_card: str = ""
     """Fingerprint of the price card the bound was made with."""
+    tags: Tags = ()
+    """What the call is for: names and values, in order of the names."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class ResultFacts:
     """What is known of a call after it ended."""
 
@@ -120,6 +126,8 @@ class ResultFacts:
     usage: Usage | None = None
     model: str | None = None
     duration_ms: int = 0
+    price_card: str = ""
+    """Fingerprint of the price card the cost was made with, if it is another than the bound's."""
 
 
 class Reservation(NamedTuple):
@@ -346,6 +354,19 @@ class SupportsUsage(Protocol):
         self, *, user: str | None = None, period: str | None = None, run: str | None = None
     ) -> Iterator[UsageRecord]:
         """Records, oldest first. `period` is a month as `2026-11` in UTC by the time of reservation."""
+        ...
+
+
+@runtime_checkable
+class SupportsPriceCards(Protocol):
+    """A store that keeps the rates behind the fingerprints of its records, so that these can be worked out again."""
+
+    def keep_price_card(self, fingerprint: str, text: str) -> None:
+        """Keep a card's text; again is nothing new. Raises ValueError unless the fingerprint is the text's SHA-256."""
+        ...
+
+    def price_card(self, fingerprint: str) -> str | None:
+        """The card's text; None if it was never kept."""
         ...
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
+from runrails.calls import Stop
 from runrails.errors import LoopDetected
 from runrails.money import format_usd
 
@@ -52,6 +53,17 @@ class LoopWatch:
         except Exception as exc:  # noqa: BLE001 -- reported as an event, see above
             self._outbox.add("detector_failed", "error", error=type(exc).__name__)
             return None
+
+    def before_model(self, agent: str, *, can_block: bool) -> Finding | None:
+        """Why no model call may start; None if one may. As `ask`."""
+        if self.detector is None:
+            return None
+        try:
+            verdict = self.detector.before_model(agent=agent, can_block=can_block)
+        except Exception as exc:  # noqa: BLE001 -- reported as an event, see above
+            self._outbox.add("detector_failed", "error", error=type(exc).__name__)
+            return None
+        return verdict.finding if isinstance(verdict, Stop) else None
 
     def record(self, finding: Finding) -> None:
         """Keep a finding and tell of it, once: a stop is seen after the tool and again at the next start."""

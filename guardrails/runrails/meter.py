@@ -3,78 +3,68 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Literal
 
-from runrails.admission import OUTPUT_FLOOR_TOKENS, Admission, Admitted, Bound, Claim, bound_of
+from runrails.admission import OUTPUT_FLOOR_TOKENS, Admission, Admitted, Bound, Claim, bound_of, exceeded
+from runrails.attributing import here
 from runrails.calls import ModelCall, ModelResult, Permit
 from runrails.errors import (
     BoundUnknown,
     BudgetBusy,
+    BudgetExceeded,
     GuardFault,
     PriceUnknown,
     ReservationMismatch,
     RunrailsError,
+    ScopeExhausted,
     StoreUnavailable,
     UnknownReservation,
 )
-from runrails.ledger import AMOUNT_MAX, RUN_PERIOD, Account, CallFacts, Hold, Refused, Reservation, ResultFacts
-from runrails.periods import month_of
+from runrails.ledger import AMOUNT_MAX, Account, CallFacts, Hold, Refused, Reservation, ResultFacts
 from runrails.settlement import Settlement, settle
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable
 
-    from runrails.guard import Guard
+    from runrails.accounts import Accounts
+    from runrails.attribution import Attribution
+    from runrails.calls import ServedTier
     from runrails.limits import Limits
     from runrails.pricing.cards import PriceCard
-    from runrails.tally import Tally
 
 __all__ = ["Meter"]
 
 CARDS_KEPT_MAX = 256
 FACT_CHARS_MAX = 512
 """Longest text about a call that goes into its usage record; the rest of a longer one is cut off."""
-_Pairs = tuple[tuple[Account, int | None], ...]
-
-
-class _Accounts(NamedTuple):
-    """Every account a call draws on, and for which month and limits that was worked out."""
-
-    month: str
-    run_limits: tuple[int | None, ...]
-    pairs: _Pairs
-    """With the limit that code gives each."""
-    months: tuple[Account, ...]
-    """Those with a calendar, which are watched for warnings."""
-    month_limits: tuple[int | None, ...]
 
 
 class Meter:
     """Thread-safe. Every store call of a run goes through here."""
 
-    def __init__(
-        self, guard: Guard, *, limits: Limits, run_id: str, tally: Tally, lock: threading.RLock,
-        gate: Callable[[], None],
-    ) -> None:  # fmt: skip
-        self._guard = guard
+    def __init__(self, accounts: Accounts, *, run_id: str, lock: threading.RLock, gate: Callable[[], None]) -> None:
+        self._accounts = accounts
+        self._guard = guard = accounts.guard
         self._run_id = run_id
-        self._tally = tally
+        self._tally = accounts.tally
         self._lock = lock
         self._observe = guard.mode == "observe"
-        self._cards: dict[tuple[str | None, str], PriceCard] = {}
+        self._prices = guard.prices
+        self._told: set[tuple[str, str]] = set()
+        """Models, and what has been told of them: service tiers without a price, an assumed price."""
         self._open: dict[str, Claim] = {}
         """Permits that have not been handed back."""
-        self._limits = limits
-        self._accounts = _Accounts("", (), (), (), ())
+        self._limits = accounts.limits
         self._admission = Admission(
-            guard.store, limits, room=guard.room, monotonic=guard.monotonic, observe=self._observe, gate=gate
+            guard.store, accounts.limits, room=guard.room, monotonic=guard.monotonic, observe=self._observe, gate=gate
         )
 
     def use(self, limits: Limits) -> None:
         """Apply limits from now on; calls in flight keep what they hold."""
         self._limits = self._admission.limits = limits
-        self._accounts = _Accounts("", (), (), (), ())
+        self._accounts.limits = limits
 
     def admit(self, call: ModelCall, step: int) -> tuple[Permit, Refused | None]:
         """
@@ -109,22 +99,23 @@ class Meter:
             raise fault from exc
 
     def covers(self, permit: Permit, call: ModelCall) -> bool:
-        """Whether what an open permit holds is enough for `call`, of the same model."""
+        """Whether what an open permit holds is enough for `call`, of the same model and payer."""
         claim = self._open.get(permit.id)
         asked = permit.call
         if claim is None or (asked.provider, asked.model) != (call.provider, call.model):
             return False
-        if not permit.held:
-            return True
         try:
-            bound = bound_of(call, self._card(call.provider, call.model, permit.started_ms))
+            if claim.by != self._accounts.payer(call):
+                return False
+            if not permit.held:
+                return True
+            bound = bound_of(call, self._card(call, call.model, permit.started_ms))
         except RunrailsError:
             return False  # Asked again it is refused, with its reason.
         if permit.uncapped:
             return bound.floor_pusd <= permit.bound_pusd
-        if bound.cost_pusd is None or bound.cost_pusd > permit.attempt_pusd:
-            return False
-        return claim.tokens == 0 or bound.input_tokens + (bound.output_tokens or 0) <= claim.tokens
+        affordable = bound.cost_pusd is not None and bound.cost_pusd <= permit.attempt_pusd
+        return affordable and (claim.tokens == 0 or bound.input_tokens + (bound.output_tokens or 0) <= claim.tokens)
 
     def give_back(self, permit: Permit) -> None:
         """Release the holds of a permit whose call was never sent."""
@@ -144,10 +135,16 @@ class Meter:
             return None
         settlement = Settlement(permit.bound_pusd, unresolved=True, usage=None)
         try:
-            settlement = self._settlement(permit, result)
+            settlement = self._settlement(permit, result, claim.card)
             served = None if result.model is None else result.model[:FACT_CHARS_MAX]
-            facts = ResultFacts(end=result.end, usage=settlement.usage, model=served, duration_ms=duration_ms)
-            self._write_soon(self._writing(permit, claim, settlement, facts))
+            bound = None if claim.reservation is None else claim.reservation.facts
+            other = "" if bound is not None and bound.price_card == settlement.price_card else settlement.price_card
+            facts = ResultFacts(
+                end=result.end, usage=settlement.usage, model=served, duration_ms=duration_ms, price_card=other
+            )
+            if permit.priced:
+                missing = None if permit.held else self._missing(permit, claim)
+                self._write_settlement(permit, settlement, facts, missing)
         finally:
             with self._lock:
                 self._tally.settle(
@@ -156,6 +153,8 @@ class Meter:
                     cost_pusd=settlement.actual_pusd,
                 )
             self._admission.ended(permit.id)
+        drawn = claim.drawn or self._accounts.of(permit.by or self._accounts.own, permit.started_ms)
+        self._guard.housekeeper.watch(drawn.months, drawn.month_limits)
         return settlement
 
     def wait(self, started_ms: int) -> bool:
@@ -170,28 +169,31 @@ class Meter:
         """Ids of the permits that have not been handed back."""
         return list(self._open)
 
-    def watched(self, started_ms: int) -> tuple[tuple[Account, ...], tuple[int | None, ...]]:
-        """The accounts with a calendar that a call of that time draws on, and their limits in code."""
-        accounts = self._accounts_at(started_ms)
-        return accounts.months, accounts.month_limits
-
     # Admitting.
 
     def _admit(self, claim: Claim, call: ModelCall, step: int) -> tuple[Permit, Refused | None]:
-        guard = self._guard
+        guard, accounts = self._guard, self._accounts
+        claim.by = by = accounts.own if call.by is None and here.get() is None else accounts.payer(call)
+        if by is not accounts.fixed:
+            accounts.check(by)
         now_ms = guard.clock()
-        card = self._card(call.provider, call.model, now_ms)
+        claim.card = card = self._card(call, call.model, now_ms)
         bound = bound_of(call, card)
         can_go_uncapped = call.max_tokens is None and not call.can_cap
         claim.tokens = self._hold_tokens(bound, can_go_uncapped=can_go_uncapped)
-        admitted, held = self._reserve(claim, call, card, bound, step, now_ms, can_go_uncapped=can_go_uncapped)
+        admitted, held = self._reserve(claim, by, call, card, bound, step, now_ms, can_go_uncapped=can_go_uncapped)
         self._open[claim.id] = claim
         permit = Permit(
             id=claim.id, call=call, bound_pusd=admitted.bound_pusd,
             max_tokens=call.max_tokens if admitted.max_tokens is None else admitted.max_tokens,
             uncapped=admitted.uncapped, started_ms=now_ms, step=step, retries=admitted.retries, held=held,
+            by=by,
         )  # fmt: skip
-        return permit, admitted.would_refuse
+        refused = admitted.would_refuse
+        if refused is not None and not self._accounts.is_own(refused.account.scope):
+            guard.emit("call_would_refuse", "warning", run=self._run_id, **ScopeExhausted(exceeded(refused)).as_dict())
+            refused = None
+        return permit, refused
 
     def _observed(self, claim: Claim, call: ModelCall, step: int, error: RunrailsError) -> tuple[Permit, None]:
         """Observing refuses nothing: the call starts without a hold, and what it costs is written afterwards."""
@@ -204,21 +206,30 @@ class Meter:
         self._open[claim.id] = claim
         permit = Permit(
             id=claim.id, call=call, bound_pusd=0, max_tokens=call.max_tokens, started_ms=self._guard.clock(),
-            step=step, priced=priced, held=False,
+            step=step, priced=priced, held=False, by=claim.by,
         )  # fmt: skip
         return permit, None
 
     def _reserve(
-        self, claim: Claim, call: ModelCall, card: PriceCard, bound: Bound, step: int, now_ms: int, *,
+        self, claim: Claim, by: Attribution, call: ModelCall, card: PriceCard, bound: Bound, step: int, now_ms: int, *,
         can_go_uncapped: bool,
     ) -> tuple[Admitted, bool]:  # fmt: skip
         guard = self._guard
-        facts = self._facts(call, step, provider=call.provider or card.provider, price_card=card.fingerprint)
+        facts = self._facts(call, by, step, provider=call.provider or card.provider, price_card=card.fingerprint)
+        self._keep(card)
+        if card.source == "assumed":
+            self._tell_of_assumption(call, card)
+        claim.drawn = drawn = self._accounts.of(by, now_ms)
         try:
             admitted = self._admission.reserve(
-                claim, self._accounts_at(now_ms).pairs, bound, facts, can_go_uncapped=can_go_uncapped,
-                retries=call.retries,
-            )  # fmt: skip
+                claim, drawn.pairs, bound, facts, can_go_uncapped=can_go_uncapped, retries=call.retries
+            )
+        except BudgetExceeded as exc:
+            scope = str(exc.fields["scope"])
+            if self._accounts.is_own(scope):
+                raise
+            guard.housekeeper.refused(Account(scope, str(exc.fields["period"])))
+            raise ScopeExhausted(exc) from None
         except StoreUnavailable as exc:
             if guard.on_store_error != "allow" and not self._observe:
                 raise
@@ -227,17 +238,16 @@ class Meter:
             return Admitted(amount * (1 + call.retries), uncapped=False, would_refuse=None, retries=call.retries), False
         return admitted, True
 
-    def _facts(self, call: ModelCall, step: int, *, provider: str, price_card: str = "") -> CallFacts:
-        guard = self._guard
+    def _facts(self, call: ModelCall, by: Attribution, step: int, *, provider: str, price_card: str = "") -> CallFacts:
         return CallFacts(
-            user=guard.user, run=self._run_id, step=step, key=guard.key, org=guard.org,
+            user=by.user or "", run=self._run_id, step=step, key=by.key, org=by.org, tags=by.tags,
             provider=provider[:FACT_CHARS_MAX],
             model=call.model[:FACT_CHARS_MAX], request_type=call.request_type, endpoint=call.endpoint[:FACT_CHARS_MAX],
             user_agent=call.user_agent[:FACT_CHARS_MAX], agent=call.agent[:FACT_CHARS_MAX], price_card=price_card,
         )  # fmt: skip
 
     def _hold_tokens(self, bound: Bound, *, can_go_uncapped: bool) -> int:
-        if self._observe:
+        if self._observe or (self._tally.parent is None and self._tally.limits.tokens is None):
             return 0
         uncapped = can_go_uncapped and self._limits.uncapped == "hold"
         started: int | None = None
@@ -278,50 +288,47 @@ class Meter:
 
     # Accounts and prices.
 
-    def _accounts_at(self, now_ms: int) -> _Accounts:
-        month = month_of(now_ms, self._guard.zone)
-        run_limits = self._run_limits()
-        accounts = self._accounts
-        if accounts.month != month or accounts.run_limits != run_limits:
-            self._accounts = accounts = self._make_accounts(month, run_limits)
-        return accounts
+    def _card(self, call: ModelCall, model: str, now_ms: int) -> PriceCard:
+        """
+        The card at the moment a call was admitted.
 
-    def _run_limits(self) -> tuple[int | None, ...]:
-        if self._tally.parent is None:
-            return (self._tally.limits.run_pusd,)
-        return tuple([tally.limits.run_pusd for tally in self._tally.chain()])
+        The book never changes, so inside a run a price changes only as it was known beforehand: on a day, at an hour.
+        """
+        return self._prices.card(model, provider=call.provider, now_ms=now_ms, region=call.region)
 
-    def _make_accounts(self, month: str, run_limits: tuple[int | None, ...]) -> _Accounts:
-        guard, own, usual = self._guard, self._limits, self._guard.limits
-        scopes = [tally.scope for tally in self._tally.chain()]
-        runs = [(Account(scope, RUN_PERIOD), limit) for scope, limit in zip(scopes, run_limits, strict=True)]
-        # A run's own limits are about the run; months they do not name stay as the guard has them.
-        rows = [("user", guard.user, own.month_pusd, usual.month_pusd)]
-        if guard.key is not None:
-            rows.append(("key", guard.key, own.key_month_pusd, usual.key_month_pusd))
-        if guard.org is not None:
-            rows.append(("org", guard.org, own.org_month_pusd, usual.org_month_pusd))
-        months = [(Account(f"{kind}:{name}", month), b if a is None else a) for kind, name, a, b in rows]
-        return _Accounts(
-            month, run_limits, (*runs, *months), tuple([a for a, _ in months]), tuple([limit for _, limit in months])
-        )
+    def _keep_settled(self, card: PriceCard, settlement: Settlement) -> None:
+        """The same for the card a cost was made with: that of another tier or of the model that served the call."""
+        if settlement.price_card == card.fingerprint:
+            self._keep(card)
+            return
+        for each in card.service_tiers:
+            if each.fingerprint == settlement.price_card:
+                self._keep(each)
 
-    def _card(self, provider: str | None, model: str, now_ms: int) -> PriceCard:
-        """The card, pinned at its first use: a price does not change inside a run."""
-        card = self._cards.get((provider, model))
-        if card is None:
-            card = self._guard.prices.card(model, provider=provider, now_ms=now_ms)
-            if len(self._cards) < CARDS_KEPT_MAX:
-                self._cards[provider, model] = card
-        return card
+    def _keep(self, card: PriceCard) -> None:
+        """Let the ledger keep the rates that the card's fingerprint stands for."""
+        cards = self._guard.price_cards
+        if cards.is_new(card):
+            self._write_soon(cards.keeping(card), event="price_card_postponed", level="warning")
+
+    def _tell_of_assumption(self, call: ModelCall, card: PriceCard) -> None:
+        """Nobody has priced the model, and the guard was told to assume the dearest: say so, once a model and run."""
+        if (call.model, card.source) not in self._told and len(self._told) < CARDS_KEPT_MAX:
+            self._told.add((call.model, card.source))
+            self._guard.emit("price_assumed", "warning", run=self._run_id, model=call.model, note=card.note)
 
     # Settling.
 
-    def _settlement(self, permit: Permit, result: ModelResult) -> Settlement:
+    def _settlement(self, permit: Permit, result: ModelResult, known: PriceCard | None = None) -> Settlement:
         if not permit.priced:
             return Settlement(0, unresolved=True, usage=result.usage)
         try:
-            settlement = settle(self._card_of(permit, result), permit, result)
+            card = self._card_of(permit, result, known)
+            settlement = settle(card, permit, result)
+            if card is not known or settlement.price_card != card.fingerprint:
+                self._keep_settled(card, settlement)
+            if result.tier is not None and card.tier(result.tier.name) is None:
+                self._tell_of_tier(permit.call.model, result.tier)
             if settlement.actual_pusd <= AMOUNT_MAX:
                 return settlement
             reason = "The reported usage costs more than any ledger counts ($9.22 million)."
@@ -332,45 +339,62 @@ class Meter:
         self._guard.emit("settlement_failed", "error", run=self._run_id, reason=reason)
         return Settlement(permit.bound_pusd, unresolved=True, usage=None)
 
-    def _card_of(self, permit: Permit, result: ModelResult) -> PriceCard:
+    def _card_of(self, permit: Permit, result: ModelResult, known: PriceCard | None) -> PriceCard:
         call = permit.call
-        card = self._card(call.provider, call.model, permit.started_ms)
-        if result.model is not None and result.model != call.model and card.source == "snapshot":
+        card = known or self._card(call, call.model, permit.started_ms)
+        if result.model is not None and result.model != call.model and "snapshot" in (card.source, card.over):
             # A provider may answer with a name of its own; then the card the bound was made with stands.
             with suppress(PriceUnknown):
-                card = self._card(call.provider, result.model, permit.started_ms)
+                card = self._card(call, result.model, permit.started_ms)
         return card
 
-    def _writing(
-        self, permit: Permit, claim: Claim, settlement: Settlement, facts: ResultFacts
-    ) -> Callable[[], object]:
-        """The write of a settlement. It may wait for the store, so it keeps nothing of what the call said."""
-        store, emit, run_id, reservation_id = self._guard.store, self._guard.emit, self._run_id, permit.id
-        actual, unresolved, model, held = settlement.actual_pusd, settlement.unresolved, permit.call.model, permit.held
-        missing: Reservation | None = None
-        if not permit.priced:
-            return lambda: None
-        if not held:
-            # The very reservation whose answer never came, if there is one: it may have been taken.
-            missing = (claim.reservation or self._missing(permit))._replace(enforce=False)
+    def _tell_of_tier(self, model: str, tier: ServedTier) -> None:
+        """Nobody has published what the tier costs that served a call: say so, once a model and run."""
+        if (model, tier.name) in self._told or len(self._told) >= CARDS_KEPT_MAX:
+            return
+        self._told.add((model, tier.name))
+        dearer = tier.factor_bp > 10_000
+        self._guard.emit(
+            "tier_unpriced", "warning" if dearer else "info", run=self._run_id, model=model, service_tier=tier.name,
+            factor_bp=tier.factor_bp,
+        )  # fmt: skip
 
-        def write() -> None:
-            if missing is not None:
-                store.reserve(missing)
-            settled = store.settle(reservation_id, actual, result=facts, unresolved=unresolved)
-            if held and settled.actual > settled.held:
-                emit(
-                    "bound_violated", "warning", run=run_id, model=model, held_pusd=settled.held,
-                    cost_pusd=settled.actual, overrun_pusd=settled.overrun,
-                )  # fmt: skip
+    def _write_settlement(
+        self, permit: Permit, settlement: Settlement, facts: ResultFacts, missing: Reservation | None
+    ) -> None:
+        actual, unresolved = settlement.actual_pusd, settlement.unresolved
+        # It may have to wait for the store, so it keeps nothing of what the call said.
+        about = (permit.id, actual, facts, permit.call.model, missing)
+        try:
+            self._settle(*about, unresolved=unresolved)
+        except BaseException as exc:
+            self._not_written(exc, partial(self._settle, *about, unresolved=unresolved))
+            if not isinstance(exc, Exception):
+                raise
 
-        return write
+    def _settle(
+        self, reservation_id: str, actual: int, facts: ResultFacts, model: str, missing: Reservation | None, *,
+        unresolved: bool,
+    ) -> None:  # fmt: skip
+        store = self._guard.store
+        if missing is not None:
+            store.reserve(missing)
+        settled = store.settle(reservation_id, actual, result=facts, unresolved=unresolved)
+        if missing is None and settled.actual > settled.held:
+            self._guard.emit(
+                "bound_violated", "warning", run=self._run_id, model=model, held_pusd=settled.held,
+                cost_pusd=settled.actual, overrun_pusd=settled.overrun,
+            )  # fmt: skip
 
-    def _missing(self, permit: Permit) -> Reservation:
-        pairs = self._accounts_at(permit.started_ms).pairs
+    def _missing(self, permit: Permit, claim: Claim) -> Reservation:
+        """The very reservation whose answer never came, if there is one: it may have been taken."""
+        if claim.reservation is not None:
+            return claim.reservation._replace(enforce=False)
+        by = permit.by or self._accounts.own
+        pairs = self._accounts.of(by, permit.started_ms).pairs
         holds = tuple([Hold(account, permit.bound_pusd, limit) for account, limit in pairs])
-        facts = self._facts(permit.call, permit.step, provider=permit.call.provider or "")
-        return Reservation(permit.id, holds, self._limits.hold_ttl_ms, facts)
+        facts = self._facts(permit.call, by, permit.step, provider=permit.call.provider or "")
+        return Reservation(permit.id, holds, self._limits.hold_ttl_ms, facts, enforce=False)
 
     def _write_soon(
         self,
@@ -382,14 +406,23 @@ class Meter:
         """Write now, or in the background once the store is back."""
         try:
             write()
-        except StoreUnavailable as exc:
+        except BaseException as exc:
+            self._not_written(exc, write, event, level)
+            if not isinstance(exc, Exception):
+                raise
+
+    def _not_written(
+        self, error: BaseException, write: Callable[[], object], event: str = "settlement_postponed",
+        level: Literal["warning", "error"] = "error",
+    ) -> None:  # fmt: skip
+        """The call has ended and its result is the user's: nothing is raised. If the write is lost the hold expires."""
+        if isinstance(error, StoreUnavailable):
             if self._guard.housekeeper.postpone(write):
-                self._guard.emit(event, level, run=self._run_id, reason=exc.what)
-        except Exception as exc:  # noqa: BLE001 -- the call has ended; its result is the user's, and the hold expires
-            self._guard.emit("settlement_failed", "error", run=self._run_id, reason=_reason(exc))
-        except BaseException:
+                self._guard.emit(event, level, run=self._run_id, reason=error.what)
+        elif isinstance(error, Exception):
+            self._guard.emit("settlement_failed", "error", run=self._run_id, reason=_reason(error))
+        else:  # an interrupt, in the middle of it
             self._guard.housekeeper.postpone(write)
-            raise
 
 
 def _tokens_used(settlement: Settlement, result: ModelResult, claim: Claim) -> int:

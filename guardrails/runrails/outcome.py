@@ -39,7 +39,7 @@ class Outcome:
     report: Report
     run: Run = field(repr=False)
     abandoned: bool = False
-    """The time was up and something was still running: it was left alone, and nothing in it can start any more."""
+    """Something was still running and did not end when it was told to: it was left alone, and can start nothing."""
     given: Given = field(default_factory=Given, repr=False)
 
     @property

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
 
-__all__ = ["check_period", "check_zone", "month_of", "month_start_ms", "next_month"]
+__all__ = ["check_period", "check_zone", "day_of", "month_of", "month_start_ms", "next_month"]
 
 _DAY_MS = 86_400_000
 _PERIOD = r"([0-9]{4})-(0[1-9]|1[0-2])"
@@ -44,6 +44,11 @@ def month_of(now_ms: int, zone: str = "UTC") -> str:
         _last.clear()
     _last[zone] = (month_start_ms(period, zone), month_start_ms(next_month(period), zone), period)
     return period
+
+
+def day_of(now_ms: int) -> str:
+    """The day in UTC that this moment, not before 1970, falls in: ``2026-11-18``."""
+    return "{:04d}-{:02d}-{:02d}".format(*_date_of_utc(now_ms))
 
 
 def month_start_ms(period: str, zone: str = "UTC") -> int:
@@ -92,6 +97,11 @@ def check_zone(name: str) -> str:
 
 
 def _month_of_utc(now_ms: int) -> str:
+    year, month, _ = _date_of_utc(now_ms)
+    return f"{year:04d}-{month:02d}"
+
+
+def _date_of_utc(now_ms: int) -> tuple[int, int, int]:
     # Days to civil date over eras of 400 years that begin on 1 March, so that the leap day is the last day of a year.
     days = now_ms // _DAY_MS + 719_468
     era, day_of_era = divmod(days, 146_097)
@@ -100,7 +110,7 @@ def _month_of_utc(now_ms: int) -> str:
     march_month = (5 * day_of_year + 2) // 153
     month = march_month + 3 if march_month < 10 else march_month - 9
     year = era * 400 + year_of_era + (month <= 2)
-    return f"{year:04d}-{month:02d}"
+    return year, month, day_of_year - (153 * march_month + 2) // 5 + 1
 
 
 def _days_from_civil(year: int, month: int) -> int:

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from runrails.grouping import GroupRow, Groups, no_such_group
 from runrails.money import format_usd
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from runrails.attribution import Tags
     from runrails.calls import Finding
 
 __all__ = ["Report", "StepRow"]
 
+DIMENSIONS = ("user", "key", "org", "model", "agent", "tool")
 STEPS_KEPT_MAX = 1_000
 FINDINGS_KEPT_MAX = 100
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepRow:
+class StepRow(NamedTuple):
     """One step of a run."""
 
     step: int
@@ -66,20 +70,51 @@ class Report:
     findings: tuple[Finding, ...]
     rows: tuple[StepRow, ...]
     """The newest steps, at most 1,000."""
+    key: str | None = None
+    org: str | None = None
+    tags: Tags = ()
+    """With user and key and organisation: whose the run is. Single calls may be somebody else's; see `by`."""
+    groups: Mapping[str, tuple[GroupRow, ...]] = field(default_factory=dict[str, tuple[GroupRow, ...]])
+    """What `by` answers."""
 
     @property
     def tokens(self) -> int:
         """Input and output tokens together."""
         return self.input_tokens + self.output_tokens
 
+    def by(self, dimension: str) -> tuple[GroupRow, ...]:
+        """
+        All steps of the run, those of child runs included, summed by whom or what they were for, the dearest first.
+
+        Args:
+            dimension: `user`, `key`, `org`, `tag:NAME`, `model` (the one asked for) or `agent` sum model calls, `tool`
+                the executed tool calls. Beyond 256 groups, what is new is summed under `(other)`.
+
+        Raises:
+            ConfigError: Reports are not grouped by that.
+        """
+        if dimension in self.groups:
+            return self.groups[dimension]
+        if dimension.startswith("tag:"):  # no call has it
+            untagged = Groups()
+            for row in self.groups.get("user", ()):
+                untagged.add(None, row.calls, row.input_tokens, row.output_tokens, row.cost_pusd)
+            return untagged.rows()
+        raise no_such_group("A report", DIMENSIONS)
+
     def as_dict(self) -> dict[str, object]:
         """The report as JSON-ready values; amounts in picodollars and, for people, in dollars."""
         plain: dict[str, object] = {
-            f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("findings", "rows")
+            f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("findings", "rows", "tags", "groups")
         }
         plain["cost_usd"] = format_usd(self.cost_pusd)
+        plain["tags"] = dict(self.tags)
+        plain["groups"] = {
+            dimension: [{f.name: getattr(row, f.name) for f in fields(row)} for row in rows]
+            for dimension, rows in self.groups.items()
+        }
         plain["findings"] = [{f.name: getattr(item, f.name) for f in fields(item)} for item in self.findings]
-        plain["rows"] = [{f.name: getattr(row, f.name) for f in fields(row)} for row in self.rows]
+        plain["rows"] = [row._asdict() for row in self.rows]
         return plain
 
     def __str__(self) -> str:

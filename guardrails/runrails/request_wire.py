@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, cast
 
-from runrails.calls import Prompt
+from runrails.calls import Prompt, ServedTier
 
 __all__ = [
     "WireCall",
@@ -22,6 +22,7 @@ __all__ = [
     "openai_embeddings",
     "openai_responses",
     "premium",
+    "served_tier",
 ]
 
 Body = Mapping[str, object]
@@ -83,12 +84,12 @@ class _Count:
 def openai_chat(body: Body) -> WireCall:
     """A request to `/chat/completions`."""
     count = _Count()
-    for message in _items(body.get("messages")):
-        _add_message(message, count)
-    _add_tools(body, count)
-    for key in ("prediction", "web_search_options", "audio"):
-        if body.get(key):
-            count.unbounded = key
+    _add_messages(body.get("messages"), count)
+    if not body.keys() <= _PLAIN_KEYS:
+        _add_tools(body, count)
+        for key in ("prediction", "web_search_options", "audio"):
+            if body.get(key):
+                count.unbounded = key
     return _call(body, count, ("max_completion_tokens", "max_tokens"), reasoning=bool(body.get("reasoning_effort")))
 
 
@@ -137,8 +138,7 @@ def anthropic_messages(body: Body) -> WireCall:
     else:
         for block in _items(system):
             _add_block(block, count)
-    for message in _items(body.get("messages")):
-        _add_message(message, count)
+    _add_messages(body.get("messages"), count)
     _add_tools(body, count)
     for key in ("mcp_servers", "container"):
         if body.get(key):
@@ -162,12 +162,22 @@ def may_reason(model: str) -> bool:
 _known: dict[str, bool] = {}
 
 
+_PLAIN_KEYS = frozenset({"model", "messages", "max_tokens", "max_completion_tokens", "temperature", "top_p", "seed",
+                         "stop", "stream", "stream_options", "n", "user", "store", "reasoning_effort"})  # fmt: skip
+"""Beside these a chat request may hold something else that costs tokens."""
+
+
 def _call(body: Body, count: _Count, caps: Sequence[str], *, reasoning: bool) -> WireCall:
-    count.unbounded = premium(body) or count.unbounded
+    if "service_tier" in body or "speed" in body or "inference_geo" in body:
+        count.unbounded = premium(body) or count.unbounded
     name = body.get("model")
     model = name if isinstance(name, str) and name else "unknown"
     # A nonsensical cap or number of answers is passed on: the bound refuses it by name.
-    cap = next((body[key] for key in caps if body.get(key) is not None), None)
+    cap: object = None
+    for key in caps:
+        cap = body.get(key)
+        if cap is not None:
+            break
     answers = body.get("n")
     return WireCall(
         model=model,
@@ -182,14 +192,67 @@ def _call(body: Body, count: _Count, caps: Sequence[str], *, reasoning: bool) ->
 def premium(body: Mapping[str, object]) -> str | None:
     """What makes a request dearer than the model's plain price, by a factor that no price card has."""
     tier, speed, place = body.get("service_tier"), body.get("speed"), body.get("inference_geo")
+    if tier is None and speed is None and place is None:
+        return None
     if tier not in _PLAIN_TIERS:
         return "a premium service tier (priority or fast)"
-    if speed not in (None, "standard"):
+    if speed not in _PLAIN_SPEEDS:
         return "a premium speed"
-    return None if place in (None, "global", "not_available") else "a surcharged place of inference"
+    return None if place in _PLAIN_PLACES else "a surcharged place of inference"
 
 
+def served_tier(told: Mapping[str, object]) -> ServedTier | None:
+    """
+    How an answer was served, by what it says itself; None if the model's standard price applies.
+
+    A request that names no tier gets its project's default, which may be a premium one.
+
+    Args:
+        told: The part of the answer that names tier, speed and place: OpenAI's answer itself, Anthropic's usage.
+    """
+    tier, speed, place = told.get("service_tier"), told.get("speed"), told.get("inference_geo")
+    if tier is None and speed is None and place is None:
+        return None
+    if tier in _PLAIN_SERVED and speed in _PLAIN_SPEEDS and place in _PLAIN_PLACES:
+        return None
+    names: list[str] = []
+    factor = 10_000
+    for named, plain, most in (
+        (tier, _PLAIN_SERVED, TIER_FACTOR_BP_MAX), (speed, _PLAIN_SPEEDS, SPEED_FACTOR_BP_MAX),
+        (place, _PLAIN_PLACES, PLACE_FACTOR_BP_MAX),
+    ):  # fmt: skip
+        if named not in plain:
+            names.append(named if isinstance(named, str) and _NAME.fullmatch(named) else "unknown")
+            factor = factor * (10_000 if named in _NO_DEARER else most) // 10_000
+    return ServedTier("-".join(names), factor)
+
+
+TIER_FACTOR_BP_MAX = 30_000
+"""OpenAI's priority and fast tiers cost 1.75 to 2.5 times the plain price."""
+SPEED_FACTOR_BP_MAX = 60_000
+"""Anthropic's fast mode costs 2 to 6 times the plain price."""
+PLACE_FACTOR_BP_MAX = 11_000
+"""Anthropic's inference in one country costs 1.1 times the plain price."""
+_NAME = re.compile(r"[a-z0-9_]{1,32}")
 _PLAIN_TIERS = (None, "auto", "default", "flex", "standard", "standard_only")
+_PLAIN_SERVED = (None, "", "auto", "default", "standard", "standard_only", "on_demand")
+"""Groq calls its plain tier `on_demand`."""
+_NO_DEARER = ("flex", "batch", "scale")
+"""Half the price, or prepaid; without a price of their own they are charged as the standard tier."""
+_PLAIN_SPEEDS = (None, "standard")
+_PLAIN_PLACES = (None, "", "global", "not_available")
+
+
+def _add_messages(given: object, count: _Count) -> None:
+    for message in _items(given):
+        looked_at: object = message
+        said = cast("dict[str, object]", looked_at) if type(looked_at) is dict else {}
+        content = said.get("content")
+        if type(content) is str and len(said) == 2 and "role" in said:
+            count.messages += 1  # Most are text and a role, which need no closer look.
+            count.texts.append(content)
+        else:
+            _add_message(message, count)
 
 
 def _add_message(given: object, count: _Count) -> None:

@@ -11,10 +11,13 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
+from runrails import aio
+from runrails.accounts import Accounts
+from runrails.admission import exceeded, on_event_loop
 from runrails.boundary import raise_stop
 from runrails.calls import PROCEED, Block, Finding, ModelCall, ModelResult, Permit, Proceed, Stop, ToolCall, ToolOutcome
 from runrails.cover import offer_cover
-from runrails.current import current_run, given_up
+from runrails.current import current_run, given_up, stay
 from runrails.entering import Entry
 from runrails.errors import (
     BudgetBusy,
@@ -27,7 +30,7 @@ from runrails.errors import (
 from runrails.events import Outbox
 from runrails.journal import Journal
 from runrails.latch import Latch
-from runrails.ledger import RUN_PERIOD, Account, Refused
+from runrails.ledger import RUN_PERIOD, Account
 from runrails.limits import Limits, check_limits
 from runrails.loopwatch import LoopWatch
 from runrails.meter import Meter
@@ -38,6 +41,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
+    from runrails.attribution import Attribution
+    from runrails.current import Stay
     from runrails.guard import Guard
 
 __all__ = ["Run", "current_run"]
@@ -54,35 +59,41 @@ class Run:
     By hand it is driven with `before_model`, `after_model`, `before_tool`, `after_tool` and `close`.
     """
 
-    def __init__(self, guard: Guard, *, name: str, run_id: str, limits: Limits, parent: Run | None) -> None:
+    def __init__(
+        self, guard: Guard, *, name: str, run_id: str, limits: Limits, parent: Run | None, attribution: Attribution
+    ) -> None:
         self.guard = guard
-        self.name = name
-        self.id = run_id
+        self.name, self.id = name, run_id
         self.limits = limits
         self.parent = parent
+        self._observing = guard.mode == "observe"
         self.owned = False
         """True inside `with guard.run():`, where a stop travels as `boundary.Trip`."""
         self._started_ms = guard.clock()
-        self._started_mono = guard.monotonic()
-        self.tally: Tally = Tally(
-            f"run:{run_id}", limits, started_ms=self._started_mono, parent=None if parent is None else parent.tally
+        outer, scope = parent, f"run:{run_id}"
+        tally = Tally(scope, limits, started_ms=guard.monotonic(), parent=None if outer is None else outer.tally)
+        self.tally: Tally = tally
+        self.latch: Latch = Latch(
+            scope, None if outer is None else outer.latch, tripped=lambda: tally.pause(guard.monotonic())
         )
-        self.latch: Latch = Latch(f"run:{run_id}", None if parent is None else parent.latch)
         self._lock = self.latch.lock
         self._would_stop: str | None = None
         self._outbox = Outbox(guard.emit, run=run_id)
         self._resumes = 0
         self._closed = False
-        self._journal = Journal()
+        self._journal: Journal = Journal(None if outer is None else outer._journal)  # noqa: SLF001 -- of this class
         self._loops = LoopWatch(
-            f"run:{run_id}", guard.tools, journal=self._journal, outbox=self._outbox, observing=self._observing
+            scope, guard.tools, journal=self._journal, outbox=self._outbox, observing=self._observing
         )
         self._loops.start(limits.loops)
-        self._meter = Meter(guard, limits=limits, run_id=run_id, tally=self.tally, lock=self._lock, gate=self._gate)
+        beyond = None if outer is None else outer.accounts if outer.guard is not guard else outer.accounts.outer
+        self.accounts: Accounts = Accounts(guard, attribution, limits=limits, tally=tally, outer=beyond)
+        self._meter = Meter(self.accounts, run_id=run_id, lock=self._lock, gate=self._gate)
+        self.adapters: dict[type[object], object] = {}
+        """What adapters keep for this run, by the type of it."""
         self._tools_started: dict[int, tuple[ToolCall, int, int]] = {}
         """By the call's identity; the call is kept with it, so that no other can get the same one."""
-        self._ended_mono: int | None = None
-        self._entry = Entry(self)
+        self.entry = Entry(self)
 
     # The door.
 
@@ -106,10 +117,13 @@ class Run:
             GuardrailStopped: The run is over; it stays over.
             CallRefused: This call may not start; the run goes on.
         """
+        if self.entry.postponed:
+            self.entry.prepare()
         try:
             while True:
                 with self._lock:
-                    self._wait_for_steps()
+                    if self.tally.admitting or self.tally.parent is not None:
+                        self._wait_for_steps()
                     self._gate()
                     self._loop_gate(call.agent, can_block=can_block)
                     step = self._begin(self.tally.begin_model, may_wait=may_wait)
@@ -138,18 +152,12 @@ class Run:
     def after_model(self, permit: Permit, result: ModelResult) -> None:
         """Settle what the call cost. Never raises a stop; what the store cannot take now is written later."""
         duration_ms = max(0, self.guard.clock() - permit.started_ms)
-        keeper = self.guard.housekeeper
-        keeper.ended(permit.id)
+        self.guard.housekeeper.ended(permit.id)
         settlement = self._meter.settle(permit, result, duration_ms=duration_ms)
         if settlement is None:
             return
         with self._lock:
             self._journal.model(permit, result, settlement, duration_ms)
-            outer = self.parent
-            while outer is not None:
-                outer._journal.count(permit, settlement)  # noqa: SLF001 -- of this very class
-                outer = outer.parent
-        keeper.watch(*self._meter.watched(permit.started_ms))
 
     def before_tool(self, call: ToolCall, *, can_block: bool = False) -> Proceed | Block:
         """
@@ -172,6 +180,8 @@ class Run:
         with self._lock:
             now = self.guard.monotonic()
             _, step, started = self._tools_started.pop(id(call), (call, self.tally.steps, now))
+            if given_up() is not None:
+                return None  # A late word of what was left alone is none of the run's, which may go on by now.
             self._journal.tool(call, outcome, step=step, duration_ms=now - started)
             self._journal.tool_ended()
             finding = self._loops.ask(lambda d: d.after_tool(call, outcome, can_block=can_block))
@@ -183,6 +193,8 @@ class Run:
 
     def user_message(self, agent: str = "") -> None:
         """A person spoke: what repeated before does not count any more."""
+        if given_up() is not None:
+            return
         with self._lock:
             self._loops.ask(lambda d: d.user_message(agent))
         if self._outbox.waiting:
@@ -221,6 +233,11 @@ class Run:
     # Its state.
 
     @property
+    def attribution(self) -> Attribution:
+        """Whose the run is; a single call may be somebody else's."""
+        return self.accounts.own
+
+    @property
     def stopped(self) -> GuardrailStopped | None:
         """The stop that ended this run or a run it is part of; None while it may go on."""
         return self.latch.stop
@@ -241,21 +258,29 @@ class Run:
         if stop is not None and not self._observing:
             raise stop.again()
 
-    def time_is_up(self, limit_s: int) -> GuardrailStopped:
+    def time_is_up(self, here: Stay | None) -> GuardrailStopped:
         """
-        Stop the run from outside: its seconds are over while something in it still hangs.
+        Stop the run from outside: its seconds, or those of a run it is part of, are over while something still hangs.
 
-        What hangs is left alone. It may start nothing more, even if the run is resumed and entered anew.
+        What hangs in the stay `here` is left alone: it may start nothing more, even if the run is resumed and entered
+        anew. Where somebody has done that already, nothing is done to the run, which may have gone on since.
         """
-        used = (self.guard.monotonic() - self._started_mono) // 1_000
-        late = LimitReached(scope=f"run:{self.id}", unit="seconds", limit=limit_s, used=used, setting="seconds")
         with self._lock:
-            self._note_stop(late)
+            before = None if here is None else given_up(here)
+            if before is not None:
+                return before
+            stop: GuardrailStopped = self.tally.late(self.guard.monotonic())
+            if here is self.entry.stay:
+                self._note_stop(stop)
+                stop = self.stopped or stop
+            self.leave_alone(stop, here)
         self._outbox.send()
-        stop = self.stopped or late
-        if self._entry.stay is not None and not self._observing:
-            self._entry.stay.given_up = stop
         return stop
+
+    def leave_alone(self, stop: GuardrailStopped, here: Stay | None) -> None:
+        """What still runs in the stay `here` may start nothing more."""
+        if here is not None and not self._observing:
+            here.given_up = stop
 
     def resume(self, *, limits: Limits | None = None) -> None:
         """
@@ -272,32 +297,35 @@ class Run:
             self._resumes += 1
             self.latch.own = None
             self._closed = False
-            self._ended_mono = None
+            self.tally.go_on(self.guard.monotonic())
             self._loops.start(self.limits.loops)
         self.guard.emit("run_resumed", run=self.id)
 
     def report(self) -> Report:
         """What the run did so far."""
+        self._catch_up()
         with self._lock:
-            stop, tally, journal = self.stopped, self.tally, self._journal
-            end = self._ended_mono if self._ended_mono is not None else self.guard.monotonic()
+            stop, tally, journal, whose = self.stopped, self.tally, self._journal, self.attribution
             return Report(
-                run=self.id, name=self.name, user=self.guard.user, mode=self.guard.mode, started_ms=self._started_ms,
-                duration_ms=end - self._started_mono, steps=tally.steps, model_calls=tally.model_calls,
+                run=self.id, name=self.name, user=whose.user or "", mode=self.guard.mode, started_ms=self._started_ms,
+                duration_ms=tally.elapsed_ms(self.guard.monotonic()), steps=tally.steps, model_calls=tally.model_calls,
                 tool_calls=tally.tool_calls, input_tokens=journal.input_tokens, output_tokens=journal.output_tokens,
                 cost_pusd=tally.cost_pusd, unresolved_pusd=journal.unresolved_pusd, overrun_pusd=journal.overrun_pusd,
                 limit_pusd=self.limits.run_pusd, hints=journal.hints, blocks=journal.blocks, refusals=journal.refusals,
                 stop_reason=self.stop_reason, stop_message=None if stop is None else str(stop),
                 would_have_stopped=self._would_stop, findings=tuple(journal.findings), rows=tuple(journal.rows),
+                key=whose.key, org=whose.org, tags=whose.tags, groups=journal.groups(),
             )  # fmt: skip
 
     def close(self) -> None:
         """End the run and keep its record in the store, if the store keeps runs. Closing twice is fine."""
+        self._catch_up()
+        self.entry.finish()
         with self._lock:
             if self._closed:
                 return
             self._closed = True
-            self._ended_mono = self.guard.monotonic()
+            self.tally.pause(self.guard.monotonic())
         # What is still in flight may settle late; nobody may hold money for ever in a run that is over.
         for reservation_id in self._meter.open_ids():
             self.guard.housekeeper.ended(reservation_id)
@@ -309,49 +337,53 @@ class Run:
         with self._lock:
             self._check_enterable()
             self.owned = True
-        self._entry.enter()
+        self.entry.enter()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._entry.leave()
+        self.entry.leave()
         self.close()
         raise_stop(error)
 
     async def __aenter__(self) -> Self:
+        if self.entry.postponed:
+            await aio.off_loop(self.guard, self.entry.prepare)
         return self.__enter__()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._entry.leave()
+        self.entry.leave()
         if self.guard.store.remote:
-            from asyncio import to_thread
-
-            await to_thread(self.close)
+            await aio.off_loop(self.guard, self.close)
         else:
             self.close()
         raise_stop(error)
 
     # Inside.
 
-    @property
-    def _observing(self) -> bool:
-        return self.guard.mode == "observe"
-
     def _gate(self) -> None:
         """Raise if nothing may start here: the run, or one it is part of, is over."""
         if self._observing:
             return
-        stop = self.latch.stop or given_up()
+        stop = self.latch.stop
+        if stop is None and stay.get() is not None:
+            stop = given_up()
         if stop is not None:
-            raise stop.again()
+            raise self.latch.refusal(stop)
         run: Run | None = self
         while run is not None:
             if run._closed:  # noqa: SLF001 -- of this very class
                 raise _ended(run)
             run = run.parent
+
+    def _catch_up(self) -> None:
+        """Settle the streams that were dropped; with a remote store only where that may wait."""
+        keeper = self.guard.housekeeper
+        if keeper.left_behind and not (self.guard.store.remote and on_event_loop()):
+            keeper.settle_left_behind()
 
     def _check_enterable(self) -> None:
         if self.owned:
@@ -369,7 +401,7 @@ class Run:
             if permit.priced:
                 self.guard.housekeeper.opened(permit.id, self.limits.hold_ttl_ms)
             if would_refuse is not None:
-                self._note_would_refuse(would_refuse)
+                self._note_stop(exceeded(would_refuse))
             if self._outbox.waiting:
                 self._outbox.send()  # Before the permit is out: an interrupt in a sink must not lose it with its hold.
             with self._lock:
@@ -433,9 +465,9 @@ class Run:
         return count(now_ms=now_ms, enforce=False)
 
     def _loop_gate(self, agent: str, *, can_block: bool) -> None:
-        verdict = self._loops.ask(lambda d: d.before_model(agent=agent, can_block=can_block))
-        if isinstance(verdict, Stop):
-            self._latch(self._loops.stop(verdict.finding))
+        finding = self._loops.before_model(agent, can_block=can_block)
+        if finding is not None:
+            self._latch(self._loops.stop(finding))
 
     def _latch(self, stop: GuardrailStopped) -> None:
         """Stop the run and raise, or in observe mode note that it would have been stopped."""
@@ -458,15 +490,6 @@ class Run:
         with self._lock:
             self._journal.refusals += 1
         self._outbox.add("call_refused", "warning", **error.as_dict())
-
-    def _note_would_refuse(self, refused: Refused) -> None:
-        account = refused.account
-        self._note_stop(
-            BudgetExceeded(
-                scope=account.scope, period=account.period, unit=account.unit, limit=refused.limit,
-                spent=refused.spent, held=refused.held, needed=refused.needed,
-            )
-        )  # fmt: skip
 
 
 def _ended(run: Run) -> ConfigError:

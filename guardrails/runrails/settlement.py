@@ -6,6 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple, assert_never
 
 from runrails import bounds
+from runrails.ledger import AMOUNT_MAX
+from runrails.money import apply_bp_up
 from runrails.pricing.cards import PriceCard, cost_pusd
 from runrails.usage import Usage
 
@@ -13,6 +15,9 @@ if TYPE_CHECKING:
     from runrails.calls import ModelResult, Permit
 
 __all__ = ["Settlement", "settle"]
+
+
+_PLAIN_BP = 10_000
 
 
 class Settlement(NamedTuple):
@@ -23,6 +28,8 @@ class Settlement(NamedTuple):
     """The amount is a stand-in; a later settle may correct it exactly."""
     usage: Usage | None
     """What was reported, or what the stand-in was computed from."""
+    price_card: str = ""
+    """Fingerprint of the card it was computed with."""
 
 
 def settle(card: PriceCard, permit: Permit, result: ModelResult) -> Settlement:
@@ -30,11 +37,22 @@ def settle(card: PriceCard, permit: Permit, result: ModelResult) -> Settlement:
     The charge for a call that ended.
 
     Reported usage is charged exactly. Missing usage is charged at the hold, never at 0. A cut stream is charged for
-    its input and what had arrived; if hidden reasoning may have been written, for the whole hold. An unknown outcome
-    (a timeout after sending) is charged at the hold. A definite failure and a cache hit cost nothing. Earlier attempts
-    whose outcome is unknown come on top, each at the most it can have cost.
+    its input and what had arrived, and for no less than it had reported; if hidden reasoning may have been written,
+    for the whole hold. An unknown outcome (a timeout after sending) is charged at the hold. A definite failure and a
+    cache hit cost nothing. Earlier attempts whose outcome is unknown come on top, each at the most it can have cost.
+
+    What another tier than the standard one has served is charged at that tier's prices. Where nobody has published
+    them it is charged at the most that such a tier costs, and stays unresolved.
     """
-    settlement = _last_attempt(card, permit, result)
+    tier = result.tier
+    if tier is None and result.end == "completed" and result.usage is not None and not result.unknown_attempts:
+        actual = cost_pusd(card, result.usage)
+        return Settlement(actual, unresolved=False, usage=result.usage, price_card=card.fingerprint)
+    tier_card = None if tier is None else card.tier(tier.name)
+    settlement = _last_attempt(tier_card or card, permit, result)._replace(price_card=(tier_card or card).fingerprint)
+    if tier is not None and (tier_card is None or settlement.usage is None) and tier.factor_bp > _PLAIN_BP:
+        amount = apply_bp_up(settlement.actual_pusd, tier.factor_bp)
+        settlement = settlement._replace(actual_pusd=amount, unresolved=settlement.unresolved or amount > 0)
     if not result.unknown_attempts:
         return settlement
     lost = permit.attempt_pusd * result.unknown_attempts
@@ -46,20 +64,30 @@ def _last_attempt(card: PriceCard, permit: Permit, result: ModelResult) -> Settl
         return Settlement(0, unresolved=False, usage=result.usage)
     if result.usage is not None:
         return Settlement(cost_pusd(card, result.usage), unresolved=False, usage=result.usage)
+    floor = 0 if result.floor_usage is None else cost_pusd(card, result.floor_usage)
+    hold = Settlement(max(permit.attempt_pusd, floor), unresolved=True, usage=None)
     if result.end == "completed" or result.end == "unknown":
-        return Settlement(permit.attempt_pusd, unresolved=True, usage=None)
+        return hold
     if result.end == "cut":
-        return _cut(card, permit, result)
+        if result.reasoning:
+            return hold
+        settlement = _cut(card, permit, result)
+        if settlement.actual_pusd < floor:
+            return settlement._replace(actual_pusd=floor, usage=result.floor_usage)
+        return settlement
     assert_never(result.end)
 
 
 def _cut(card: PriceCard, permit: Permit, result: ModelResult) -> Settlement:
-    if result.reasoning:
-        return Settlement(permit.attempt_pusd, unresolved=True, usage=None)
     output_tokens = bounds.text_tokens_bound(result.output_text)
-    if result.input_usage is not None:
-        usage = replace(result.input_usage, output_tokens=output_tokens, reasoning_tokens=0, output_audio_tokens=0)
-        return Settlement(min(cost_pusd(card, usage), permit.attempt_pusd), unresolved=True, usage=usage)
+    # The hold may have been made with the prices of another tier.
+    most = permit.attempt_pusd if result.tier is None else AMOUNT_MAX
+    reported = result.floor_usage or result.input_usage
+    if reported is not None:
+        usage = replace(
+            reported, output_tokens=output_tokens, reasoning_tokens=0, output_audio_tokens=0, output_image_tokens=0
+        )
+        return Settlement(min(cost_pusd(card, usage), most), unresolved=True, usage=usage)
     usage = Usage(
         input_tokens=bounds.input_tokens_bound(
             permit.call.prompt, provider=card.provider, model=card.model, context_tokens_max=card.context_tokens_max
@@ -72,4 +100,4 @@ def _cut(card: PriceCard, permit: Permit, result: ModelResult) -> Settlement:
         output_tokens=usage.output_tokens,
         cache_write=permit.call.cache_write,
     )
-    return Settlement(min(amount, permit.attempt_pusd), unresolved=True, usage=usage)
+    return Settlement(min(amount, most), unresolved=True, usage=usage)

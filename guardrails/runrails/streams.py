@@ -7,7 +7,7 @@ from contextlib import suppress
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Self, TypeAlias, TypeVar, cast
 
-from runrails.deadline import Abandoned, call_in_time, seconds_left
+from runrails.deadline import Abandoned, call_in_time, end, seconds_left
 from runrails.errors import ConfigError, GuardrailStopped
 
 if TYPE_CHECKING:
@@ -27,24 +27,47 @@ _Finish: TypeAlias = "Callable[[Run, Given, Chunks, GuardrailStopped | None, boo
 
 
 class Chunks:
-    """What a stream has given so far: added up, where chunks add up (text, message chunks), else the newest ones."""
+    """
+    What a stream has given so far: added up, where chunks add up (text, message chunks), else the newest ones.
 
-    __slots__ = ("recent", "total")
+    Each sum is of two about equally long ones, so that a long stream costs little more than a short one a chunk.
+    """
+
+    __slots__ = ("_sums", "recent")
 
     def __init__(self) -> None:
-        self.total: object = None
+        self._sums: list[tuple[int, object]] = []
+        """Sums of neighbours and how many chunks are in each, fewer and fewer; at most one for each power of two."""
         self.recent: deque[object] = deque(maxlen=RECENT_MAX)
 
     def add(self, chunk: object) -> None:
         """Take in one more."""
         self.recent.append(chunk)
-        summed = chunk
-        if type(self.total) is type(chunk) and not isinstance(chunk, list | tuple | int | float):
-            try:
-                summed = self.total + chunk  # type: ignore[operator]  # pyright: ignore[reportOperatorIssue, reportUnknownVariableType] -- tried
-            except Exception:  # noqa: BLE001 -- whatever a chunk's own `+` raises
-                summed = chunk
-        self.total = summed
+        sums = self._sums
+        if sums and not _alike(sums[-1][1], chunk):
+            sums.clear()
+        sums.append((1, chunk))
+        while len(sums) > 1 and sums[-1][0] >= sums[-2][0]:
+            self._join()
+
+    @property
+    def total(self) -> object:
+        """The sum of all, or of those since the last one that did not add up; None before the first."""
+        while len(self._sums) > 1:
+            self._join()
+        return self._sums[0][1] if self._sums else None
+
+    def _join(self) -> None:
+        (count, newer), sums = self._sums.pop(), self._sums
+        earlier, older = sums.pop()
+        try:
+            sums.append((earlier + count, older + newer))  # type: ignore[operator]  # pyright: ignore[reportOperatorIssue] -- tried
+        except Exception:  # noqa: BLE001 -- whatever a chunk's own `+` raises
+            sums[:] = [(count, newer)]
+
+
+def _alike(sum_so_far: object, chunk: object) -> bool:
+    return type(sum_so_far) is type(chunk) and not isinstance(chunk, list | tuple | int | float)
 
 
 class SupervisedStream:
@@ -159,7 +182,9 @@ class AsyncSupervisedStream:
     """
     The same on an event loop. The call runs in a task of its own, one chunk ahead of the consumer at most.
 
-    A stream that is left early should be closed (`async with` or `aclose`).
+    A stream that is left early should be closed (`async with` or `aclose`). Then, as when the time is up, its task is
+    cancelled and given a second to clean up; if it goes on all the same it is left alone, can start nothing more, and
+    the outcome says `abandoned`. A cancellation that comes from the executor itself is the consumer's to hear of.
     """
 
     def __init__(
@@ -170,9 +195,11 @@ class AsyncSupervisedStream:
         self._function = function
         self._given = given
         self._finish = finish
+        self._context = copy_context()
         self._task: Task[None] | None = None
         self._queue: Queue[object] | None = None
         self._seen = Chunks()
+        self._ending = False
         self._outcome: Outcome | None = None
 
     @property
@@ -191,13 +218,15 @@ class AsyncSupervisedStream:
         return self
 
     async def __anext__(self) -> object:
-        if self._outcome is not None:
-            raise StopAsyncIteration
         import asyncio
 
+        if self._ending:
+            raise StopAsyncIteration
         if self._task is None or self._queue is None:
+            # The run is entered in a context of the stream's own, where the task runs too.
+            await asyncio.create_task(self.run.__aenter__(), context=self._context)
             self._queue = asyncio.Queue(maxsize=1)
-            self._task = asyncio.create_task(self._pump(self._queue))
+            self._task = asyncio.create_task(self._pump(self._queue), context=self._context)
         if self._queue.empty() and not self._task.done():
             getter = asyncio.ensure_future(self._queue.get())
             try:
@@ -211,7 +240,7 @@ class AsyncSupervisedStream:
             getter.cancel()
         if not self._queue.empty():
             return self._came(self._queue.get_nowait())
-        await self._end(None if self._task.done() else self.run.time_is_up(self.run.limits.seconds or 0))
+        await self._end(self._task, None if self._task.done() else self.run.time_is_up(self.run.entry.stay))
         raise StopAsyncIteration
 
     def _came(self, chunk: object) -> object:
@@ -220,9 +249,8 @@ class AsyncSupervisedStream:
 
     async def aclose(self) -> None:
         """End it now; what has come so far is the outcome's value."""
-        if self._outcome is None and self._task is not None:
-            await self._stop_task()
-            await self._end(None)
+        if self._task is not None:
+            await self._end(self._task, None)
 
     async def __aenter__(self) -> Self:
         return self
@@ -231,39 +259,54 @@ class AsyncSupervisedStream:
         await self.aclose()
 
     async def _pump(self, queue: Queue[object]) -> None:
-        async with self.run:
-            chunks = cast("AsyncIterator[object]", self._function(*self._given.args, **self._given.kwargs))
+        chunks = cast("AsyncIterator[object]", self._function(*self._given.args, **self._given.kwargs))
+        try:
+            async for chunk in chunks:
+                await queue.put(chunk)
+        finally:
+            close = getattr(chunks, "aclose", None)
+            if callable(close):
+                await cast("Callable[[], Awaitable[None]]", close)()
+
+    async def _end(self, task: Task[None], stop: GuardrailStopped | None) -> None:
+        """Leave the run. Raises what is not a stop."""
+        if self._ending:
+            return
+        self._ending = True
+        ended_by_itself = task.done()
+        try:
+            if not ended_by_itself:
+                await end(self.run, task)
+        finally:
+            left_alone = not task.done()
+            error = None if left_alone else _error_of(task, ended_by_itself=ended_by_itself)
             try:
-                async for chunk in chunks:
-                    await queue.put(chunk)
-            finally:
-                close = getattr(chunks, "aclose", None)
-                if callable(close):
-                    await cast("Callable[[], Awaitable[None]]", close)()
-
-    async def _stop_task(self) -> None:
-        import asyncio
-
-        from runrails.deadline import GRACE_S
-
-        if self._task is not None and not self._task.done():
-            self._task.cancel()
-            await asyncio.wait({self._task}, timeout=GRACE_S)
-
-    async def _end(self, stop: GuardrailStopped | None) -> None:
-        task = self._task
-        if stop is not None:
-            await self._stop_task()
-        assert task is not None  # noqa: S101 -- called only once it was started
-        still_running = not task.done()
-        error: BaseException | None = None
-        if not still_running and not task.cancelled():
-            error = task.exception()
-        if isinstance(error, GuardrailStopped):
-            stop, error = stop or error, None
-        self._outcome = await self._finish(self.run, self._given, self._seen, stop, still_running)
+                await self._leave(error, left_alone=left_alone)
+            except GuardrailStopped as exc:
+                stop, error = stop or exc, None
+            if isinstance(error, GuardrailStopped):
+                stop, error = stop or error, None
+            self._outcome = await self._finish(self.run, self._given, self._seen, stop, left_alone)
         if error is not None and stop is None:
             raise error
+
+    async def _leave(self, error: BaseException | None, *, left_alone: bool) -> None:
+        import asyncio
+
+        leaving = self.run.__aexit__(None if error is None else type(error), error, None)
+        if left_alone:  # its task is still in the context
+            await leaving
+        else:
+            await asyncio.create_task(leaving, context=self._context)
+
+
+def _error_of(task: Task[None], *, ended_by_itself: bool) -> BaseException | None:
+    """What a task has raised; not that we have cancelled it."""
+    if not task.cancelled():
+        return task.exception()
+    from asyncio import CancelledError
+
+    return CancelledError("the executor was cancelled from within") if ended_by_itself else None
 
 
 def _not_yet() -> ConfigError:

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from runrails.advice import explain_end, report_of
-from runrails.deadline import Abandoned, call_in_time, wait_in_time
+from runrails.deadline import Abandoned, call_in_thread, call_in_time, wait_in_time
 from runrails.errors import ConfigError, GuardrailStopped
 from runrails.executors import adapt
 from runrails.outcome import Given, Outcome
@@ -35,6 +35,10 @@ class Supervisor:
     parallel branches too; inside another run of the guard it is a child that draws on it.
 
     Nothing is raised for a stop; whatever else is raised, the user's own errors and refused calls, passes through.
+    With a limit on the run's time, or on that of a run around it, what hangs is left alone when it is up: a task is
+    cancelled and given a second to clean up, a thread goes on, but nothing in there can start any more, not even after
+    a resume. A thread of a framework's own (a synchronous tool that an AgentExecutor calls on an event loop) keeps the
+    process alive until it ends; ours do not.
     Thread-safe; one supervisor serves any number of calls.
     """
 
@@ -151,7 +155,7 @@ class Supervisor:
         abandoned = False
         try:
             async with run:
-                value = await wait_in_time(run, self._acall(given))
+                value = await self._acall(run, given)
         except GuardrailStopped as exc:
             stop = exc
         except Abandoned as exc:
@@ -195,8 +199,13 @@ class Supervisor:
             answer: str | None = explain_end(raised, report)
         else:
             answer = cast("str | None", self._observed(run, "answer", lambda: self._answer(value)))
+        value = value.total if isinstance(value, Chunks) else value
         # An executor may have ended by itself after a stop, as an agent with the middleware does.
         stop = raised if raised is not None else run.stopped
+        if run.entry.busy:
+            abandoned = True
+            if stop is not None:
+                run.leave_alone(stop, run.entry.stay)
         return Outcome(answer=answer, value=value, stop=stop, report=report, run=run, abandoned=abandoned, given=given)
 
     def _answer(self, value: object) -> str | None:
@@ -230,7 +239,7 @@ class Supervisor:
             )
         return function
 
-    async def _acall(self, given: Given) -> object:
+    async def _acall(self, run: Run, given: Given) -> object:
         from inspect import isawaitable
 
         executor = self._adapted.executor
@@ -238,11 +247,10 @@ class Supervisor:
         if not callable(function):
             raise _cannot("call", executor)
         if hasattr(executor, "ainvoke") or _is_coroutine_function(function):
-            return await cast("Callable[..., Awaitable[object]]", function)(*given.args, **given.kwargs)
-        from asyncio import to_thread
-
-        result: object = await to_thread(function, *given.args, **given.kwargs)
-        return await cast("Awaitable[object]", result) if isawaitable(result) else result
+            asynchronous = cast("Callable[..., Awaitable[object]]", function)
+            return await wait_in_time(run, asynchronous(*given.args, **given.kwargs))
+        result: object = await call_in_thread(run, partial(function, *given.args, **given.kwargs))
+        return await wait_in_time(run, cast("Awaitable[object]", result)) if isawaitable(result) else result
 
     def _method(self, name: str) -> Callable[..., object]:
         executor = self._adapted.executor

@@ -22,14 +22,17 @@ class Tally:
     """
 
     __slots__ = (
-        "admitting", "cost_pusd", "held_tokens", "limits", "model_calls", "parent", "scope", "started_ms", "steps",
-        "tokens", "tool_calls",
+        "admitting", "cost_pusd", "held_tokens", "limits", "model_calls", "parent", "paused_ms", "scope", "started_ms",
+        "steps", "tokens", "tool_calls",
     )  # fmt: skip
 
     def __init__(self, scope: str, limits: Limits, *, started_ms: int, parent: Tally | None = None) -> None:
         self.scope = scope
         self.limits = limits
         self.started_ms = started_ms
+        """When it would have started, had it never stood still."""
+        self.paused_ms: int | None = None
+        """Since when its clock stands still: a run that is stopped or has ended takes no time."""
         self.parent = parent
         self.steps = 0
         self.model_calls = 0
@@ -40,6 +43,39 @@ class Tally:
         self.held_tokens = 0
         self.cost_pusd = 0
 
+    def elapsed_ms(self, now_ms: int) -> int:
+        """How long the run has taken so far."""
+        return (now_ms if self.paused_ms is None else self.paused_ms) - self.started_ms
+
+    def pause(self, now_ms: int) -> None:
+        """Let its clock stand still; a second time changes nothing."""
+        if self.paused_ms is None:
+            self.paused_ms = now_ms
+
+    def go_on(self, now_ms: int) -> None:
+        """Let its clock go on."""
+        if self.paused_ms is not None:
+            self.started_ms += now_ms - self.paused_ms
+            self.paused_ms = None
+
+    def soonest(self, now_ms: int) -> tuple[int, Tally] | None:
+        """How many milliseconds are left, here or in a parent, and where; None if no time is limited."""
+        found: tuple[int, Tally] | None = None
+        for tally in self.chain():
+            if tally.limits.seconds is not None:
+                left_ms = tally.limits.seconds * 1_000 - tally.elapsed_ms(now_ms)
+                if found is None or left_ms < found[0]:
+                    found = (left_ms, tally)
+        return found
+
+    def late(self, now_ms: int) -> LimitReached:
+        """The stop for which the time is up, of this run or of the one whose limit is the soonest."""
+        _, tally = self.soonest(now_ms) or (0, self)
+        return LimitReached(
+            scope=tally.scope, unit="seconds", limit=tally.limits.seconds or 0,
+            used=tally.elapsed_ms(now_ms) // 1_000, setting="seconds",
+        )  # fmt: skip
+
     def begin_model(self, *, now_ms: int, enforce: bool = True) -> int:
         """
         Count a model call here and in every parent until `admitted` or `undo_model`; return its step.
@@ -48,15 +84,19 @@ class Tally:
             LimitReached: A limit is used up.
             BudgetBusy: It is, but by calls that may still be refused.
         """
-        chain = tuple(self.chain())
-        if enforce:
-            for tally in chain:
-                tally.check_common(now_ms)
-                tally.check("model_calls", tally.limits.model_calls, tally.model_calls, tally.admitting)
-        for tally in chain:
+        tally: Tally | None = self
+        while enforce and tally is not None:
+            tally.check_common(now_ms)
+            limit = tally.limits.model_calls
+            if limit is not None:
+                tally.check("model_calls", limit, tally.model_calls, tally.admitting)
+            tally = tally.parent
+        tally = self
+        while tally is not None:
             tally.model_calls += 1
             tally.steps += 1
             tally.admitting += 1
+            tally = tally.parent
         return self.steps
 
     def crowded(self) -> bool:
@@ -128,6 +168,8 @@ class Tally:
             BudgetBusy: They would fit if calls in flight had ended.
             CallTooLarge: The call's cap does not fit.
         """
+        if self.parent is None and self.limits.tokens is None:
+            return 0
         limited = [tally for tally in self.chain() if tally.limits.tokens is not None]
         if not limited:
             return 0
@@ -175,9 +217,13 @@ class Tally:
 
     def check_common(self, now_ms: int) -> None:
         """Raise LimitReached, or BudgetBusy, if no step of any kind may start."""
-        self.check("steps", self.limits.steps, self.steps, self.admitting)
-        self.check("tokens", self.limits.tokens, self.tokens)
-        self.check("seconds", self.limits.seconds, (now_ms - self.started_ms) // 1_000)
+        limits = self.limits
+        if limits.steps is not None:
+            self.check("steps", limits.steps, self.steps, self.admitting)
+        if limits.tokens is not None:
+            self.check("tokens", limits.tokens, self.tokens)
+        if limits.seconds is not None:
+            self.check("seconds", limits.seconds, self.elapsed_ms(now_ms) // 1_000)
 
     def check(self, setting: str, limit: int | None, used: int, admitting: int = 0) -> None:
         """Raise LimitReached if `used` has reached `limit`; BudgetBusy if some of it may still be given back."""

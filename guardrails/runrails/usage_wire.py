@@ -57,16 +57,25 @@ def from_openai_chat(usage: Wire | None) -> Usage | None:
     cached = _count(details, "cached_tokens")
     if cached is None:  # DeepSeek and Moonshot have no details
         cached = _first(_count(given, "prompt_cache_hit_tokens"), _count(given, "cached_tokens"))
+    entered = _required(prompt, "prompt_tokens")
+    left = _output(completion, prompt, total, "completion_tokens")
+    if not (details or out_details or cached):
+        return Usage(input_tokens=entered, output_tokens=left)
     return _inclusive(
-        input_tokens=_required(prompt, "prompt_tokens"),
-        output_tokens=_output(completion, prompt, total, "completion_tokens"),
+        input_tokens=entered,
+        output_tokens=left,
         total=total,
-        reasoning=_zero(_count(out_details, "reasoning_tokens")),
-        output_audio=_zero(_count(out_details, "audio_tokens")),
+        reasoning=_part(out_details, "reasoning_tokens"),
+        output_audio=_part(out_details, "audio_tokens"),
         cache_read=cached,
-        write_5m=_zero(_count(details, "cache_write_tokens")),
-        audio=_zero(_count(details, "audio_tokens")),
-        cached_audio=_cached_audio(details),
+        write_5m=_part(details, "cache_write_tokens"),
+        audio=_part(details, "audio_tokens"),
+        cached_audio=_cached(details, "audio_tokens"),
+        images=(
+            _part(details, "image_tokens"),
+            _cached(details, "image_tokens"),
+            _part(out_details, "image_tokens"),
+        ),
     )
 
 
@@ -100,12 +109,17 @@ def from_openai_responses(usage: Wire | None) -> Usage | None:
         input_tokens=_required(entered, "input_tokens"),
         output_tokens=_output(left, entered, total, "output_tokens"),
         total=total,
-        reasoning=_zero(_count(out_details, "reasoning_tokens")),
-        output_audio=_zero(_count(out_details, "audio_tokens")),
-        cache_read=_zero(_count(details, "cached_tokens")),
-        write_5m=_zero(_count(details, "cache_write_tokens")),
-        audio=_zero(_count(details, "audio_tokens")),
-        cached_audio=_cached_audio(details),
+        reasoning=_part(out_details, "reasoning_tokens"),
+        output_audio=_part(out_details, "audio_tokens"),
+        cache_read=_part(details, "cached_tokens"),
+        write_5m=_part(details, "cache_write_tokens"),
+        audio=_part(details, "audio_tokens"),
+        cached_audio=_cached(details, "audio_tokens"),
+        images=(
+            _part(details, "image_tokens"),
+            _cached(details, "image_tokens"),
+            _part(out_details, "image_tokens"),
+        ),
     )
 
 
@@ -130,10 +144,13 @@ def from_anthropic(usage: Wire | None) -> Usage | None:
     thinking = _count(_mapping(given.get("output_tokens_details"), "output_tokens_details"), "thinking_tokens")
     return _exclusive(
         _required(plain, "input_tokens"),
-        _zero(_count(given, "cache_read_input_tokens")),
+        _part(given, "cache_read_input_tokens"),
         (write_5m, write_1h),
         _required(left, "output_tokens"),
         reasoning=_zero(thinking),
+        web_searches=_zero(
+            _count(_mapping(given.get("server_tool_use"), "server_tool_use"), "web_search_requests"),
+        ),
     )
 
 
@@ -190,6 +207,12 @@ def from_gemini(usage: Wire | None) -> Usage | None:
         write_5m=0,
         audio=audio,
         cached_audio=cached_audio,
+        images=(
+            _modality(given.get("promptTokensDetails"), "IMAGE")
+            + _modality(given.get("toolUsePromptTokensDetails"), "IMAGE"),
+            _modality(given.get("cacheTokensDetails"), "IMAGE"),
+            _modality(given.get("candidatesTokensDetails"), "IMAGE"),
+        ),
     )
 
 
@@ -221,11 +244,14 @@ def from_langchain(usage: Wire | None) -> Usage | None:
         write_1h=write_1h,
         audio=_tiered(details, "audio"),
         cached_audio=0,
+        images=(_tiered(details, "image"), 0, _tiered(out_details, "image")),
     )
 
 
-def _cached_audio(details: Wire) -> int:
-    return _zero(_count(_mapping(details.get("cached_tokens_details"), "cached_tokens_details"), "audio_tokens"))
+def _cached(details: Wire, kind: str) -> int:
+    if details.get("cached_tokens_details") is None:
+        return 0
+    return _zero(_count(_mapping(details.get("cached_tokens_details"), "cached_tokens_details"), kind))
 
 
 def _inclusive(  # noqa: PLR0913 -- one report has so many counts
@@ -239,6 +265,7 @@ def _inclusive(  # noqa: PLR0913 -- one report has so many counts
     write_5m: int,
     audio: int,
     cached_audio: int,
+    images: tuple[int, int, int] = (0, 0, 0),
     write_1h: int = 0,
 ) -> Usage:
     # xAI counts reasoning beside the completion, not inside it; its total gives that away.
@@ -247,20 +274,32 @@ def _inclusive(  # noqa: PLR0913 -- one report has so many counts
     if cached_audio == 0 and cache_read + write_5m + write_1h <= input_tokens and audio <= input_tokens:
         # Both were reported and do not fit beside each other: so much of the audio must have come from the cache.
         cached_audio = max(0, cache_read + write_5m + write_1h + audio - input_tokens)
-    return _usage(
-        input_tokens=input_tokens,
-        cache_read_tokens=cache_read,
-        cache_write_5m_tokens=write_5m,
-        cache_write_1h_tokens=write_1h,
-        input_audio_tokens=audio,
-        output_tokens=output_tokens,
-        reasoning_tokens=reasoning,
-        output_audio_tokens=output_audio,
-        cache_read_audio_tokens=cached_audio,
-    )
+    image, cached_image, output_image = images
+    if image and not cached_image and image <= input_tokens:  # the same for pictures
+        beside = input_tokens - cache_read - write_5m - write_1h - audio + cached_audio
+        cached_image = max(0, image - beside)
+    try:
+        return Usage(
+            input_tokens=input_tokens,
+            cache_read_tokens=cache_read,
+            cache_write_5m_tokens=write_5m,
+            cache_write_1h_tokens=write_1h,
+            input_audio_tokens=audio,
+            output_tokens=output_tokens,
+            reasoning_tokens=reasoning,
+            output_audio_tokens=output_audio,
+            cache_read_audio_tokens=cached_audio,
+            input_image_tokens=image,
+            output_image_tokens=output_image,
+            cache_read_image_tokens=cached_image,
+        )
+    except ValueError as exc:
+        raise UsageMalformed(str(exc)) from exc
 
 
-def _exclusive(plain: int, read: int, writes: tuple[int, int], output: int, *, reasoning: int) -> Usage:
+def _exclusive(
+    plain: int, read: int, writes: tuple[int, int], output: int, *, reasoning: int, web_searches: int = 0
+) -> Usage:
     write_5m, write_1h = writes
     return _usage(
         input_tokens=plain + read + write_5m + write_1h,
@@ -269,6 +308,7 @@ def _exclusive(plain: int, read: int, writes: tuple[int, int], output: int, *, r
         cache_write_1h_tokens=write_1h,
         output_tokens=output,
         reasoning_tokens=reasoning,
+        web_searches=web_searches,
     )
 
 
@@ -349,7 +389,7 @@ def _camel_key(key: object) -> str:
 def _mapping(value: object, name: str) -> Wire:
     if value is None:
         return _NOTHING
-    if not isinstance(value, Mapping):
+    if not isinstance(value, dict | Mapping):
         raise UsageMalformed(f"{name} is not an object")
     return cast("Wire", value)
 
@@ -358,6 +398,16 @@ def _count(given: Wire, key: str) -> int | None:
     value = given.get(key)
     if value is None:
         return None
+    if type(value) is not int or not 0 <= value <= REPORT_TOKENS_MAX:
+        raise UsageMalformed(f"{key} is not a whole number of tokens")
+    return value
+
+
+def _part(given: Wire, key: str) -> int:
+    """As `_count`, where what is not reported is none."""
+    value = given.get(key)
+    if value is None:
+        return 0
     if type(value) is not int or not 0 <= value <= REPORT_TOKENS_MAX:
         raise UsageMalformed(f"{key} is not a whole number of tokens")
     return value

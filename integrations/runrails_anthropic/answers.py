@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, cast
 
 from runrails.calls import ModelResult
 from runrails.clients.sse import read_usage
+from runrails.request_wire import served_tier
 from runrails.usage_wire import from_anthropic
 
 if TYPE_CHECKING:
+    from runrails.calls import ServedTier
     from runrails.usage import Usage
 
 __all__ = ["MessageEvents", "answer"]
@@ -23,19 +25,23 @@ _CONTENT = b"content_block"
 
 def answer(body: Body, *, names_model: bool) -> ModelResult:
     """A whole message. On Bedrock its `model` is not the name that has the price."""
-    usage = read_usage(lambda: from_anthropic(_map(body.get("usage"))))
-    return ModelResult(end="completed", usage=usage, model=_text(body.get("model")) if names_model else None)
+    told = _map(body.get("usage"))
+    usage = read_usage(from_anthropic, told)
+    model = _text(body.get("model")) if names_model else None
+    return ModelResult(end="completed", usage=usage, model=model, tier=served_tier(told))
 
 
 class MessageEvents:
     """
     The events of a message: the input's usage comes first, the output's last.
 
-    The last event may repeat the input's usage or, in the older form, leave it out.
+    The last event may repeat the input's usage or, in the older form, leave it out. Counts that come before the
+    message has a reason to stop are of what was used so far.
     """
 
     signs: tuple[bytes, ...] = (b"message_", b'"error"')
     hides = False
+    goes_on = False
 
     def __init__(self, *, reasoning: bool, names_model: bool) -> None:
         self.reasoning = reasoning
@@ -43,6 +49,8 @@ class MessageEvents:
         self._reported: dict[str, object] = {}
         self.usage: Usage | None = None
         self.input_usage: Usage | None = None
+        self.floor_usage: Usage | None = None
+        self.tier: ServedTier | None = None
         self.model: str | None = None
         self.ended = False
         self.failed = False
@@ -57,12 +65,14 @@ class MessageEvents:
             message = _map(event.get("message"))
             self._reported = dict(_map(message.get("usage")))
             if self._reported:
-                self.input_usage = read_usage(lambda: from_anthropic({**self._reported, "output_tokens": 0}))
+                self.input_usage = read_usage(from_anthropic, {**self._reported, "output_tokens": 0})
+                self.tier = served_tier(self._reported)
             self.model = _text(message.get("model")) if self._names_model else None
         elif kind == "message_delta":
-            self._finish(_map(event.get("usage")))
+            self._report(_map(event.get("usage")), whole=_map(event.get("delta")).get("stop_reason") is not None)
         elif kind == "message_stop":
             self.ended = True
+            self.usage = self.usage or self.floor_usage
         elif kind == "error":
             self.failed = True
         else:
@@ -77,13 +87,20 @@ class MessageEvents:
             _strings(event.get(key), texts)
         return "".join(texts)
 
-    def _finish(self, told: Body) -> None:
+    def _report(self, told: Body, *, whole: bool) -> None:
         if not told:
             return
         known = {name: value for name, value in told.items() if value is not None}
         # Without the input, of the start or of the end, this is half of the truth.
-        if "input_tokens" in known or "input_tokens" in self._reported:
-            self.usage = read_usage(lambda: from_anthropic({**self._reported, **known}))
+        if "input_tokens" not in known and "input_tokens" not in self._reported:
+            return
+        report = {**self._reported, **known}
+        self.tier = served_tier(report)
+        usage = read_usage(from_anthropic, report)
+        if whole:
+            self.usage = usage
+        else:
+            self.floor_usage = usage or self.floor_usage
 
 
 def _decode(data: bytes) -> Body:

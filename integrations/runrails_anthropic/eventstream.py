@@ -21,6 +21,8 @@ _FAILED = re.compile(rb":exception-type")
 class BedrockReader:
     """Reads along without taking the frames apart: quotes cannot occur inside base64."""
 
+    kept_back = b""
+
     def __init__(self, events: EventReader) -> None:
         self._events = events
         self._sse = SseReader(events)
@@ -37,6 +39,11 @@ class BedrockReader:
             self._events.failed = True
         self._tail = whole[end:]
         return data
+
+    @property
+    def failed(self) -> bool:
+        """Whether an event, or a frame, said that the provider gave up."""
+        return self._events.failed
 
     def rest(self) -> bytes:
         """Nothing is kept back."""

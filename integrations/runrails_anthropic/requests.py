@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol, cast
 
 from runrails.calls import ModelCall, ModelResult
-from runrails.clients.plan import Plan, request_body
+from runrails.clients.plan import Plan, is_straight, request_body
 from runrails.clients.sse import SseReader
 from runrails.errors import BoundUnknown
 from runrails.request_wire import anthropic_messages
@@ -53,7 +53,7 @@ class AnthropicDialect:
             return None
         path = options.url.partition("?")[0].strip("/")
         if path != "v1/messages":
-            if _FREE.fullmatch(path):
+            if _FREE.fullmatch(path) and is_straight(path):
                 return None
             raise BoundUnknown(
                 f"What a request to {_shown(path)} costs cannot be told beforehand.",

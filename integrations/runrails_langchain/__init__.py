@@ -18,13 +18,15 @@ if TYPE_CHECKING:
     from runrails_langchain.attaching import attach
     from runrails_langchain.handler import GuardrailCallbackHandler
     from runrails_langchain.middleware import GuardrailMiddleware
+    from runrails_langchain.toolguard import guard_tools
 
-__all__ = ["GuardrailCallbackHandler", "GuardrailMiddleware", "attach"]
+__all__ = ["GuardrailCallbackHandler", "GuardrailMiddleware", "attach", "guard_tools"]
 
 _HOMES = {
     "GuardrailCallbackHandler": "runrails_langchain.handler",
     "GuardrailMiddleware": "runrails_langchain.middleware",
     "attach": "runrails_langchain.attaching",
+    "guard_tools": "runrails_langchain.toolguard",
 }
 _NEEDS = {"langchain_core": "langchain-core", "langchain": "langchain>=1", "langgraph": "langgraph>=1"}
 """What pip calls the packages that a name here may need; the middleware needs more than the callback does."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from runrails.run import Run
 
-__all__ = ["attach", "attached"]
+__all__ = ["attach", "attached", "some_attached"]
 
 _hook: ContextVar[GuardrailCallbackHandler | None] = ContextVar("runrails_langchain", default=None)
 _lock = threading.Lock()
@@ -34,6 +34,11 @@ def attach() -> None:
             _attached = True
 
 
+def some_attached() -> bool:
+    """Whether code around has a handler attached that LangChain finds by itself."""
+    return _hook.get() is not None
+
+
 @contextmanager
 def attached(handler: GuardrailCallbackHandler) -> Generator[None]:
     """Everything LangChain starts in here has this handler, without a callbacks argument."""
@@ -48,13 +53,9 @@ def _enter(run: Run) -> Callable[[], None]:
     handler = GuardrailCallbackHandler(run.guard)
     token = _hook.set(handler)
 
-    def leave() -> None:
-        try:
-            tracker_of(run.guard).left(run)
-        finally:
-            _put_back(handler, token)
-
-    return leave
+    # What is in flight is settled when the run is closed, which for a remote store is off the event loop.
+    run.entry.before_close.append(lambda: tracker_of(run.guard).left(run))
+    return lambda: _put_back(handler, token)
 
 
 def _put_back(handler: GuardrailCallbackHandler, token: Token[GuardrailCallbackHandler | None]) -> None:

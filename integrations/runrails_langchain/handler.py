@@ -12,11 +12,14 @@ from langchain_core.outputs import LLMResult
 from runrails.boundary import Trip
 from runrails.calls import Block, ModelCall, ModelResult
 from runrails.cover import withdraw_cover
+from runrails.current import given_up
 from runrails.errors import GuardFault, GuardrailStopped
 from runrails_langchain.chains import part_of
 from runrails_langchain.drive import Blocked, ModelDrive, ToolDrive, model_drive, tool_drive
+from runrails_langchain.explicit import Guarding
 from runrails_langchain.messages import Sized, prompt_of, text_prompt
 from runrails_langchain.models import model_facts
+from runrails_langchain.payers import attribution_of
 from runrails_langchain.quirks import RunInline, be_quiet_about, drop_unawaited
 from runrails_langchain.results import answers, of_answer, of_error
 from runrails_langchain.stops import is_control_flow, stop_for
@@ -49,7 +52,7 @@ def tracker_of(guard: Guard) -> Tracker:
     return found
 
 
-class GuardrailCallbackHandler(BaseCallbackHandler):
+class GuardrailCallbackHandler(Guarding, BaseCallbackHandler):
     """
     Guards what it is attached to: `agent.invoke(inputs, config={"callbacks": [GuardrailCallbackHandler(guard)]})`.
 
@@ -59,6 +62,9 @@ class GuardrailCallbackHandler(BaseCallbackHandler):
 
     It is a synchronous handler on purpose, for asynchronous agents too: LangChain swallows what an asynchronous
     handler raises under `invoke`. With a remote store its hooks run off the event loop.
+
+    `metadata` says whose calls are: `config={"metadata": {"runrails_user": "bob", "runrails_tags": {"team": "x"}}}`,
+    also `runrails_key` and `runrails_org`; LangChain takes it to every model inside. See `Guard.attribute`.
 
     Args:
         guard: Limits, prices and the store. Handlers of one guard on the same call count it once.
@@ -99,14 +105,15 @@ class GuardrailCallbackHandler(BaseCallbackHandler):
         A root chain opens a run.
 
         Raises:
-            ConfigError: Inside a run of another guard.
+            ConfigError: Inside a run of another guard, or the chain's metadata is malformed.
         """
         part = part_of(kwargs.get("name"), tags, metadata) if parent_run_id is not None else None
-        self._tracker.chain_started(run_id, parent_run_id, part)
+        self._tracker.chain_started(run_id, parent_run_id, part, metadata)
 
     def on_chain_end(self, outputs: object, *, run_id: UUID, **kwargs: Any) -> None:
         """A root chain's run ends with it."""
         self._end_chain(run_id)
+        self._leave_nothing()
 
     def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         """A root chain's run ends with it."""
@@ -117,7 +124,7 @@ class GuardrailCallbackHandler(BaseCallbackHandler):
         **kwargs: Any,
     ) -> None:  # fmt: skip
         """Models may be called inside a retriever, so it counts as a chain."""
-        self._tracker.chain_started(run_id, parent_run_id)
+        self._tracker.chain_started(run_id, parent_run_id, metadata=kwargs.get("metadata"))
 
     def on_retriever_end(self, documents: Sequence[Document], *, run_id: UUID, **kwargs: Any) -> None:
         """As for a chain."""
@@ -140,6 +147,7 @@ class GuardrailCallbackHandler(BaseCallbackHandler):
         Raises:
             GuardrailStopped: The run is over; nothing starts any more. Inside `with guard.run():` a private exception.
             CallRefused: This call may not start.
+            ConfigError: Its metadata says wrongly whose call it is.
         """
         params: Mapping[str, object] = kwargs.get("invocation_params") or _NO_PARAMS
         flat = messages[0] if len(messages) == 1 else [message for each in messages for message in each]
@@ -309,6 +317,15 @@ class GuardrailCallbackHandler(BaseCallbackHandler):
         except Exception as exc:  # noqa: BLE001 -- the result is the user's
             self._failed("on_chain_end", exc, None)
 
+    def _leave_nothing(self) -> None:
+        """
+        What was left alone when the time was up ends here: a node that ends normally would have its graph save a state
+        beside the one with which the conversation may have gone on.
+        """
+        stop = given_up()
+        if stop is not None:
+            raise Trip(stop.again())
+
     def _failed(self, hook: str, error: Exception, run: Run | None) -> None:
         self.guard.emit(
             "adapter_failed", "error", adapter="langchain", hook=hook, error=type(error).__name__,
@@ -343,14 +360,15 @@ def _call(
     entry: ModelEntry, metadata: Mapping[str, object] | None, params: Mapping[str, object],
     said: Sequence[BaseMessage] | Sequence[str],
 ) -> ModelCall:  # fmt: skip
-    """Translate; it decides, so a bug in here refuses the call."""
+    """Translate; it decides, so a bug in here refuses the call. Raises ConfigError for malformed metadata."""
+    by = attribution_of(metadata)
     try:
         facts = model_facts(metadata, params)
         entry.reasoning = facts.reasoning
         sized = _size(said, params)
         return ModelCall(
             model=facts.name, provider=facts.provider, prompt=sized.prompt, max_tokens=facts.max_tokens, n=facts.n,
-            cache_write=sized.cache_write, agent=entry.agent,
+            cache_write=sized.cache_write, agent=entry.agent, by=by,
         )  # fmt: skip
     except Exception as exc:
         raise GuardFault(

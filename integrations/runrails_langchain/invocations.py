@@ -7,8 +7,11 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from runrails_langchain.handler import tracker_of
+from runrails_langchain.payers import open_run
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from runrails.guard import Guard
     from runrails.run import Run
 
@@ -31,13 +34,13 @@ class Invocations:
         self._runs: OrderedDict[str, Run] = OrderedDict()
         guard.before_close.add(self)
 
-    def open(self) -> str:
-        """Open a run and return its key."""
+    def open(self, metadata: Mapping[str, object] | None) -> str:
+        """Open a run for an invocation with this metadata and return its key."""
         key = self._guard.new_id()
-        self.get(key)
+        self.get(key, metadata)
         return key
 
-    def get(self, key: str) -> Run:
+    def get(self, key: str, metadata: Mapping[str, object] | None) -> Run:
         """The run of a key; a new one if this process does not have it, as after a restart."""
         oldest = None
         with self._lock:
@@ -45,7 +48,7 @@ class Invocations:
             if run is not None:
                 self._runs.move_to_end(key)
                 return run
-        fresh = self._guard.run()
+        fresh = open_run(self._guard, metadata)
         with self._lock:
             run = self._runs.setdefault(key, fresh)
             if len(self._runs) > RUNS_OPEN_MAX:

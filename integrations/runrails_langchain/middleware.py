@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NotRequired, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NotRequired, ParamSpec, TypeVar, cast
 
 from langchain.agents.middleware import AgentMiddleware, AgentState
 from langchain.agents.middleware.types import ExtendedModelResponse, ModelResponse, PrivateStateAttr
@@ -12,14 +12,16 @@ from langchain_core.messages import AIMessage
 from langgraph.config import get_config
 from langgraph.types import Command
 
+from runrails import aio
 from runrails.advice import explain_end, report_of
 from runrails.boundary import Trip
 from runrails.errors import ConfigError, GuardrailStopped
 from runrails_langchain.attaching import attach
 from runrails_langchain.handler import GuardrailCallbackHandler, tracker_of
 from runrails_langchain.invocations import invocations_of
+from runrails_langchain.payers import attribution_of
 from runrails_langchain.stops import stop_for
-from runrails_langchain.turns import ModelTurn, ToolTurn, arun_tool, config_of, run_tool
+from runrails_langchain.turns import ModelTurn, ToolTurn, arun_tool, asked_of, config_of, run_tool
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -28,10 +30,14 @@ if TYPE_CHECKING:
     from langchain_core.messages import ToolMessage
     from langgraph.runtime import Runtime
 
+    from runrails.attribution import Attribution
     from runrails.guard import Guard
     from runrails.run import Run
 
 __all__ = ["GuardrailMiddleware", "GuardrailState"]
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 STOP_REASON = "runrails_stop_reason"
 """Under this name the last message's `response_metadata` says why the run ended."""
@@ -84,29 +90,31 @@ class GuardrailMiddleware(AgentMiddleware[GuardrailState, Any, Any]):
 
     def before_agent(self, state: GuardrailState, runtime: Runtime[Any]) -> dict[str, Any] | None:
         """Open a run, unless there is one around the agent."""
-        return {"runrails_run": None if self._around(get_config()) is not None else self._invocations.open()}
+        config = get_config()
+        if self._around(config) is not None:
+            return {"runrails_run": None}
+        return {"runrails_run": self._invocations.open(config.get("metadata"))}
 
     async def abefore_agent(self, state: GuardrailState, runtime: Runtime[Any]) -> dict[str, Any] | None:
         """As `before_agent`."""
-        return self.before_agent(state, runtime)
+        config = get_config()
+        if self._around(config) is not None:
+            return {"runrails_run": None}
+        return {"runrails_run": await self._off_loop(self._invocations.open, config.get("metadata"))}
 
     def after_agent(self, state: GuardrailState, runtime: Runtime[Any]) -> dict[str, Any] | None:
         """End the run that was opened for the agent."""
         config = get_config()
         if self._around(config) is None:
-            self._invocations.end(_key(state, config))
+            self._end(_key(state, config))
         return None
 
     async def aafter_agent(self, state: GuardrailState, runtime: Runtime[Any]) -> dict[str, Any] | None:
-        """As `after_agent`; what it writes is a courtesy."""
-        if self.guard.store.remote:
-            from runrails.aio import off_loop
-
-            config = get_config()
-            if self._around(config) is None:
-                await off_loop(self._invocations.end, _key(state, config))
-            return None
-        return self.after_agent(state, runtime)
+        """As `after_agent`."""
+        config = get_config()
+        if self._around(config) is None:
+            await self._off_loop(self._end, _key(state, config))
+        return None
 
     # The model.
 
@@ -119,8 +127,10 @@ class GuardrailMiddleware(AgentMiddleware[GuardrailState, Any, Any]):
         Raises:
             GuardrailStopped: With `on_stop="raise"`.
             CallRefused: This call may not start; the run goes on.
+            ConfigError: LangChain's metadata says wrongly whose call it is.
         """
-        turn = ModelTurn(self._handler, self._run(request.state, get_config()), request)
+        config = get_config()
+        turn = ModelTurn(self._handler, self._run(request.state, config), request, _payer(config))
         try:
             turn.begin()
             with turn.inside():
@@ -134,7 +144,8 @@ class GuardrailMiddleware(AgentMiddleware[GuardrailState, Any, Any]):
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
     ) -> ModelResponse[Any] | ExtendedModelResponse[Any]:
         """As `wrap_model_call`."""
-        turn = ModelTurn(self._handler, self._run(request.state, get_config()), request)
+        config = get_config()
+        turn = ModelTurn(self._handler, await self._arun(request.state, config), request, _payer(config))
         try:
             await turn.abegin()
             with turn.inside():
@@ -150,14 +161,16 @@ class GuardrailMiddleware(AgentMiddleware[GuardrailState, Any, Any]):
         self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], ToolMessage | Command[Any]]
     ) -> ToolMessage | Command[Any]:
         """Admit a tool call, or answer in the tool's place. Raises no stop: the agent ends at the model."""
-        turn = ToolTurn(self._handler, self._run(request.state, config_of(request)), request)
+        config = config_of(request)
+        turn = ToolTurn(self._handler, self._run(request.state, config), asked_of(request), config)
         return run_tool(turn, request, handler)
 
     async def awrap_tool_call(
         self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[ToolMessage | Command[Any]]]
     ) -> ToolMessage | Command[Any]:
         """As `wrap_tool_call`."""
-        turn = ToolTurn(self._handler, self._run(request.state, config_of(request)), request)
+        config = config_of(request)
+        turn = ToolTurn(self._handler, await self._arun(request.state, config), asked_of(request), config)
         return await arun_tool(turn, request, handler)
 
     # Inside.
@@ -168,7 +181,29 @@ class GuardrailMiddleware(AgentMiddleware[GuardrailState, Any, Any]):
 
     def _run(self, state: object, config: Mapping[str, Any]) -> Run:
         around = self._around(config)
-        return around if around is not None else self._invocations.get(_key(state, config))
+        if around is not None:
+            return around
+        return self._invocations.get(_key(state, config), config.get("metadata"))
+
+    async def _arun(self, state: object, config: Mapping[str, Any]) -> Run:
+        around = self._around(config)
+        if around is not None:
+            return around
+        return await self._off_loop(self._invocations.get, _key(state, config), config.get("metadata"))
+
+    def _end(self, key: str) -> None:
+        try:
+            self._invocations.end(key)
+        except Exception as exc:  # noqa: BLE001 -- the result is the user's
+            self.guard.emit(
+                "adapter_failed", "error", adapter="langchain", hook="after_agent", error=type(exc).__name__
+            )
+
+    async def _off_loop(self, function: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        """A remote store, which a run may ask at its beginning and end, does not keep the event loop waiting."""
+        if self.guard.store.remote:
+            return await aio.off_loop(self.guard, function, *args, **kwargs)
+        return function(*args, **kwargs)
 
     def _stopped(self, turn: ModelTurn, error: GuardrailStopped | Trip) -> ExtendedModelResponse[Any]:
         run = turn.run
@@ -181,6 +216,10 @@ class GuardrailMiddleware(AgentMiddleware[GuardrailState, Any, Any]):
             raise stop_for(run, stop)
         message = AIMessage(explain_end(stop, report_of(run)), response_metadata={STOP_REASON: stop.stop_reason})
         return ExtendedModelResponse(ModelResponse([message]), Command(update={"jump_to": "end"}))
+
+
+def _payer(config: Mapping[str, Any]) -> Attribution | None:
+    return attribution_of(cast("Mapping[str, object] | None", config.get("metadata")))
 
 
 def _key(state: object, config: Mapping[str, Any]) -> str:

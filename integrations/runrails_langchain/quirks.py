@@ -5,6 +5,8 @@ What LangChain's own callback managers do to a handler that raises on purpose, p
   soon as another one does. `RunInline` answers it so that a handler off the event loop is called all the same.
 - `AsyncCallbackManager.on_chat_model_start` makes a coroutine for each handler before it awaits one. Where one raises,
   Python reports the others as "never awaited"; `drop_unawaited` closes them.
+- A hook off the event loop runs in a copy of the call's context. What it leaves for the layers below the model, that
+  this call is guarded already, has to be put where both contexts see it; only the question comes from the right one.
 - Every error of a handler is logged as a warning, also one that is raised on purpose; `be_quiet_about` keeps ours out.
 """
 
@@ -17,6 +19,7 @@ from inspect import CORO_CREATED, currentframe, getcoroutinestate, iscoroutine
 from typing import TYPE_CHECKING, cast
 
 from runrails.boundary import Trip
+from runrails.cover import expect_cover
 from runrails.errors import RunrailsError
 
 if TYPE_CHECKING:
@@ -44,7 +47,10 @@ class RunInline:
         asking = None if here is None else here.f_back
         if asking is not None and asking.f_code.co_name == _COMPREHENSION:
             asking = asking.f_back
-        return asking is not None and asking.f_code.co_name == "on_llm_start" and _is_left_out(asking)
+        name = "" if asking is None else asking.f_code.co_name
+        if name in ("on_chat_model_start", "on_llm_start"):
+            expect_cover()
+        return asking is not None and name == "on_llm_start" and _is_left_out(asking)
 
 
 def drop_unawaited() -> None:

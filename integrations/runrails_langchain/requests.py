@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
     from langchain_core.messages import AnyMessage, BaseMessage
 
+    from runrails.attribution import Attribution
+
 __all__ = ["Planned", "plan", "with_text"]
 
 Settings = Mapping[str, object]
@@ -47,8 +49,8 @@ class Planned:
         return capped if _facts(request.model, _bound(capped))[0].max_tokens == max_tokens else None
 
 
-def plan(request: ModelRequest[Any]) -> Planned:
-    """Read a request the way the callback will read what is sent."""
+def plan(request: ModelRequest[Any], by: Attribution | None) -> Planned:
+    """Read a request, made for `by`, the way the callback will read what is sent."""
     settings = _bound(request)
     facts, params = _facts(request.model, settings)
     said: list[BaseMessage] = [*request.messages]
@@ -58,7 +60,7 @@ def plan(request: ModelRequest[Any]) -> Planned:
     cap = None if params.get("thinking") else _cap_name(facts, params)
     call = ModelCall(
         model=facts.name, provider=facts.provider, prompt=sized.prompt, max_tokens=facts.max_tokens, n=facts.n,
-        can_cap=cap is not None, cache_write=sized.cache_write,
+        can_cap=cap is not None, cache_write=sized.cache_write, by=by,
     )  # fmt: skip
     return Planned(call=call, cap=cap)
 

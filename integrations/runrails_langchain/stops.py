@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from runrails.boundary import Trip
+from runrails.current import given_up
 from runrails.errors import FieldValue, GuardrailStopped, RunrailsError
 
 if TYPE_CHECKING:
@@ -17,8 +18,12 @@ _kinds: dict[tuple[type[GuardrailStopped], type[Exception] | None], type[Guardra
 
 
 def stop_for(run: Run, stop: GuardrailStopped) -> BaseException:
-    """What to raise: inside a boundary of ours the private trip, outside it the public stop."""
-    return Trip(stop) if run.owned else public_stop(stop)
+    """
+    What to raise: inside a boundary of ours the private trip, outside it the public stop.
+
+    What was left alone has no boundary any more, but nobody waits for it either: the quicker it ends the better.
+    """
+    return Trip(stop) if run.owned or given_up() is not None else public_stop(stop)
 
 
 def public_stop(stop: GuardrailStopped) -> GuardrailStopped:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
@@ -12,16 +11,12 @@ from langchain_core.runnables import Runnable, RunnableBinding, RunnableConfig
 from langchain_core.runnables.config import merge_configs
 
 from runrails.advice import not_executed
-from runrails.current import current_run
 from runrails.loops.explain import MARK
 from runrails.outcome import Given
-from runrails_langchain.handler import GuardrailCallbackHandler
 from runrails_langchain.repair import missing_results
-from runrails_langchain.turns import ToolTurn, arun_tool, run_tool
+from runrails_langchain.toolguard import ToolGuard
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from langgraph.types import StateSnapshot
 
     from runrails.errors import GuardrailStopped
@@ -57,11 +52,10 @@ class Adapter:
         pregel = _pregel()
         if pregel is not None and isinstance(inner, pregel):
             self._graph = inner
-            if inner is executor:
-                try:
-                    self.executor = _with_guarded_tools(inner, _ToolGuard(guard))
-                except Exception as exc:  # noqa: BLE001 -- without it the callback stops what cannot be blocked
-                    guard.emit("adapter_failed", "error", adapter="langchain", hook="tools", error=type(exc).__name__)
+        try:
+            self.executor = ToolGuard(guard).inside(executor)
+        except Exception as exc:  # noqa: BLE001 -- without it the callback stops what cannot be blocked
+            guard.emit("adapter_failed", "error", adapter="langchain", hook="tools", error=type(exc).__name__)
 
     def answer(self, value: object) -> str | None:
         """The text of a state's last message, of a message, or of a chain's `output`."""
@@ -138,75 +132,10 @@ class Adapter:
         return [*missing], waiting[0] if waiting else None
 
 
-class _ToolGuard:
-    """Wraps the tool calls of a graph as the middleware would, while they belong to a run of the guard."""
-
-    def __init__(self, guard: Guard) -> None:
-        self._guard = guard
-        self._handler = GuardrailCallbackHandler(guard)
-
-    def sync(self, inner: Callable[..., Any] | None) -> Callable[..., Any]:
-        def wrap(request: Any, execute: Callable[[Any], Any]) -> Any:
-            def call(one: Any) -> Any:
-                return execute(one) if inner is None else inner(one, execute)
-
-            turn = self._turn(request)
-            return call(request) if turn is None else run_tool(turn, request, call)
-
-        return wrap
-
-    def aio(
-        self, inner: Callable[..., Awaitable[Any]] | None, sync_inner: Callable[..., Any] | None
-    ) -> Callable[..., Awaitable[Any]] | None:
-        if inner is None and sync_inner is not None:
-            return None  # the graph has a synchronous wrapper alone, and LangGraph must go on calling that one
-
-        async def wrap(request: Any, execute: Callable[[Any], Awaitable[Any]]) -> Any:
-            async def call(one: Any) -> Any:
-                return await (execute(one) if inner is None else inner(one, execute))
-
-            turn = self._turn(request)
-            return await call(request) if turn is None else await arun_tool(turn, request, call)
-
-        return wrap
-
-    def _turn(self, request: Any) -> ToolTurn | None:
-        run = current_run()
-        if run is None or run.guard is not self._guard:
-            return None
-        return ToolTurn(self._handler, run, request)
-
-
 def _pregel() -> type | None:
     """LangGraph's class of graphs. Who has a graph has loaded LangGraph."""
     found = getattr(sys.modules.get("langgraph.pregel"), "Pregel", None)
     return found if isinstance(found, type) else None
-
-
-def _with_guarded_tools(graph: Any, guard: _ToolGuard) -> Any:
-    """A copy of a graph whose tool nodes ask the guard; the graph itself if it has none."""
-    nodes: dict[str, Any] = {}
-    for name, node in graph.nodes.items():
-        guarded = _guarded_node(node.bound, guard)
-        if guarded is not None:
-            nodes[name] = node.copy({"bound": guarded})
-    return graph.copy({"nodes": {**graph.nodes, **nodes}}) if nodes else graph
-
-
-def _guarded_node(bound: Any, guard: _ToolGuard) -> Any:
-    from langgraph.prebuilt import ToolNode
-
-    if not isinstance(bound, ToolNode):
-        return None
-    node: Any = copy.copy(bound)
-    handled = node._handle_tool_errors  # noqa: SLF001 -- tool nodes can be wrapped when they are made, not later
-    if not isinstance(handled, bool) and getattr(handled, "__name__", "") != "_default_handle_tool_errors":
-        return None  # around a wrapped call LangGraph would apply it to errors it was not meant for
-    inner, ainner = node._wrap_tool_call, node._awrap_tool_call  # noqa: SLF001 -- as above
-    node._wrap_tool_call = guard.sync(inner)  # noqa: SLF001 -- as above
-    node._awrap_tool_call = guard.aio(ainner, inner)  # noqa: SLF001 -- as above
-    node.func, node.afunc = node._func, node._afunc  # noqa: SLF001 -- a copy would go on calling the original's
-    return node
 
 
 def _to_invoke(given: Given) -> Given:

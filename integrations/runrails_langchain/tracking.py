@@ -13,16 +13,20 @@ from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, NamedTuple
 from weakref import ref
 
+from runrails.boundary import Trip
 from runrails.calls import ModelResult, Permit, ToolCall
+from runrails.current import current_run, given_up, is_of, stay
 from runrails.errors import ConfigError
-from runrails.run import Run, current_run
 from runrails_langchain.conversations import Asked, Conversations, Place
+from runrails_langchain.payers import open_run
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from uuid import UUID
 
+    from runrails.errors import GuardrailStopped
     from runrails.guard import Guard
+    from runrails.run import Run
     from runrails_langchain.chains import Part
     from runrails_langchain.drive import ToolDrive
 
@@ -39,7 +43,7 @@ IN_FLIGHT_MS_MAX = 3_600_000
 class Anchor:
     """A root chain or a tool call: what happens inside belongs to it."""
 
-    __slots__ = ("base", "calls", "ended", "id", "opened", "outer", "root", "run")
+    __slots__ = ("base", "calls", "ended", "id", "opened", "outer", "root", "run", "stay")
 
     def __init__(
         self, run: Run, anchor_id: UUID, root: UUID | None, *, base: str, opened: bool, outer: Anchor | None = None
@@ -56,6 +60,13 @@ class Anchor:
         self.ended = False
         self.calls: set[int] = set()
         """Model calls in flight."""
+        self.stay = stay.get()
+        """What is inside may be called from a thread that has no context of ours."""
+
+    @property
+    def given_up(self) -> GuardrailStopped | None:
+        """The stop for which what is inside was left alone."""
+        return None if self.stay is None else given_up(self.stay)
 
     def hold(self, call: int, *, open: bool) -> None:  # noqa: A002 -- of a call: in flight or not
         """A model call in it, and so in what encloses it, is in flight or is not any more."""
@@ -135,7 +146,10 @@ class Tracker:
 
     # Chains.
 
-    def chain_started(self, run_id: UUID, parent_id: UUID | None, part: Part | None = None) -> None:
+    def chain_started(
+        self, run_id: UUID, parent_id: UUID | None, part: Part | None = None,
+        metadata: Mapping[str, object] | None = None,
+    ) -> None:  # fmt: skip
         """A chain starts; one without a parent opens a run, unless the code is inside one already."""
         joined = self._joined()
         with self._lock:
@@ -144,7 +158,7 @@ class Tracker:
             # A handler that is attached below the root sees a parent it does not know; its topmost chain is its root.
             anchor = self._anchor(parent_id)
             if anchor is None:
-                run = joined if joined is not None else self._open()
+                run = joined if joined is not None else self._open(metadata)
                 anchor = Anchor(run, run_id, run_id, base="", opened=joined is None)
             elif part is not None:
                 anchor = self._agent_in(anchor, run_id, parent_id, part)
@@ -153,7 +167,7 @@ class Tracker:
     def chain_ended(self, run_id: UUID) -> None:
         """A chain is over; with a root chain everything in it is."""
         with self._lock:
-            anchor = self._anchors.pop(run_id, None)
+            anchor = self._drop_anchor(run_id)
         if anchor is not None and anchor.id == run_id:
             self._end(anchor)
 
@@ -163,10 +177,14 @@ class Tracker:
 
         Raises:
             ConfigError: Inside a run of another guard.
+            Trip: Inside what was left alone.
         """
         joined = self._joined()
         with self._lock:
             anchor = self._anchor(parent_id)
+        stop = None if anchor is None else anchor.given_up
+        if stop is not None:
+            raise Trip(stop.again())
         if joined is not None:
             run = joined
             if anchor is not None and anchor.run is not joined:
@@ -268,7 +286,7 @@ class Tracker:
         """Take a tool call out of flight; None if it is not in flight."""
         with self._lock:
             entry = self._tools.pop(run_id, None)
-            anchor = self._anchors.pop(run_id, None)
+            anchor = self._drop_anchor(run_id)
         if anchor is not None and entry is not None:
             entry.talks.anchor_ended(run_id)
             self._settle(list(anchor.calls))
@@ -294,15 +312,17 @@ class Tracker:
 
     def _joined(self) -> Run | None:
         run = current_run()
-        if run is not None and run.guard is not self.guard:
+        if run is not None and not is_of(run, self.guard):
+            if run.guard.yields:
+                return None
             raise ConfigError(
                 "A GuardrailCallbackHandler of one guard is used inside a run of another: calls would be paid twice.",
                 next_step="Use the same Guard for both, or leave the handler away: the run guards what is inside it.",
             )
         return run
 
-    def _open(self) -> Run:
-        run = self.guard.run()
+    def _open(self, metadata: Mapping[str, object] | None) -> Run:
+        run = open_run(self.guard, metadata)
         self.recent.append(run)
         return run
 
@@ -314,7 +334,9 @@ class Tracker:
             if run is not None:
                 self._shared.move_to_end(key)
                 return run
-            run = self._shared[key] = self._open()
+            # Whoever calls first must not pay for all: whose a call is, it says itself.
+            run = self._shared[key] = self.guard.run()
+            self.recent.append(run)
             oldest = self._shared.popitem(last=False)[1] if len(self._shared) > SHARED_RUNS_MAX else None
         if oldest is not None:
             self.left(oldest)
@@ -333,8 +355,15 @@ class Tracker:
     def _anchor(self, parent_id: UUID | None) -> Anchor | None:
         # What outlives its root chain (a task left in the background) has no chain around it any more.
         anchor = None if parent_id is None else self._anchors.get(parent_id)
-        while anchor is not None and anchor.ended:
+        while anchor is not None and anchor.ended and anchor.given_up is None:
             anchor = anchor.outer
+        return anchor
+
+    def _drop_anchor(self, run_id: UUID) -> Anchor | None:
+        """What was left alone is remembered: a thread without a context of ours may still start something in it."""
+        anchor = self._anchors.get(run_id)
+        if anchor is not None and anchor.given_up is None:
+            del self._anchors[run_id]
         return anchor
 
     def _agent_in(self, around: Anchor, chain: UUID, parent_id: UUID | None, part: Part) -> Anchor:
@@ -411,7 +440,7 @@ class Tracker:
             self._talks.pop(run.id, None)
             for run_id in [run_id for run_id, entry in self._tools.items() if entry.run is run]:
                 del self._tools[run_id]
-                self._anchors.pop(run_id, None)
+                self._drop_anchor(run_id)
 
 
 def _settle_unknown(run: Run, entry: ModelEntry) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from langchain_core.messages import ToolMessage
 
@@ -12,7 +12,7 @@ from runrails import aio
 from runrails.advice import NOT_EXECUTED_NOW, budget_note, not_executed
 from runrails.boundary import Trip
 from runrails.calls import Block, ToolCall
-from runrails.current import inside
+from runrails.current import given_up, inside
 from runrails.errors import BudgetBusy, CallRefused, ConfigError, GuardrailStopped
 from runrails_langchain.attaching import attached
 from runrails_langchain.drive import Blocked, ModelDrive, ToolDrive, model_drive, tool_drive
@@ -28,21 +28,27 @@ if TYPE_CHECKING:
     from langchain.agents.middleware import ModelRequest
     from langchain.agents.middleware.types import ToolCallRequest
 
+    from runrails.attribution import Attribution
     from runrails.calls import Finding, Permit
     from runrails.run import Run
     from runrails_langchain.conversations import Asked, Conversations
 
+_P = ParamSpec("_P")
+_Q = TypeVar("_Q")
 _R = TypeVar("_R")
 
-__all__ = ["ModelTurn", "ToolTurn", "arun_tool", "config_of", "run_tool"]
+__all__ = ["ModelTurn", "ToolTurn", "arun_tool", "asked_of", "config_of", "run_tool"]
 
 
 class ModelTurn:
     """One model call: a permit before, the callback inside, whatever is left over given back after."""
 
-    def __init__(self, handler: GuardrailCallbackHandler, run: Run, request: ModelRequest[Any]) -> None:
+    def __init__(
+        self, handler: GuardrailCallbackHandler, run: Run, request: ModelRequest[Any], by: Attribution | None
+    ) -> None:
         self.run = run
         self.request = request
+        self._by = by
         self._handler = handler
         self._drive = ModelDrive(run, None)
         self._planned: Planned | None = None
@@ -57,13 +63,17 @@ class ModelTurn:
         """Ask for the call as it is known here. Raises stops; what is refused is asked for again at the call."""
         if self._plan():
             with _not_decisive(self.run):
-                self._use(self.run.before_model(self._call, can_block=True, tentative=True))
+                permit = self.run.before_model(self._call, can_block=True, tentative=True)
+                if not self._taken(permit):
+                    self.run.withdraw(permit)
 
     async def abegin(self) -> None:
         """The same without keeping the event loop waiting."""
         if self._plan():
             with _not_decisive(self.run):
-                self._use(await aio.before_model(self.run, self._call, can_block=True, sends=False, tentative=True))
+                permit = await aio.before_model(self.run, self._call, can_block=True, sends=False, tentative=True)
+                if not self._taken(permit):
+                    await self._off_loop(self.run.withdraw, permit)
 
     @contextmanager
     def inside(self) -> Generator[None]:
@@ -74,17 +84,24 @@ class ModelTurn:
 
     def end(self) -> None:
         """The call is over. LangChain does not tell the end of every call, and an inner layer may have sent none."""
-        permit = self._drive.take()
-        if permit is not None:
-            self.run.withdraw(permit)
-        tracker_of(self.run.guard).settle_open(self._drive.calls)
+        try:
+            permit = self._drive.take()
+            if permit is not None:
+                self.run.withdraw(permit)
+            tracker_of(self.run.guard).settle_open(self._drive.calls)
+        except Exception as exc:  # noqa: BLE001 -- the answer is the user's; the hold expires by the ledger's rules
+            _failed(self.run, "wrap_model_call", exc)
 
     async def aend(self) -> None:
         """The same; a remote store does not keep the event loop waiting, nor does a cancellation break it off."""
-        if self.run.guard.store.remote:
-            await aio.off_loop(self.end)
+        await self._off_loop(self.end)
+
+    async def _off_loop(self, function: Callable[_P, object], *args: _P.args, **kwargs: _P.kwargs) -> None:
+        guard = self.run.guard
+        if guard.store.remote:
+            await aio.off_loop(guard, function, *args, **kwargs)
         else:
-            self.end()
+            function(*args, **kwargs)
 
     @property
     def _call(self) -> Any:
@@ -98,13 +115,14 @@ class ModelTurn:
             note = budget_note(self.run)
             if note is not None:
                 self.request = self.request.override(messages=with_text(self.request.messages, note))
-            self._planned = plan(self.request)
+            self._planned = plan(self.request, self._by)
         except Exception as exc:  # noqa: BLE001 -- the callback reads what is really sent, and decides
             _failed(self.run, "wrap_model_call", exc)
             return False
         return True
 
-    def _use(self, permit: Permit) -> None:
+    def _taken(self, permit: Permit) -> bool:
+        """Whether the permit is of use: a smaller cap that the request cannot be given makes it useless."""
         planned = self._planned
         if planned is not None and permit.max_tokens is not None and permit.max_tokens != planned.call.max_tokens:
             try:
@@ -113,22 +131,30 @@ class ModelTurn:
                 capped = None
                 _failed(self.run, "wrap_model_call", exc)
             if capped is None:
-                self.run.withdraw(permit)
-                return
+                return False
             self.request = capped
         self._drive = ModelDrive(self.run, permit)
+        return True
 
 
 class ToolTurn:
     """One tool call: asked for before, told after, answered in the tool's place if it may not be executed."""
 
-    def __init__(self, handler: GuardrailCallbackHandler, run: Run, request: ToolCallRequest) -> None:
+    def __init__(
+        self, handler: GuardrailCallbackHandler, run: Run, asked: Mapping[str, Any], config: Mapping[str, Any]
+    ) -> None:
         self.run = run
         self._handler = handler
-        self._asked = request.tool_call
+        self._asked = asked
         self._talks: Conversations | None = None
         self._answer: Asked | None = None
-        self._drive = ToolDrive(run, self._call(config_of(request)))
+        self._drive = ToolDrive(run, self._call(config))
+
+    @property
+    def hint(self) -> str | None:
+        """What the model should be told with the result."""
+        finding = self._drive.finding
+        return None if finding is None else finding.for_model
 
     def _call(self, config: Mapping[str, Any]) -> ToolCall:
         """The call, joined with the answer of the model that asked for it."""
@@ -191,7 +217,7 @@ class ToolTurn:
         """
         if isinstance(error, Blocked):
             return self._instead(error.message)
-        if isinstance(error, GuardrailStopped | Trip) and self.run.stopped is not None:
+        if isinstance(error, GuardrailStopped | Trip) and self.run.stopped is not None and given_up() is None:
             return self._instead(not_executed(self.run.stopped))
         call = self._drive.take()
         if call is not None and isinstance(error, Exception) and not is_control_flow(error):
@@ -212,7 +238,7 @@ class ToolTurn:
             self._talks.tool_ended(self._answer, self._asked["id"], self._drive.call.agent)
 
 
-def run_tool(turn: ToolTurn, request: ToolCallRequest, call: Callable[[ToolCallRequest], _R]) -> _R | ToolMessage:
+def run_tool(turn: ToolTurn, request: _Q, call: Callable[[_Q], _R]) -> _R | ToolMessage:
     """Call a tool as its turn allows it."""
     if turn.nested:
         return call(request)
@@ -227,9 +253,7 @@ def run_tool(turn: ToolTurn, request: ToolCallRequest, call: Callable[[ToolCallR
     return turn.ended(result)
 
 
-async def arun_tool(
-    turn: ToolTurn, request: ToolCallRequest, call: Callable[[ToolCallRequest], Awaitable[_R]]
-) -> _R | ToolMessage:
+async def arun_tool(turn: ToolTurn, request: _Q, call: Callable[[_Q], Awaitable[_R]]) -> _R | ToolMessage:
     """As `run_tool`."""
     if turn.nested:
         return await call(request)
@@ -242,6 +266,11 @@ async def arun_tool(
     except BaseException as exc:  # noqa: BLE001 -- as above
         return turn.failed(exc)
     return turn.ended(result)
+
+
+def asked_of(request: ToolCallRequest) -> Mapping[str, Any]:
+    """What the model has asked for."""
+    return cast("Mapping[str, Any]", request.tool_call)
 
 
 def config_of(request: ToolCallRequest) -> Mapping[str, Any]:

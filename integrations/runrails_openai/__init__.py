@@ -3,8 +3,8 @@ runrails for the openai SDK: `client = guard.wrap(OpenAI())`.
 
 Chat completions, responses and embeddings are guarded on every way the SDK offers them: create, parse, stream, raw and
 streaming responses, copies made with `with_options`. Requests that are free (lists, files, moderations) pass; requests
-that cost something nobody can bound (images, audio, batches, fine-tuning, hosted tools) are refused by name. The
-realtime API talks over a websocket and is not seen.
+that cost something nobody can bound (images, audio, batches, fine-tuning, hosted tools) are refused by name, and so is
+opening a websocket (realtime, responses, live), whose traffic nobody would see.
 """
 
 from __future__ import annotations
@@ -38,5 +38,6 @@ def wrap(guard: Guard, client: _C) -> _C:
             "OpenAI, AsyncOpenAI, AzureOpenAI, AsyncAzureOpenAI.",
             next_step="Pass a client object, not its class or one of its resources.",
         )
-    guard_client(guard, client, OpenAIDialect(), is_async=isinstance(client, AsyncOpenAI))
+    is_async = isinstance(client, AsyncOpenAI)
+    guard_client(guard, client, OpenAIDialect(), is_async=is_async, sealed="websocket_base_url")
     return client

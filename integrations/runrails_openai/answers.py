@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, cast
 
 from runrails.calls import ModelResult
 from runrails.clients.sse import read_usage
+from runrails.request_wire import served_tier
 from runrails.usage_wire import from_openai_chat, from_openai_responses
 
 if TYPE_CHECKING:
+    from runrails.calls import ServedTier
     from runrails.usage import Usage
 
 __all__ = ["ChatEvents", "ResponseEvents", "chat_answer", "response_answer"]
@@ -23,29 +25,40 @@ _HEAD_BYTES = 200
 
 def chat_answer(body: Body) -> ModelResult:
     """A chat completion, or embeddings."""
-    usage = read_usage(lambda: from_openai_chat(_map(body.get("usage"))))
-    return ModelResult(end="completed", usage=usage, model=_text(body.get("model")))
+    usage = read_usage(from_openai_chat, _map(body.get("usage")))
+    return ModelResult(end="completed", usage=usage, model=_text(body.get("model")), tier=served_tier(body))
 
 
 def response_answer(body: Body) -> ModelResult:
     """A response. One that runs in the background has no usage yet."""
-    usage = read_usage(lambda: from_openai_responses(_map(body.get("usage"))))
-    return ModelResult(end="completed", usage=usage, model=_text(body.get("model")))
+    usage = read_usage(from_openai_responses, _map(body.get("usage")))
+    return ModelResult(end="completed", usage=usage, model=_text(body.get("model")), tier=served_tier(body))
 
 
 class ChatEvents:
-    """The chunks of a chat completion; the usage comes in a last one without choices, if it was asked for."""
+    """
+    The chunks of a chat completion; the usage comes in a last one without choices, if it was asked for.
+
+    Some servers report what has been used so far in every chunk: until the answer is complete that is a floor.
+    """
 
     signs: tuple[bytes, ...] = (b'_tokens"', b"[DONE]", b'"error"')
+    goes_on = False
 
-    def __init__(self, *, reasoning: bool, hides: bool) -> None:
+    def __init__(self, *, reasoning: bool, hides: bool, answers: int = 1) -> None:
         self.reasoning = reasoning
         self.hides = hides
         self.usage: Usage | None = None
         self.input_usage: Usage | None = None
+        self.floor_usage: Usage | None = None
+        self.tier: ServedTier | None = None
         self.model: str | None = None
         self.ended = False
         self.failed = False
+        self._looked = False
+        self._answers = answers
+        self._finished: set[object] = set()
+        """Indices of the answers that are known to be complete."""
 
     def telling(self, data: bytes) -> bool | None:
         """True: it told something; False: the caller did not ask for it; None: content."""
@@ -53,18 +66,34 @@ class ChatEvents:
         if b'"usage"' not in data or b'"usage":null' in data or b'"usage": null' in data:
             if data[5:].lstrip().startswith(b"[DONE]"):
                 self.ended = True
+                self.usage = self.usage or self.floor_usage
                 return True
             if b'"error"' in data and b'"choices"' not in data:
                 self.failed = True
                 return True
+            if not self._looked:  # every chunk names the tier, so one of them is enough
+                self._looked = True
+                if b'"service_tier"' in data:
+                    self._see_tier(_decode(data))
             return None
-        chunk = _decode(data)
-        usage = read_usage(lambda: from_openai_chat(_map(chunk.get("usage"))))
+        return self._report(_decode(data))
+
+    def _report(self, chunk: Body) -> bool | None:
+        usage = read_usage(from_openai_chat, _map(chunk.get("usage")))
         if usage is None:
             return None
-        self.usage = usage
         self.model = _text(chunk.get("model"))
-        return not (self.hides and not chunk.get("choices"))
+        self._see_tier(chunk)
+        choices = _list(chunk.get("choices"))
+        self._finished.update(choice.get("index") for choice in choices if choice.get("finish_reason") is not None)
+        if choices and len(self._finished) < self._answers:
+            self.floor_usage = usage
+            return None
+        self.usage = usage
+        return not (self.hides and not choices)
+
+    def _see_tier(self, chunk: Body) -> None:
+        self.tier = served_tier(chunk) or self.tier
 
     def text(self, data: bytes) -> str:
         """Whatever the choices' deltas hold."""
@@ -80,10 +109,13 @@ class ResponseEvents:
     signs: tuple[bytes, ...] = (*_LAST, b'"error"')
     hides = False
 
-    def __init__(self, *, reasoning: bool) -> None:
+    def __init__(self, *, reasoning: bool, goes_on: bool = False) -> None:
         self.reasoning = reasoning
+        self.goes_on = goes_on
         self.usage: Usage | None = None
         self.input_usage: Usage | None = None
+        self.floor_usage: Usage | None = None
+        self.tier: ServedTier | None = None
         self.model: str | None = None
         self.ended = False
         self.failed = False
@@ -96,9 +128,12 @@ class ResponseEvents:
         if b'"response.' not in head:
             self.failed = self.failed or b'"error"' in head
             return None
-        if any(kind in head for kind in _LAST):
+        if b"response.created" in head:
+            self.tier = served_tier(_map(_decode(data).get("response")))
+        elif any(kind in head for kind in _LAST):
             response = _map(_decode(data).get("response"))
-            self.usage = read_usage(lambda: from_openai_responses(_map(response.get("usage"))))
+            self.usage = read_usage(from_openai_responses, _map(response.get("usage")))
+            self.tier = served_tier(response)
             self.model = _text(response.get("model"))
             self.ended = True
             return True
@@ -131,7 +166,7 @@ def _strings(value: object, texts: list[str]) -> None:
 
 
 def _map(value: object) -> Body:
-    return cast("Body", value) if isinstance(value, Mapping) else {}
+    return cast("Body", value) if isinstance(value, dict | Mapping) else {}
 
 
 def _list(value: object) -> list[Body]:

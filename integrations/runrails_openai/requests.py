@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol, cast
 
 from runrails.calls import ModelCall
-from runrails.clients.plan import Plan, request_body
+from runrails.clients.plan import Plan, is_straight, request_body
 from runrails.clients.sse import SseReader
 from runrails.errors import BoundUnknown
 from runrails.request_wire import WireCall, openai_chat, openai_embeddings, openai_responses
@@ -21,6 +21,8 @@ __all__ = ["OpenAIDialect"]
 
 Body = Mapping[str, object]
 
+_USUAL = {"/chat/completions": "chat/completions", "/responses": "responses", "/embeddings": "embeddings"}
+"""What the SDK posts to; by far the most requests."""
 _PAID = re.compile(r"(?:.*/)?(chat/completions|responses|embeddings)")
 _FREE = re.compile(
     r"(?:openai/|v\d+/)*(?:(?:files|uploads|moderations|models|conversations|organization|projects|webhook_endpoints|assistants)"
@@ -48,6 +50,10 @@ class _Client(Protocol):
 class OpenAIDialect:
     """Reads requests of `OpenAI` and `AzureOpenAI`, synchronous or not."""
 
+    def __init__(self) -> None:
+        self._newest: tuple[object, str | None, str] = (None, None, "")
+        """The newest address, whose it is, and what its client calls itself: most clients have one for life."""
+
     def plan(self, client: object, options: Options) -> Plan | None:
         """
         What a request may cost; None if it is free.
@@ -57,10 +63,10 @@ class OpenAIDialect:
         """
         if options.method.lower() in _READING:
             return None
-        path = _path(options.url)
-        paid = _PAID.fullmatch(path)
-        if paid is None:
-            if _FREE.fullmatch(path):
+        kind = _USUAL.get(options.url) or _paid(options.url)
+        if kind is None:
+            path = _path(options.url)
+            if _FREE.fullmatch(path) and is_straight(path):
                 return None
             raise BoundUnknown(
                 f"What a request to {_shown(path)} costs cannot be told beforehand.",
@@ -70,45 +76,52 @@ class OpenAIDialect:
             )
         body = request_body(options)
         known = cast("_Client", client)
-        match paid[1]:
+        match kind:
             case "chat/completions":
-                return _chat(known, options, body)
+                return self._chat(known, options, body)
             case "responses":
                 wire = openai_responses(body)
-                stream = SseReader(ResponseEvents(reasoning=wire.reasoning)) if body.get("stream") is True else None
-                call = _call(known, options, wire, "/responses")
+                stream = None
+                if body.get("stream") is True:
+                    # What runs in the background is worked on and billed whether somebody reads it or not.
+                    goes_on = bool(body.get("background"))
+                    stream = SseReader(ResponseEvents(reasoning=wire.reasoning, goes_on=goes_on))
+                call = self._call(known, options, wire, "/responses")
                 return Plan(call, response_answer, stream, {}, "max_output_tokens")
             case _:
-                call = _call(known, options, openai_embeddings(body), "/embeddings", "embedding")
+                call = self._call(known, options, openai_embeddings(body), "/embeddings", "embedding")
                 return Plan(call, chat_answer, None, {}, "")
 
+    def _chat(self, client: _Client, options: Options, body: Body) -> Plan:
+        wire = openai_chat(body)
+        call = self._call(client, options, wire, "/chat/completions")
+        # OpenAI's newer models know the longer name alone, the servers that copied it the shorter one.
+        newer = call.provider is not None and body.get("max_tokens") is None
+        cap_name = "max_completion_tokens" if newer or body.get("max_completion_tokens") is not None else "max_tokens"
+        if body.get("stream") is not True:
+            return Plan(call, chat_answer, None, {}, cap_name)
+        changes: Body = {}
+        given = body.get("stream_options")
+        asked: Body = cast("Body", given) if isinstance(given, Mapping) else {}
+        if "include_usage" not in asked:
+            changes = {"stream_options": {**asked, "include_usage": True}}
+        events = ChatEvents(reasoning=wire.reasoning, hides=bool(changes), answers=wire.n)
+        return Plan(call, chat_answer, SseReader(events), changes, cap_name)
 
-def _chat(client: _Client, options: Options, body: Body) -> Plan:
-    wire = openai_chat(body)
-    call = _call(client, options, wire, "/chat/completions")
-    # OpenAI's newer models know the longer name alone, the servers that copied it the shorter one.
-    newer = call.provider is not None and body.get("max_tokens") is None
-    cap_name = "max_completion_tokens" if newer or body.get("max_completion_tokens") is not None else "max_tokens"
-    if body.get("stream") is not True:
-        return Plan(call, chat_answer, None, {}, cap_name)
-    changes: Body = {}
-    given = body.get("stream_options")
-    asked: Body = cast("Body", given) if isinstance(given, Mapping) else {}
-    if "include_usage" not in asked:
-        changes = {"stream_options": {**asked, "include_usage": True}}
-    events = ChatEvents(reasoning=wire.reasoning, hides=bool(changes))
-    return Plan(call, chat_answer, SseReader(events), changes, cap_name)
-
-
-def _call(
-    client: _Client, options: Options, wire: WireCall, endpoint: str, kind: RequestType = "completion"
-) -> ModelCall:
-    retries = options.get_max_retries(client.max_retries)
-    return ModelCall(
-        model=wire.model, provider=_provider(client), prompt=wire.prompt, max_tokens=wire.max_tokens, n=wire.n,
-        can_cap=kind == "completion", request_type=kind, endpoint=endpoint, user_agent=client.user_agent,
-        retries=retries if type(retries) is int and retries > 0 else 0,
-    )  # fmt: skip
+    def _call(
+        self, client: _Client, options: Options, wire: WireCall, endpoint: str, kind: RequestType = "completion"
+    ) -> ModelCall:
+        retries = options.get_max_retries(client.max_retries)
+        address = client.base_url
+        known, provider, user_agent = self._newest
+        if known is not address:
+            provider, user_agent = _provider(client), client.user_agent
+            self._newest = (address, provider, user_agent)
+        return ModelCall(
+            model=wire.model, provider=provider, prompt=wire.prompt, max_tokens=wire.max_tokens, n=wire.n,
+            can_cap=kind == "completion", request_type=kind, endpoint=endpoint, user_agent=user_agent,
+            retries=retries if type(retries) is int and retries > 0 else 0,
+        )  # fmt: skip
 
 
 def _provider(client: _Client) -> str | None:
@@ -117,6 +130,11 @@ def _provider(client: _Client) -> str | None:
         return "azure"
     host = client.base_url.host
     return "openai" if host == "api.openai.com" or host.endswith(".api.openai.com") else None
+
+
+def _paid(url: str) -> str | None:
+    paid = _PAID.fullmatch(_path(url))
+    return None if paid is None else paid[1]
 
 
 def _path(url: str) -> str:

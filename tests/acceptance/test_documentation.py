@@ -12,10 +12,12 @@ import pytest
 from langchain.agents import create_agent
 
 import runrails
+from runrails import Guard
 from runrails.cli import main
 from runrails.testing import PRICES, ScriptedChatModel
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+ADAPTERS = (Path(__file__).parents[2] / "integrations" / "README.md").read_text(encoding="utf-8")
 PYTHON = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 COMMANDS = re.findall(r"^\$ runrails (.+)$", README, flags=re.MULTILINE)
 MODULES = sorted(
@@ -40,6 +42,17 @@ def test_readmes_python_runs_as_written(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert len(PYTHON) >= 3
     assert "Hello." == names["outcome"].answer  # type: ignore[attr-defined]
     assert "1 model call, 0 tool calls" in str(names["run"].report())  # type: ignore[attr-defined]
+
+
+def test_the_adapters_pages_python_runs_as_written(capsys: pytest.CaptureFixture[str]) -> None:
+    """The adapter it shows is a whole one: its agent is hinted at, blocked and stopped, and pays for what it sent."""
+    with Guard(store="memory:", prices=PRICES, sinks=()) as guard:
+        names: dict[str, object] = {"guard": guard}
+        for block in re.findall(r"```python\n(.*?)```", ADAPTERS, flags=re.DOTALL):
+            exec(compile(block, "integrations/README.md", "exec"), names)  # noqa: S102 -- as above
+
+    assert 4 == len(names["executed"])  # type: ignore[arg-type]
+    assert "classify" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from rr_ledger import CENT, DOLLAR, KEY, MONTH, ORG, RUN, START_MS, TOKENS, USER, booking, facts
+from rr_ledger import CENT, DOLLAR, KEY, MONTH, ORG, RUN, START_MS, TOKENS, USER, booking, books, facts
+from runrails.errors import ReservationMismatch
 from runrails.ledger import Account, FullStore, ResultFacts, RunRecord
 from runrails.testing import ManualClock
 from runrails.usage import Usage
@@ -28,6 +31,33 @@ def test_a_record_has_every_field(store: FullStore, clock: ManualClock) -> None:
     assert ("settled", START_MS + 1_500, CENT, 7, facts(), result) == (
         record.state, record.settled_at_ms, record.estimated_pusd, record.actual_pusd, record.facts, record.result
     )  # fmt: skip
+
+
+def test_tags_are_part_of_what_is_repeated(store: FullStore) -> None:
+    """The same reservation again gets the first answer; with other tags, or none, it is another one."""
+    tagged = booking("a", CENT, facts=facts())
+    store.reserve(tagged)
+    assert store.reserve(tagged).replayed  # type: ignore[union-attr]
+    before = books(store)
+    for tags in ((), (("env", "prod"),), (("env", "prod"), ("team", "ads"))):
+        with pytest.raises(ReservationMismatch):
+            store.reserve(booking("a", CENT, facts=replace(facts(), tags=tags)))
+    assert before == books(store)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        (("team", "ads"), ("env", "prod")), (("team", "ads"), ("team", "search")), (("te am", "ads"),),
+        (("team", "a\nb"),), (("team", "\udc80"),), (("team",),), ("team",), [("team", "ads")], {"team": "ads"},
+        tuple((f"t{n:02}", "x") for n in range(17)),
+    ],
+)  # fmt: skip
+def test_malformed_tags_are_not_written(store: FullStore, wrong: object) -> None:
+    """Tags that are no sorted pairs of the grammar are refused by every engine, and nothing is held."""
+    with pytest.raises((TypeError, ValueError)):
+        store.reserve(booking("a", CENT, facts=replace(facts(), tags=wrong)))  # type: ignore[arg-type]
+    assert ((), (), ()) == books(store)
 
 
 def test_records_are_found_by_user_month_and_run(store: FullStore, clock: ManualClock) -> None:

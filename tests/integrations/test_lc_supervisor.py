@@ -97,6 +97,40 @@ def test_the_founding_agent_ends_normally(layers: str, mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", SUPERVISED)
+@pytest.mark.parametrize("make", rr_reviews.EXECUTORS, ids=lambda make: make.__name__)
+def test_with_the_supervisor_alone_the_founding_agent_ends_normally_in_every_executor(make: Any, mode: str) -> None:
+    """A hint, a block, and one model call after it: the item is recorded as unclassified, the others are done."""
+    desk = rr_reviews.Desk()
+    with rr_lc.make_guard() as guard:
+        executor = make(desk, guard)
+        text = "Classify the reviews."
+        inputs = {"input": text} if make.__name__.startswith("agent_executor") else {"messages": [("user", text)]}
+        outcome = supervise(mode, guard, executor, inputs, {"recursion_limit": 200})
+
+        assert rr_reviews.expected_topics() == desk.topics
+        assert ("The reviews are classified.", None) == (outcome.answer, outcome.stop_reason)
+        bad = f"classify {rr_reviews.BAD}"
+        assert 4 == desk.starts.executions[bad]
+        after = desk.starts.order[len(desk.starts.order) - desk.starts.order[::-1].index(bad) :]
+        assert ["model", "model", f"record {rr_reviews.BAD}"] == after[:3]  # the first of them asks for what is blocked
+        report = outcome.report
+        assert (desk.starts.models, sum(desk.starts.executions.values())) == (report.model_calls, report.tool_calls)
+        assert (1, 1) == (report.hints, report.blocks)
+        assert (desk.starts.models * CENT, 0) == balance(guard)
+
+
+def test_tools_called_in_nodes_of_ones_own_are_stopped_where_nobody_can_see_them() -> None:
+    """What a supervisor cannot wrap it stops after the fifth time; the outcome explains, the conversation is whole."""
+    desk = rr_reviews.Desk()
+    agent = rr_reviews.loop(desk.model(), rr_reviews.by_hand(desk.tools())).compile(checkpointer=InMemorySaver())
+    with rr_lc.make_guard() as guard:
+        outcome = guard.supervise(agent).invoke(rr_reviews.question(), THREAD)
+        assert ("loop_detected", 5) == (outcome.stop_reason, desk.starts.executions[f"classify {rr_reviews.BAD}"])
+        assert "run ended here" in (outcome.answer or "")
+        assert [] == rr_history.problems(agent.get_state(THREAD).values["messages"])
+
+
+@pytest.mark.parametrize("mode", SUPERVISED)
 @pytest.mark.parametrize("scenario", rr_lc.SCENARIOS, ids=lambda scenario: scenario.__name__)
 def test_no_executor_raises_a_stop_and_none_goes_on(scenario: rr_lc.Scenario, mode: str) -> None:
     """Every executor of the matrix, retry layers and all: at most five executions, and an outcome that says why."""
@@ -410,7 +444,7 @@ def test_a_bug_in_an_observing_part_changes_nothing(part: str, monkeypatch: pyte
     def boom(*_args: Any, **_kwargs: Any) -> Any:
         raise RuntimeError
 
-    name = {"tools": "_with_guarded_tools", "answer": "Adapter.answer", "repair": "missing_results"}[part]
+    name = {"tools": "ToolGuard.inside", "answer": "Adapter.answer", "repair": "missing_results"}[part]
     monkeypatch.setattr(f"runrails_langchain.supervise.{name}", boom)
     recorder = rr_lc.Recorder()
     guard = rr_lc.make_guard(Limits(run="0.02", loops=None), sinks=[recorder])

@@ -63,18 +63,21 @@ def test_a_mark_up_is_never_short_and_less_than_a_picodollar_over(pusd: int, bp:
 @st.composite
 def usages(draw: st.DrawFn) -> Usage:
     """A usage with every part, cached audio included."""
-    plain, read, five, hour, audio, both = (draw(COUNTS) for _ in range(6))
-    out, reasoning, spoken = (draw(COUNTS) for _ in range(3))
+    plain, read, five, hour, audio, both, seen, seen_before = (draw(COUNTS) for _ in range(8))
+    out, reasoning, spoken, drawn = (draw(COUNTS) for _ in range(4))
     return Usage(
-        input_tokens=plain + read + five + hour + audio + both,
-        cache_read_tokens=read + both,
+        input_tokens=plain + read + five + hour + audio + both + seen + seen_before,
+        cache_read_tokens=read + both + seen_before,
         cache_write_5m_tokens=five,
         cache_write_1h_tokens=hour,
         input_audio_tokens=audio + both,
         cache_read_audio_tokens=both,
-        output_tokens=out + reasoning + spoken,
+        input_image_tokens=seen + seen_before,
+        cache_read_image_tokens=seen_before,
+        output_tokens=out + reasoning + spoken + drawn,
         reasoning_tokens=reasoning,
         output_audio_tokens=spoken,
+        output_image_tokens=drawn,
     )
 
 
@@ -92,6 +95,9 @@ def usages(draw: st.DrawFn) -> Usage:
                 "cache_read_audio",
                 "reasoning",
                 "output_audio",
+                "input_image",
+                "cache_read_image",
+                "output_image",
             ],
             RATIOS,
         ),
@@ -99,13 +105,13 @@ def usages(draw: st.DrawFn) -> Usage:
 )
 @settings(max_examples=200)
 def test_the_cost_is_the_sum_over_every_token_rounded_up_once(usage: Usage, rates: dict[str, tuple[int, int]]) -> None:
-    """An independent sum over nine kinds of token, in exact ratios, agrees; and the bound is not below it."""
+    """An independent sum over twelve kinds of token, in exact ratios, agrees; and the bound is not below it."""
     table = {name: (up, down) for name, (up, down) in rates.items()}
     card = make_card(provider="p", model="m", source="run", base=table)
     both = usage.cache_read_audio_tokens
     counts = Rates(
         input=usage.plain_input_tokens,
-        cache_read=usage.cache_read_tokens - both,
+        cache_read=usage.cache_read_tokens - both - usage.cache_read_image_tokens,
         cache_write_5m=usage.cache_write_5m_tokens,
         cache_write_1h=usage.cache_write_1h_tokens,
         input_audio=usage.input_audio_tokens - both,
@@ -113,7 +119,13 @@ def test_the_cost_is_the_sum_over_every_token_rounded_up_once(usage: Usage, rate
         output=usage.plain_output_tokens,
         reasoning=usage.reasoning_tokens,
         output_audio=usage.output_audio_tokens,
+        input_image=usage.input_image_tokens - usage.cache_read_image_tokens,
+        cache_read_image=usage.cache_read_image_tokens,
+        output_image=usage.output_image_tokens,
     )
+    if not counts.output_image and card.rates.output_image > card.rates.output:
+        # Nobody said what the answer was made of: its dearest kind.
+        counts = counts._replace(output=0, output_image=counts.output)
     exact = sum(count * rate for count, rate in zip(counts, card.rates, strict=True))
     cost = cost_pusd(card, usage)
     assert 0 <= cost * card.denominator - exact < card.denominator

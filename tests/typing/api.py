@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import assert_type
 
 from runrails import (
+    Attribution,
     Guard,
     GuardrailStopped,
     Limits,
@@ -13,17 +14,22 @@ from runrails import (
     Report,
     Run,
     Supervisor,
+    Term,
     ToolRule,
     current_run,
 )
 from runrails.calls import Block, Finding, ModelCall, ModelResult, Permit, Proceed, ToolCall, ToolOutcome
+from runrails.grouping import GroupRow
 from runrails.ledger import Account, Balance
+from runrails.pricing import PriceCard
 
 guard = Guard(
     Limits(run="2.00", month=50), user="alice", store="memory:", prices={"m": Price(input="1", output="2"), "n": "0"},
     tools={"poll": ToolRule(poll=True)},
 )  # fmt: skip
 assert_type(guard, Guard)
+agreed = Guard(contract=[Term(provider="openai", percent="-12")], assume="dearest", store="memory:")
+assert_type(agreed.prices.card("gpt-4", now_ms=0, region=None, tier="batch"), PriceCard)
 with guard.run("nightly") as run:
     assert_type(run, Run)
     permit = run.before_model(ModelCall(model="m"))
@@ -34,6 +40,11 @@ with guard.run("nightly") as run:
     assert_type(run.stopped, GuardrailStopped | None)
     assert_type(run.report(), Report)
 assert_type(current_run(), Run | None)
+with guard.attribute(user="bob", tags={"team": "search"}), guard.run(user="carol", org="acme") as theirs:
+    theirs.before_model(ModelCall(model="m", by=Attribution(user="dora")))
+    assert_type(theirs.attribution, Attribution)
+assert_type(guard.usage("tag:team", month="2026-11"), tuple[GroupRow, ...])
+assert_type(theirs.report().by("user")[0].name, str | None)
 assert_type(guard.store.balance(Account("user:alice", "2026-11")), Balance)
 
 

@@ -130,6 +130,21 @@ def test_a_misspelt_variable_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "RUNRAILS_STOER" in found["settings"].detail
 
 
+def test_the_environment_that_guards_programs_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Off; asked for where nothing loads it; and a wrong value is a problem that names the variable."""
+    seen: list[tuple[str, str]] = []
+    for budget in ("", "2.00", "plenty"):
+        monkeypatch.setenv("RUNRAILS_RUN_BUDGET", budget)
+        found = {finding.check: finding for finding in check_all(None)}
+        row = found.get("autoguard", found.get("settings"))
+        assert row is not None
+        seen.append((row.state, row.detail))
+
+    assert ["ok", "note", "problem"] == [state for state, _ in seen]
+    assert "$2.00 for a run" in seen[1][1]
+    assert "RUNRAILS_RUN_BUDGET (--run)" in seen[2][1]
+
+
 def test_a_broken_price_file_is_a_problem_of_its_own(tmp_path: Path) -> None:
     """The other checks go on."""
     (tmp_path / "runrails.toml").write_text('[prices]\n"m" = 3.20\n', encoding="utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -176,3 +177,92 @@ def test_long_listings_are_one_json_list(url: str, tmp_path: Path, capsys: pytes
     out = capsys.readouterr().out
     assert "the newest 200 of 701 calls" in out
     assert "701 calls, $0.005, 700 in flight" in out
+
+
+@pytest.fixture
+def many(url: str, tmp_path: Path) -> str:
+    """Alice's call, and four of others with tags on two days."""
+    clock = ManualClock(START_MS)
+    store = SQLiteStore(tmp_path / "ledger.db", clock=clock)
+    for n, (user, tags) in enumerate(
+        [("bob", {"team": "ads"}), ("bob", {"env": "prod", "team": "search"}), ("carol", {"team": "ads"}), ("dora", {})]
+    ):
+        store.reserve(booking(f"m{n}", CENT, USER, facts=replace(facts(user), tags=tuple(tags.items()), org=None)))
+        store.settle(f"m{n}", CENT, result=ResultFacts(usage=Usage(input_tokens=10, output_tokens=n)))
+        clock.advance(86_400_000)
+    store.close()
+    return url
+
+
+def grouped(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str | None, int]:
+    """Calls by group."""
+    assert 0 == run(["usage", *arguments, "--json"])
+    return {row["name"]: row["calls"] for row in json.loads(capsys.readouterr().out)}
+
+
+def test_usage_that_cannot_be_grouped_or_filtered_so_is_bad_input(
+    many: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An unknown dimension and a malformed tag are exit code 2, and say how to write them; nothing found is 1."""
+    for wrong in (["--by", "weather"], ["--by", "tag:"], ["--by", ""]):
+        assert 2 == run(["usage", *wrong, "--store", many])
+        assert "tag:NAME" in capsys.readouterr().err
+    for wrong in (["--tag", "team"], ["--tag", "te am=x"], ["--tag", "team="], ["--tag", "a=b", "--tag", "a=c"]):
+        assert 2 == run(["usage", *wrong, "--store", many])
+        assert 2 == run(["runs", *wrong, "--store", many])
+        assert "tag" in capsys.readouterr().err
+    assert 1 == run(["usage", "--by", "user", "--tag", "team=none", "--store", many])
+    assert 1 == run(["usage", "--by", "user", "--user", "eve", "--store", many, "--json"])
+    assert "usage_not_found" == json.loads(capsys.readouterr().out)["error"]
+
+
+def test_usage_is_summed_by_what_it_was_for(many: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """By user, organisation, model, day and tag; filters narrow what is summed."""
+    store = ["--store", many]
+    assert {"bob": 2, "alice": 1, "carol": 1, "dora": 1} == grouped(["--by", "user", *store], capsys)
+    assert {None: 4, "acme": 1} == grouped(["--by", "org", *store], capsys)
+    assert {"k1": 5} == grouped(["--by", "key", *store], capsys)
+    assert {"gpt-4o-mini": 5} == grouped(["--by", "model", *store], capsys)
+    assert {"2026-11-18": 2, "2026-11-19": 1, "2026-11-20": 1, "2026-11-21": 1} == grouped(
+        ["--by", "day", *store], capsys
+    )
+    assert {"ads": 2, "search": 1, "search 語": 1, None: 1} == grouped(["--by", "tag:team", *store], capsys)
+    assert {"bob": 1, "carol": 1} == grouped(["--by", "user", "--tag", "team=ads", *store], capsys)
+    assert {"search": 1} == grouped(
+        ["--by", "tag:team", "--tag", "env=prod", "--tag", "team=search", "--user", "bob", *store], capsys
+    )
+
+
+def test_the_table_of_sums_is_whole_at_any_width(
+    many: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The dearest first, the sum below; no amount is broken."""
+    for columns in ("40", "80", "200"):
+        monkeypatch.setenv("COLUMNS", columns)
+        assert 0 == run(["usage", "--by", "user", "--store", many])
+        out = capsys.readouterr().out
+        assert out.index("bob") < out.index("carol") < out.index("alice")
+        for whole in ("$0.02", "$0.005", "1,200", "5 calls, $0.045"):
+            assert whole in out
+
+
+def test_the_list_can_be_filtered_by_tag(many: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without `--by`, `--tag` narrows the calls that are listed, and the JSON has their tags."""
+    assert 0 == run(["usage", "--tag", "team=search", "--store", many, "--json"])
+    (record,) = json.loads(capsys.readouterr().out)
+    assert ("m1", {"env": "prod", "team": "search"}) == (record["id"], record["tags"])
+
+
+def test_more_groups_than_the_table_shows_are_summed(
+    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The table ends with how many more there are; the JSON has every one."""
+    store = SQLiteStore(tmp_path / "ledger.db", clock=ManualClock(START_MS), synchronous="NORMAL")
+    for n in range(250):
+        store.reserve(booking(f"n{n}", 1, USER, facts=facts(f"u{n}")))
+    store.close()
+    assert 0 == run(["usage", "--by", "user", "--store", url])
+    out = capsys.readouterr().out
+    assert "(51 more)" in out
+    assert "251 calls" in out
+    assert 251 == len(grouped(["--by", "user", "--store", url], capsys))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -119,3 +120,22 @@ def test_the_report_as_json_is_the_report(url: str, capsys: pytest.CaptureFixtur
     assert run(["report", "bbbb3333", "--store", url, "--json"]) == OK
     expected = record("bbbb3333", name="weekly", user="alice", ended_ms=NOON_MS + 2, stopped=False).report
     assert json.loads(json.dumps(expected)) == json.loads(capsys.readouterr().out)
+
+
+def test_runs_can_be_narrowed_to_a_tag(url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`--tag` finds runs opened with it, however many newer ones have none; the report names whose the run was."""
+    store = SQLiteStore(tmp_path / "ledger.db")
+    tagged = record("cccc4444", name="", user="bob", ended_ms=NOON_MS - 1, stopped=False)
+    whose = {"tags": {"team": "ads", "env": "prod"}, "org": "acme", "key": None}
+    store.save_run(replace(tagged, report={**tagged.report, **whose}))
+    store.close()
+    for tags, found in (
+        (["team=ads"], ["cccc4444"]), (["team=ads", "env=prod"], ["cccc4444"]), (["team=search"], []),
+    ):  # fmt: skip
+        given = [part for tag in tags for part in ("--tag", tag)]
+        assert run(["runs", "--store", url, "--count", "1", "--json", *given]) == OK
+        assert found == [item["run"] for item in json.loads(capsys.readouterr().out)]
+    assert run(["report", "cccc", "--store", url]) == OK
+    out = capsys.readouterr().out
+    for words in ("acme", "team=ads, env=prod"):
+        assert words in out

@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from runrails.periods import check_period, check_zone, month_of, month_start_ms, next_month
+from runrails.periods import check_period, check_zone, day_of, month_of, month_start_ms, next_month
 
 
 def _ms(moment: datetime) -> int:
@@ -103,3 +103,12 @@ def test_the_first_hours_of_the_epoch_are_another_year_in_the_west() -> None:
     assert ["1970-01", "1969-12", "1970-01"] == [
         month_of(0, zone) for zone in ("UTC", "America/St_Johns", "Asia/Tokyo")
     ]
+
+
+def test_days_are_those_of_the_calendar() -> None:
+    """Every day of leap years, of plain ones and of those of the century rule, at its first and last millisecond."""
+    for year in (1970, 1999, 2000, 2024, 2026, 2100, 2400):
+        for number in range(366):
+            first = _ms(datetime(year, 1, 1, tzinfo=UTC)) + number * 86_400_000
+            expected = datetime.fromtimestamp(first // 1_000, tz=UTC).strftime("%Y-%m-%d")
+            assert [expected] * 2 == [day_of(first), day_of(first + 86_399_999)]

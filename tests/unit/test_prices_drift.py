@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 from runrails.pricing.compile import changes, installed_snapshot, write_checked
+from runrails.pricing.patches import PATCHES_FILE
 from runrails.pricing.snapshot import CROSSCHECK_FILE, SNAPSHOT_FILE, read_snapshot
 
 pytest.importorskip("genai_prices", reason="drift is measured against an installed genai-prices")
 
 
-@pytest.mark.parametrize("file", [SNAPSHOT_FILE, CROSSCHECK_FILE])
+@pytest.mark.parametrize("file", [SNAPSHOT_FILE, CROSSCHECK_FILE, PATCHES_FILE])
 def test_the_checksums_are_right(file: str) -> None:
     """In the form that `sha256sum -c` reads."""
     path = Path(file)

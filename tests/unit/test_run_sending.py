@@ -218,7 +218,7 @@ def test_busy_that_is_asked_again_is_no_refusal() -> None:
 async def test_asynchronous_edge_settles_as_the_core_does(remote: bool) -> None:
     """A call there and back, with a store at hand and with a remote one."""
     bench = Bench(store=FlakyStore(MemoryStore(), remote=remote))
-    run = await aio.off_loop(bench.guard.run)
+    run = await aio.off_loop(bench.guard, bench.guard.run)
     await aio.after_model(run, await aio.before_model(run, cent_call()), done())
     assert (CENT, 0) == (bench.spent("user:alice"), bench.held("user:alice"))
 
@@ -236,7 +236,7 @@ async def test_cancelled_wait_gives_back_what_is_granted_after_it() -> None:
             return super().reserve(reservation)  # type: ignore[arg-type]
 
     bench = Bench(store=Slow())
-    run = await aio.off_loop(bench.guard.run)
+    run = await aio.off_loop(bench.guard, bench.guard.run)
     task = asyncio.create_task(aio.before_model(run, cent_call()))
     await asyncio.to_thread(entered.wait, 10)
     task.cancel()

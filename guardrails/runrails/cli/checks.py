@@ -12,6 +12,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from runrails.autoguard.session import STARTED
+from runrails.autoguard.variables import SESSION, VARIABLES, is_wanted
 from runrails.cli.output import when
 from runrails.clocks import system_ms
 from runrails.errors import RunrailsError
@@ -105,7 +107,7 @@ def check_settings() -> Iterator[Finding]:
     from runrails.ids import check_id
     from runrails.pricing.project import read_project
 
-    known = {"RUNRAILS_STORE", "RUNRAILS_USER", "RUNRAILS_PRICES"}
+    known = {variable.name for variable in VARIABLES} | {SESSION, STARTED}
     user = settings.user()
     try:
         check_id(user, what="RUNRAILS_USER")
@@ -114,14 +116,38 @@ def check_settings() -> Iterator[Finding]:
         yield Finding("user", "problem", str(error), "Set RUNRAILS_USER to a name of that form, or unset it.")
     unknown = sorted(name for name in os.environ if name.startswith("RUNRAILS_") and name not in known)
     if unknown:
-        fix = f"Known are {', '.join(sorted(known))}; unset the others or mend their spelling."
+        fix = "`runrails run --help` lists those there are; unset the others or mend their spelling."
         yield Finding("settings", "note", f"Not known, and so without effect: {', '.join(unknown)}.", fix)
+    yield from _check_autoguard()
     file = settings.price_file()
     if file is None:
         yield Finding("price file", "ok", "none: only the built-in price table is used")
     else:
         project = read_project(file)
         yield Finding("price file", "ok", f"{file}: {len(project.prices)} prices, {len(project.aliases)} aliases")
+
+
+def _check_autoguard() -> Iterator[Finding]:
+    """Whether the environment has programs guarded, and whether that takes effect: this Python is one of them."""
+    if not is_wanted(os.environ):
+        yield Finding("autoguard", "ok", "off: the environment names no budget; `runrails run` guards a program")
+        return
+    from runrails.autoguard import boot
+    from runrails.autoguard.plan import read_plan
+
+    limits = read_plan(os.environ).limits
+    named = {
+        "a run": limits.run,
+        "the user's month": limits.month,
+        "the key's": limits.key_month,
+        "the organisation's": limits.org_month,
+    }
+    shown = ", ".join(f"${amount} for {what}" for what, amount in named.items() if amount is not None)
+    if boot.session is not None:
+        yield Finding("autoguard", "ok", f"on in every Python that uses this installation: {shown or 'no budget'}")
+    else:
+        fix = "Start programs with `runrails run -- …`, or install the distribution instead of its source tree."
+        yield Finding("autoguard", "note", f"Asked for ({shown}), but this Python did not load it at its start.", fix)
 
 
 def check_store(url: str | None, *, now_ms: int) -> Iterator[Finding]:
@@ -170,10 +196,11 @@ def _check_file(path: str, now_ms: int) -> Iterator[Finding]:
 
 def check_prices(*, now_ms: int) -> Iterator[Finding]:
     """The price data: unharmed, and not old."""
+    from runrails.pricing.patches import read_patches
     from runrails.pricing.snapshot import SnapshotDamaged, read_snapshot
 
     try:
-        snapshot = read_snapshot()
+        snapshot, _ = read_snapshot(), read_patches()
     except SnapshotDamaged as error:
         yield Finding(
             "price table", "problem", f"{error}.", "Install runrails again: pip install --force-reinstall runrails"

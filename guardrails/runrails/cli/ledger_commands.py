@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from runrails.cli.output import AsJson, make_table, print_json, print_json_list, stderr, stdout, when
+from runrails.cli.tags import Tag, tags_of
 from runrails.errors import ConfigError, format_amount
+from runrails.grouping import GroupRow, check_dimension, group_usage, with_tags
 from runrails.ledger import RUN_PERIOD, Balance, FullStore, UsageRecord
 from runrails.money import format_usd, usd
 from runrails.stores.checks import MONEY, check_limit_key
@@ -116,16 +118,27 @@ def list_budgets(
 
 
 def usage(
+    by: Annotated[
+        str | None,
+        typer.Option("--by", metavar="WHAT", help="Sum by user, key, org, model, agent, run, day or tag:NAME."),
+    ] = None,
     user: Annotated[str | None, typer.Option("--user", help="Only this user's calls.")] = None,
+    tag: Tag = None,
     month: Annotated[str | None, typer.Option("--month", help="Only this month (UTC), for instance 2026-11.")] = None,
     run: Annotated[str | None, typer.Option("--run", help="Only this run's calls.")] = None,
     store: StoreUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """List model calls with their tokens and costs, oldest first, and their sums."""
+    """List model calls with their tokens and costs, oldest first, and their sums; with --by only the sums."""
     _check_month(month)
+    tags = tags_of(tag)
+    if by is not None:
+        _check_dimension(by)
     with _ledger(store) as ledger:
-        records = ledger.usage(user=user, period=month, run=run)
+        records = with_tags(ledger.usage(user=user, period=month, run=run), tags)
+        if by is not None:
+            _print_groups(by, group_usage(records, by), as_json=as_json)
+            return
         first = next(records, None)
         if first is None:
             _not_found("usage_not_found", "No call is in the books that fits.", as_json)
@@ -133,6 +146,51 @@ def usage(
             print_json_list(map(_record_fields, chain((first,), records)))
         else:
             _print_usage(chain((first,), records))
+
+
+def _print_groups(by: str, groups: Sequence[GroupRow], *, as_json: bool) -> None:
+    if not groups:
+        _not_found("usage_not_found", "No call is in the books that fits.", as_json)
+    elif as_json:
+        print_json_list(map(_group_fields, groups))
+    else:
+        shown, more = groups[:SHOWN_MAX], groups[SHOWN_MAX:]
+        rows = [_group_row(row.name or "-", [row]) for row in shown]
+        rows += [_group_row(f"({len(more):,} more)", more)] if more else []
+        table = make_table("Usage", {by: False, "calls": True, "in": True, "out": True, "cost": True}, rows)
+        for column in table.columns[1:]:
+            column.no_wrap = True
+        stdout().print(table)
+        calls, cost = sum(row.calls for row in groups), sum(row.cost_pusd for row in groups)
+        stdout().print(f"{'1 call' if calls == 1 else f'{calls:,} calls'}, {format_usd(cost)}")
+
+
+def _group_row(name: str, rows: Sequence[GroupRow]) -> tuple[str, ...]:
+    return (
+        name,
+        f"{sum(row.calls for row in rows):,}",
+        f"{sum(row.input_tokens for row in rows):,}",
+        f"{sum(row.output_tokens for row in rows):,}",
+        _amount(sum(row.cost_pusd for row in rows), MONEY),
+    )
+
+
+def _group_fields(row: GroupRow) -> dict[str, object]:
+    return {
+        "name": row.name,
+        "calls": row.calls,
+        "input_tokens": row.input_tokens,
+        "output_tokens": row.output_tokens,
+        "cost_pusd": row.cost_pusd,
+        "cost_usd": _usd_text(row.cost_pusd, MONEY),
+    }
+
+
+def _check_dimension(by: str) -> None:
+    try:
+        check_dimension(by)
+    except ConfigError as error:
+        raise typer.BadParameter(error.what, param_hint="--by") from error
 
 
 def _print_usage(records: Iterable[UsageRecord]) -> None:
@@ -338,6 +396,7 @@ def _record_fields(record: UsageRecord) -> dict[str, object]:
                 "agent", "byok",
             )
         },
+        "tags": dict(facts.tags),
         "end": None if result is None else result.end,
         "duration_ms": None if result is None else result.duration_ms,
         "input_tokens": None if counts is None else counts.input_tokens,

@@ -17,6 +17,7 @@ __all__ = ["COMMANDS", "Command", "build"]
 
 COMMANDS: Mapping[str, str] = {
     "demo": "runrails.cli.demo:demo",
+    "run": "runrails.cli.run:run",
     "audit": "runrails.cli.audit:audit",
     "budget": "runrails.cli.ledger_commands:budget",
     "usage": "runrails.cli.ledger_commands:usage",
@@ -64,7 +65,9 @@ def _mount(app: typer.Typer, name: str, home: str) -> None:
     if isinstance(command, typer.Typer):
         app.add_typer(command, name=name)
     else:
-        app.command(name)(cast("Callable[..., None]", command))
+        # What comes after a program's name are its own options.
+        settings = {"allow_interspersed_args": False} if name == "run" else None
+        app.command(name, context_settings=settings)(cast("Callable[..., None]", command))
 
 
 def _tell_exit_codes(command: Command) -> None:

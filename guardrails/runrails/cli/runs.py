@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from itertools import islice
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
@@ -10,6 +11,7 @@ from rich.text import Text
 
 from runrails.cli.output import AsJson, make_table, print_json, stderr, stdout, when
 from runrails.cli.shell import NEGATIVE
+from runrails.cli.tags import Tag, tags_of
 from runrails.errors import ConfigError
 from runrails.ledger import RunArchive, RunRecord
 from runrails.money import format_usd
@@ -31,13 +33,16 @@ StoreUrl = Annotated[
 
 def runs(
     user: Annotated[str | None, typer.Option("--user", help="Only this user's runs.")] = None,
+    tag: Tag = None,
     count: Annotated[int, typer.Option("--count", "-n", min=1, max=10_000, help="At most so many.")] = 20,
     store: StoreUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """List finished runs, newest first."""
+    """List finished runs, newest first; those with a tag are looked for among the newest 10,000."""
+    tags = tags_of(tag)
     with _archive(store) as archive:
-        records = list(archive.runs(user=user, count_max=count))
+        found = archive.runs(user=user, count_max=SEARCH_MAX if tags else count)
+        records = list(islice((record for record in found if _has(record, tags)), count))
     if as_json:
         print_json([_summary(record) for record in records])
         return
@@ -93,6 +98,15 @@ def _archive(url: str | None) -> Generator[RunArchive]:
         store.close()
 
 
+def _has(record: RunRecord, tags: Mapping[str, str]) -> bool:
+    return tags.items() <= _tags(record.report).items()
+
+
+def _tags(facts: Mapping[str, object]) -> Mapping[str, str]:
+    tags = facts.get("tags")
+    return cast("Mapping[str, str]", tags) if isinstance(tags, dict) else {}
+
+
 def _find(archive: RunArchive, run: str) -> list[RunRecord]:
     exact = archive.run(run)
     if exact is not None:
@@ -110,6 +124,7 @@ def _summary(record: RunRecord) -> dict[str, object]:
         "ended_ms": record.ended_ms,
         "stop_reason": record.stop_reason,
         **{key: record.report.get(key) for key in ("model_calls", "tool_calls", "steps", "cost_pusd", "cost_usd")},
+        "tags": record.report.get("tags", {}),
     }
 
 
@@ -156,6 +171,11 @@ def _head(record: RunRecord) -> Iterable[tuple[str, str]]:
     of = f" of {format_usd(limit)}" if isinstance(limit, int) else ""
     yield "run", record.id
     yield "user", record.user
+    for key in ("key", "org"):
+        if facts.get(key) is not None:
+            yield key, str(facts[key])
+    if _tags(facts):
+        yield "tags", ", ".join(f"{name}={value}" for name, value in _tags(facts).items())
     yield "mode", record.mode
     yield "started (UTC)", when(record.started_ms)
     yield "duration", f"{_number(facts, 'duration_ms') / 1000:.1f} s"

@@ -6,7 +6,7 @@ import io
 import os
 import sys
 import traceback
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, TextIO, cast
 
 from runrails.errors import GuardrailStopped, RunrailsError
 
@@ -47,7 +47,7 @@ def run(args: Sequence[str]) -> int:
     except BrokenPipeError:
         return _hush()
     except RunrailsError as error:
-        _show(error, as_json="--json" in args)
+        _show(error, as_json="--json" in args and args[0] != "run")  # there it names a file, or is the program's
         return _flushed(exit_code_of(error))
     except Exception:  # noqa: BLE001 -- the last line of defence: a bug must not look like a negative result
         traceback.print_exc()
@@ -86,8 +86,10 @@ def _show(error: RunrailsError, *, as_json: bool) -> None:
 
 def _flushed(code: int) -> int:
     """Flush now, while a broken pipe can still be told from a result."""
+    stream = cast("TextIO | None", sys.stdout)  # none where it was closed before we began
     try:
-        sys.stdout.flush()
+        if stream is not None:
+            stream.flush()
     except BrokenPipeError:
         return _hush()
     return code

@@ -14,9 +14,11 @@ from runrails.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from runrails.clients.edge import Edge
     from runrails.guard import Guard
+    from runrails.run import Run
 
-__all__ = ["wrap"]
+__all__ = ["run_of", "wrap"]
 
 _C = TypeVar("_C")
 
@@ -45,3 +47,20 @@ def wrap(guard: Guard, client: _C) -> _C:
         f"runrails cannot guard a {kind.__module__}.{kind.__qualname__}; it knows the clients of: {known}.",
         next_step="Pass a client object of one of these SDKs, not its class or one of its resources.",
     )
+
+
+def run_of(guard: Guard, client: object) -> Run:
+    """
+    The run of a wrapped client's own; see `Guard.run_of`.
+
+    Raises:
+        ConfigError: This guard has not wrapped it.
+    """
+    edge: Edge | None = getattr(client, "runrails_edge", None)
+    if edge is None or edge.guard is not guard:
+        kind = type(client)
+        raise ConfigError(
+            f"This {kind.__module__}.{kind.__qualname__} is not a client that this guard has wrapped.",
+            next_step="Pass what guard.wrap(client) gave back, or a copy of it, to the same guard.",
+        )
+    return edge.own_run()

@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+import atexit
 import copy
+import os
 import sys
 import threading
 from collections.abc import Mapping
-from contextvars import ContextVar
-from typing import TYPE_CHECKING, cast
+from contextvars import Context, ContextVar
+from typing import TYPE_CHECKING, Protocol, cast
+from weakref import WeakSet
 
 from runrails import aio
 from runrails.calls import ModelResult
 from runrails.clients.plan import capped
+from runrails.clients.reading import body_of, response_of
+from runrails.clients.tapping import Tap, tap_response
 from runrails.cover import take_cover
-from runrails.errors import ConfigError, GuardFault, RunrailsError
-from runrails.run import current_run
+from runrails.current import current_run, is_of
+from runrails.errors import CallRefused, ConfigError, GuardFault
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from runrails.calls import Permit
     from runrails.clients.plan import Dialect, Options, Plan
+    from runrails.clients.reading import Response
     from runrails.guard import Guard
     from runrails.run import Run
 
-__all__ = ["Edge", "Ticket", "sending"]
+__all__ = ["Edge", "Reading", "Ticket", "sending"]
 
 _NOT_SENT = frozenset(
     {"ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol", "InvalidURL", "ConnectionRefusedError",
@@ -32,6 +38,14 @@ _NOT_SENT = frozenset(
 )  # fmt: skip
 """Errors of the HTTP libraries that come before a byte of the request has left."""
 _CAUSES_MAX = 8
+
+
+class Reading(Protocol):
+    """An answer that is still being read."""
+
+    def drop(self) -> None:
+        """Nobody will read on. Settles later, in another place: it may be a finaliser that says so."""
+        ...
 
 
 class Ticket:
@@ -54,17 +68,21 @@ class Ticket:
 
     def settle(self, result: ModelResult) -> None:
         """Hand the permit back. Never raises."""
-        if self._close():
-            self._observed(self.run.after_model, self.permit, self._with_lost(result))
+        if not self._close():
+            return
+        try:
+            self.run.after_model(self.permit, self._with_lost(result) if self.lost else result)
+        except Exception as exc:  # noqa: BLE001 -- the answer is the user's; the hold expires by the ledger's rules
+            self.failed(exc)
 
     async def asettle(self, result: ModelResult) -> None:
         """As `settle`, without blocking the event loop."""
         if not self._close():
             return
         try:
-            await aio.after_model(self.run, self.permit, self._with_lost(result))
+            await aio.after_model(self.run, self.permit, self._with_lost(result) if self.lost else result)
         except Exception as exc:  # noqa: BLE001 -- the answer is the user's; the hold expires by the ledger's rules
-            self._failed(exc)
+            self.failed(exc)
 
     def settle_later(self, result: Callable[[], ModelResult]) -> None:
         """Settle from a finaliser: it may run while this very thread has a lock, so another one does the work."""
@@ -72,7 +90,7 @@ class Ticket:
 
     def retrying(self, response: object) -> None:
         """The SDK is about to send again; without a response nobody knows what became of the attempt."""
-        if self.sent and response is None and not _costs_nothing(sys.exception()):
+        if self.sent and response is None and not self._cost_nothing(sys.exception()):
             self.lost += 1
         self.sent = False
 
@@ -80,18 +98,59 @@ class Ticket:
         """What a call came to that ended with an error."""
         if self.seen is not None:
             return self.seen
-        return ModelResult(end="failed" if not self.sent or _costs_nothing(error) else "unknown")
+        return ModelResult(end="failed" if not self.sent or self._cost_nothing(error) else "unknown")
+
+    def result(self, answer: object) -> ModelResult | None:
+        """What the call came to; None if its answer is still to be read, and will settle it. Never raises."""
+        if self.seen is not None:
+            return self.seen
+        try:
+            body = body_of(answer)
+            response = None if body is not None else response_of(answer)
+            if response is None:
+                return self.answer(body)
+            if not self.sent:
+                return ModelResult(end="cached")
+            if response.is_closed:
+                return self._closed(response)
+            tap_response(response, Tap(self))
+        except Exception as exc:  # noqa: BLE001 -- the answer is the user's
+            self.failed(exc)
+            return ModelResult(end="unknown")
+        return None
 
     def answer(self, body: object) -> ModelResult:
-        """What a decoded answer says. What cannot be read is settled at the hold."""
+        """What a decoded answer says. What cannot be read is settled at the hold. Never raises."""
         if not self.sent:  # a cache in the client's own middleware
             return ModelResult(end="cached")
         try:
-            if isinstance(body, Mapping):
+            if isinstance(body, dict | Mapping):
                 return self.plan.answer(cast("Mapping[str, object]", body))
         except Exception as exc:  # noqa: BLE001 -- see above; the answer is the user's
-            self._failed(exc)
+            self.failed(exc)
+            return ModelResult(end="unknown")
         return ModelResult(end="completed")
+
+    def failed(self, error: Exception) -> None:
+        """Something of ours went wrong, which must not change what the user gets: tell of it."""
+        self.edge.guard.emit(
+            "adapter_failed", "error", adapter="clients", hook="after_model", error=type(error).__name__,
+            run=self.run.id,
+        )  # fmt: skip
+
+    def _cost_nothing(self, error: BaseException | None) -> bool:
+        try:
+            return _costs_nothing(error)
+        except Exception as exc:  # noqa: BLE001 -- the error is the user's
+            self.failed(exc)
+            return False
+
+    def _closed(self, response: Response) -> ModelResult:
+        try:
+            body = response.json()
+        except Exception:  # noqa: BLE001 -- no JSON tells no usage: settled at the hold; the answer is the user's
+            return ModelResult(end="completed")
+        return self.answer(body)
 
     def _close(self) -> bool:
         try:
@@ -101,23 +160,9 @@ class Ticket:
         return True
 
     def _with_lost(self, result: ModelResult) -> ModelResult:
-        if not self.lost:
-            return result
         from dataclasses import replace
 
         return replace(result, unknown_attempts=self.lost)
-
-    def _observed(self, work: Callable[[Permit, ModelResult], None], permit: Permit, result: ModelResult) -> None:
-        try:
-            work(permit, result)
-        except Exception as exc:  # noqa: BLE001 -- the answer is the user's; the hold expires by the ledger's rules
-            self._failed(exc)
-
-    def _failed(self, error: Exception) -> None:
-        self.edge.guard.emit(
-            "adapter_failed", "error", adapter="clients", hook="after_model", error=type(error).__name__,
-            run=self.run.id,
-        )  # fmt: skip
 
 
 sending: ContextVar[Ticket | None] = ContextVar("runrails_sending", default=None)
@@ -132,7 +177,10 @@ class Edge:
         self.dialect = dialect
         self._lock = threading.Lock()
         self._shared: Run | None = None
+        self._taps: WeakSet[Reading] = WeakSet()
+        self._pid = os.getpid()
         guard.before_close.add(self)
+        _all.add(self)
 
     def plan(self, client: object, options: Options) -> Plan | None:
         """
@@ -143,14 +191,21 @@ class Edge:
         """
         try:
             plan = self.dialect.plan(client, options)
-        except RunrailsError:
-            raise
-        except Exception as exc:
-            raise GuardFault(
-                f"Reading what the client is about to send failed: {type(exc).__name__}.",
-                next_step="The call was not started. Please report this with the traceback.",
-            ) from exc
+        except CallRefused as exc:
+            self.bypassed(exc)
+            return None
+        except Exception as exc:  # noqa: BLE001 -- a deciding part: it becomes the refusal
+            fault = _fault("Reading what the client is about to send", exc)
+            fault.__cause__ = exc
+            self.bypassed(fault)
+            return None
         return None if plan is None or take_cover(self.guard, plan.call) else plan
+
+    def bypassed(self, refusal: CallRefused) -> None:
+        """Something is about to be sent that cannot be guarded: raise the refusal, or only tell of it if observing."""
+        if self.guard.mode != "observe":
+            raise refusal
+        self.guard.emit("call_would_refuse", "warning", **refusal.as_dict())
 
     def begin(self, plan: Plan) -> Ticket:
         """
@@ -159,8 +214,10 @@ class Edge:
         Raises:
             GuardrailStopped, CallRefused: It may not be sent.
         """
-        self.guard.housekeeper.settle_left_behind()
-        run = self._run()
+        keeper = self.guard.housekeeper
+        if keeper.left_behind:
+            keeper.settle_left_behind()
+        run = self._joined() or self._shared or self._share()
         return Ticket(self, run, run.before_model(plan.call, sends=True), plan)
 
     async def abegin(self, plan: Plan) -> Ticket:
@@ -170,11 +227,22 @@ class Edge:
             self.guard.housekeeper.settle_left_behind()
         run = self._joined()
         if run is None:
-            run = await aio.off_loop(self._share) if remote and self._shared is None else self._share()
+            run = await aio.off_loop(self.guard, self._share) if remote and self._shared is None else self._share()
         return Ticket(self, run, await aio.before_model(run, plan.call), plan)
 
     def prepared(self, ticket: Ticket, options: Options) -> Options:
-        """The options to send: with the permit's cap and as many retries as are paid for."""
+        """
+        The options to send: with the permit's cap and as many retries as are paid for.
+
+        Raises:
+            GuardFault: They cannot be made; nothing may be sent.
+        """
+        try:
+            return self._prepared(ticket, options)
+        except Exception as exc:
+            raise _fault("Putting the limits into the request", exc) from exc
+
+    def _prepared(self, ticket: Ticket, options: Options) -> Options:
         plan, permit = ticket.plan, ticket.permit
         changes = capped(plan, permit)
         fewer = permit.retries < plan.call.retries and self.guard.mode == "enforce"
@@ -193,6 +261,14 @@ class Edge:
             changed.post_parser = _seeing(ticket, parser)
         return changed
 
+    def own_run(self) -> Run:
+        """The run that the client's calls belong to outside of any `with guard.run():`."""
+        return self._share()
+
+    def tapped(self, tap: Reading) -> None:
+        """The body of an answer is being read; should the program end before that does, it is settled then."""
+        self._taps.add(tap)
+
     def close(self) -> None:
         """End the client's own run. Closing twice is fine."""
         with self._lock:
@@ -200,12 +276,20 @@ class Edge:
         if run is not None:
             run.close()
 
-    def _run(self) -> Run:
-        return self._joined() or self._share()
+    def at_exit(self) -> None:
+        """The program ends: settle the streams that nobody closed, and end the client's own run."""
+        if self._pid != os.getpid():
+            return  # A forked child: all of this is its parent's.
+        for tap in list(self._taps):
+            tap.drop()
+        self.guard.housekeeper.settle_left_behind()
+        self.close()
 
     def _joined(self) -> Run | None:
         run = current_run()
-        if run is not None and run.guard is not self.guard:
+        if run is not None and not is_of(run, self.guard):
+            if run.guard.yields:
+                return None
             raise ConfigError(
                 "A client guarded by one guard is used inside a run of another: its calls would be paid twice.",
                 next_step="Use the same Guard for both.",
@@ -218,21 +302,42 @@ class Edge:
             with self._lock:
                 run = self._shared
                 if run is None:
-                    run = self._shared = self.guard.run("client")
+                    # Outside of whatever run the asking code is in.
+                    run = self._shared = Context().run(self.guard.run, "client")
         return run
+
+
+_all: WeakSet[Edge] = WeakSet()
+
+
+def _at_exit() -> None:
+    for edge in list(_all):
+        edge.at_exit()
+
+
+atexit.register(_at_exit)
 
 
 def _seeing(ticket: Ticket, parser: Callable[[object], object]) -> Callable[[object], object]:
     """The caller's own type is made from an answer that is paid for already, and that may fail."""
-    from runrails.clients.reading import body_of
 
     def see(parsed: object) -> object:
-        body = body_of(parsed)
-        if body is not None:
-            ticket.seen = ticket.answer(body)
+        try:
+            body = body_of(parsed)
+            if body is not None:
+                ticket.seen = ticket.answer(body)
+        except Exception as exc:  # noqa: BLE001 -- the answer is the user's
+            ticket.failed(exc)
         return parser(parsed)
 
     return see
+
+
+def _fault(what: str, error: Exception) -> GuardFault:
+    return GuardFault(
+        f"{what} failed: {type(error).__name__}.",
+        next_step="The call was not started. Please report this with the traceback.",
+    )
 
 
 def _costs_nothing(error: BaseException | None) -> bool:

@@ -11,7 +11,9 @@ from runrails.errors import BoundUnknown
 if TYPE_CHECKING:
     from runrails.calls import ModelCall, ModelResult, Permit
 
-__all__ = ["AnswerReader", "Dialect", "Leaving", "Options", "Plan", "StreamReader", "capped", "request_body"]
+__all__ = [
+    "AnswerReader", "Dialect", "Leaving", "Options", "Plan", "StreamReader", "capped", "is_straight", "request_body",
+]  # fmt: skip
 
 _LEFT_OUT = frozenset({"NotGiven", "Omit"})
 """Types of the SDKs' own marks for arguments that were not given."""
@@ -36,6 +38,14 @@ class Options(Protocol):
 
 class StreamReader(Protocol):
     """Reads along with a streamed body."""
+
+    kept_back: bytes
+    """What has come and was not shown yet; not what is hidden."""
+
+    @property
+    def failed(self) -> bool:
+        """Whether the stream said that the provider gave up."""
+        ...
 
     def feed(self, data: bytes) -> bytes:
         """Read a piece; return what the caller may see of it."""
@@ -85,6 +95,11 @@ class Dialect(Protocol):
         ...
 
 
+def is_straight(path: str) -> bool:
+    """Whether a path leads where it seems to: an HTTP library or a server may resolve dots and escapes in it."""
+    return not ("//" in path or "%" in path or "\\" in path or "/./" in f"/{path}/" or "/../" in f"/{path}/")
+
+
 def capped(plan: Plan, permit: Permit) -> Mapping[str, object]:
     """What to put into the request's JSON once the permit is there."""
     if permit.max_tokens == plan.call.max_tokens or permit.max_tokens is None:
@@ -100,12 +115,15 @@ def request_body(options: Options) -> Mapping[str, object]:
         BoundUnknown: It has none.
     """
     given, extra = options.json_data, options.extra_json
-    if not isinstance(given, Mapping):
+    if not isinstance(given, dict | Mapping):
         raise BoundUnknown(
             "The request's body is no JSON object, so what it costs cannot be told.",
             next_step="Send it through the SDK's own methods.",
         )
     body = cast("Mapping[str, object]", given)
-    if isinstance(extra, Mapping):
+    if extra and isinstance(extra, Mapping):
         body = {**body, **cast("Mapping[str, object]", extra)}
-    return {name: value for name, value in body.items() if type(value).__name__ not in _LEFT_OUT}
+    for value in body.values():
+        if type(value).__name__ in _LEFT_OUT:
+            return {name: value for name, value in body.items() if type(value).__name__ not in _LEFT_OUT}
+    return body

@@ -32,7 +32,7 @@ class _Generated(Protocol):
 
 def response_of(answer: object) -> Response | None:
     """The HTTP response behind a stream or a raw answer; None for a parsed one."""
-    if hasattr(type(answer), "model_fields") or isinstance(answer, Mapping):
+    if hasattr(answer, "__pydantic_fields_set__") or isinstance(answer, dict | Mapping):
         return None
     for found in (getattr(answer, "http_response", None), getattr(answer, "response", None), answer):
         if hasattr(found, "iter_bytes") and hasattr(found, "is_closed"):
@@ -41,12 +41,15 @@ def response_of(answer: object) -> Response | None:
 
 
 def body_of(answer: object) -> Mapping[str, object] | None:
-    """What a parsed answer says of the model and its usage, as the wire had it."""
-    if isinstance(answer, Mapping):
+    """What a parsed answer says of the model, the service tier and its usage, as the wire had it."""
+    if isinstance(answer, dict | Mapping):
         return cast("Mapping[str, object]", answer)
     if not hasattr(answer, "usage"):
         return None
-    return {"model": getattr(answer, "model", None), "usage": plain(getattr(answer, "usage", None))}
+    return {
+        "model": getattr(answer, "model", None), "usage": plain(getattr(answer, "usage", None)),
+        "service_tier": getattr(answer, "service_tier", None),
+    }  # fmt: skip
 
 
 def plain(value: object, depth: int = 0) -> object:
@@ -54,20 +57,26 @@ def plain(value: object, depth: int = 0) -> object:
     fields: object = getattr(value, "__dict__", None)
     if not isinstance(fields, dict) or depth > _DEPTH_MAX:
         return value
-    made = {name: plain(part, depth + 1) for name, part in cast("dict[str, object]", fields).items()}
-    extra: object = getattr(value, "model_extra", None)
-    if isinstance(extra, dict):
+    made = cast("dict[str, object]", fields).copy()
+    for name, part in made.items():
+        if type(part) not in _PLAIN:
+            made[name] = plain(part, depth + 1)
+    extra: object = getattr(value, "__pydantic_extra__", None)
+    if extra:
         made.update(cast("dict[str, object]", extra))
     return made
 
 
-def subclass_of(kind: type, own: type, names: Iterable[str]) -> type:
+_PLAIN = frozenset({int, str, bool, type(None), list, dict})
+
+
+def subclass_of(kind: type, own: type, names: Iterable[str], more: Mapping[str, object] | None = None) -> type:
     """
-    A subclass of `kind` with the methods `names` of `own`.
+    A subclass of `kind` with the methods `names` of `own`, and whatever there is `more`.
 
     It has one base only: an object's class can be switched to it, which a second base would forbid.
     """
-    space: dict[str, object] = {name: own.__dict__[name] for name in names}
+    space: dict[str, object] = {**{name: own.__dict__[name] for name in names}, **(more or {})}
     space |= {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
     made = type(kind.__name__, (kind,), space)
     type.__setattr__(made, "runrails_class", made)

@@ -8,8 +8,9 @@ from runrails.calls import ModelResult
 from runrails.usage_wire import UsageMalformed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
+    from runrails.calls import ServedTier
     from runrails.clients.plan import Leaving
     from runrails.usage import Usage
 
@@ -30,6 +31,10 @@ class EventReader(Protocol):
     """What was reported, once it is complete."""
     input_usage: Usage | None
     """What was reported of the input alone."""
+    floor_usage: Usage | None
+    """What was reported of an answer that was not complete yet."""
+    tier: ServedTier | None
+    """The service tier that serves it, if an event has named another one than the standard."""
     model: str | None
     ended: bool
     """Whether the last event has come."""
@@ -37,6 +42,8 @@ class EventReader(Protocol):
     """Whether the provider said that something went wrong."""
     reasoning: bool
     """Whether the model may have written what the stream does not show."""
+    goes_on: bool
+    """Whether the provider works on when nobody reads any more."""
 
     def telling(self, data: bytes) -> bool | None:
         """True: it told something, and the caller may see it; False: the caller must not; None: it holds content."""
@@ -57,10 +64,13 @@ class SseReader:
         self._kept: list[bytes] = []
         self._kept_bytes = 0
         self._texts: list[str] = []
+        self._begun = False
+        self.kept_back = b""
+        self.failed = False
 
     def feed(self, data: bytes) -> bytes:
         """Read a piece; a line that is not complete waits for the next one."""
-        if not self._tail and data.endswith(b"\n"):
+        if self._begun and not self._tail and data.endswith(b"\n"):
             for sign in self._signs:
                 if sign in data:
                     break
@@ -72,11 +82,14 @@ class SseReader:
         self._tail = lines.pop()
         hidden = False
         for place, line in enumerate(lines):
-            if line.startswith(b"data:") and self.event(line) is False:
-                lines[place] = b""
-                hidden = True
+            if line.startswith(b"data:"):
+                self._begun = True
+                if self.event(line) is False:
+                    lines[place] = b""
+                    hidden = True
         if not self._events.hides:
             return data
+        self.kept_back = self._tail
         if hidden:
             return b"\n".join([*lines, b""])
         return whole[: len(whole) - len(self._tail)] if self._tail else whole
@@ -84,6 +97,7 @@ class SseReader:
     def event(self, line: bytes) -> bool:
         """Read one event; False if the caller must not see it."""
         told = self._events.telling(line)
+        self.failed = self._events.failed
         if told is not None:
             return told
         self._keep(line)
@@ -91,7 +105,7 @@ class SseReader:
 
     def rest(self) -> bytes:
         """A last line without an end."""
-        tail, self._tail = self._tail, b""
+        tail, self._tail, self.kept_back = self._tail, b"", b""
         if tail.startswith(b"data:") and not self.event(tail):
             return b""
         return tail if self._events.hides else b""
@@ -99,16 +113,17 @@ class SseReader:
     def outcome(self, how: Leaving) -> ModelResult:
         """What the stream came to; what it has told is the truth, however it was left."""
         events = self._events
+        model, tier, floor = events.model, events.tier, events.floor_usage
         if events.usage is not None:
-            return ModelResult(end="completed", usage=events.usage, model=events.model)
+            return ModelResult(end="completed", usage=events.usage, model=model, tier=tier)
         if events.ended:
-            return ModelResult(end="completed", model=events.model)
-        if how != "left" or events.failed:
-            return ModelResult(end="unknown", model=events.model)
+            return ModelResult(end="completed", model=model, tier=tier, floor_usage=floor)
+        if how != "left" or events.failed or events.goes_on:
+            return ModelResult(end="unknown", model=model, tier=tier, floor_usage=floor)
         self._boil_down()
         return ModelResult(
-            end="cut", output_text=tuple(self._texts), model=events.model, reasoning=events.reasoning,
-            input_usage=events.input_usage,
+            end="cut", output_text=tuple(self._texts), model=model, reasoning=events.reasoning,
+            input_usage=events.input_usage, floor_usage=floor, tier=tier,
         )  # fmt: skip
 
     def _keep(self, data: bytes) -> None:
@@ -125,9 +140,9 @@ class SseReader:
         self._kept_bytes = 0
 
 
-def read_usage(read: Callable[[], Usage | None]) -> Usage | None:
+def read_usage(read: Callable[[Mapping[str, object]], Usage | None], report: Mapping[str, object]) -> Usage | None:
     """A usage report, or None for one that cannot be true: the call is then settled at the hold."""
     try:
-        return read()
+        return read(report)
     except UsageMalformed:
         return None

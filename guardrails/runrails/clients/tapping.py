@@ -25,6 +25,9 @@ __all__ = ["Tap", "WholeReader", "tap_response"]
 class WholeReader:
     """Reads along with an answer that is no stream."""
 
+    kept_back = b""
+    failed = False
+
     def __init__(self, ticket: Ticket) -> None:
         self._ticket = ticket
         self._pieces: list[bytes] = []
@@ -48,10 +51,32 @@ class WholeReader:
             return ModelResult(end="completed")
 
 
-class Tap:
-    """One body that is being read."""
+class _Blind:
+    """Takes the place of a reader that broke."""
 
-    __slots__ = ("blind", "over", "pulling", "reader", "ticket")
+    kept_back = b""
+    failed = False
+
+    def feed(self, data: bytes) -> bytes:
+        """The caller sees everything."""
+        return data
+
+    def rest(self) -> bytes:
+        """Nothing is kept back."""
+        return b""
+
+    def outcome(self, how: Leaving) -> ModelResult:
+        """Nobody knows."""
+        del how
+        return ModelResult(end="unknown")
+
+
+class Tap:
+    """
+    One body that is being read. What goes wrong in here is told of and charged at the hold; the caller's bytes pass.
+    """
+
+    __slots__ = ("__weakref__", "blind", "over", "pulling", "reader", "ticket")
 
     def __init__(self, ticket: Ticket) -> None:
         self.ticket = ticket
@@ -62,10 +87,27 @@ class Tap:
         """Whether somebody reads the raw bytes past us."""
         self.over = False
 
+    def rest(self) -> bytes:
+        """At the end: what was kept back."""
+        try:
+            return self.reader.rest()
+        except Exception as exc:  # noqa: BLE001 -- the bytes are the user's
+            return self.broke(exc)
+
     def result(self, how: Leaving) -> ModelResult:
         """What the call came to."""
         self.over = True
-        return self.reader.outcome("lost" if self.blind else how)
+        try:
+            return self.reader.outcome("lost" if self.blind else how)
+        except Exception as exc:  # noqa: BLE001 -- the answer is the user's
+            self.broke(exc)
+        return ModelResult(end="unknown")
+
+    def broke(self, error: Exception) -> bytes:
+        """Reading along has failed: give it up, and return what the caller has not seen yet."""
+        reader, self.reader = self.reader, _Blind()
+        self.ticket.failed(error)
+        return reader.kept_back
 
     def end(self, how: Leaving) -> None:
         """Settle; later if a finaliser may be at work here."""
@@ -115,10 +157,15 @@ class _SyncTapped:
                     break
                 finally:
                     tap.pulling = False
-                shown = tap.reader.feed(data)
+                try:
+                    shown = tap.reader.feed(data)
+                except Exception as exc:  # noqa: BLE001 -- the bytes are the user's
+                    shown = tap.broke(exc) + data
+                if tap.reader.failed:
+                    tap.end("lost")
                 if shown:
                     yield shown
-            rest = tap.reader.rest()
+            rest = tap.rest()
             tap.end("ended")
             if rest:
                 yield rest
@@ -166,10 +213,15 @@ class _AsyncTapped:
                     break
                 finally:
                     tap.pulling = False
-                shown = tap.reader.feed(data)
+                try:
+                    shown = tap.reader.feed(data)
+                except Exception as exc:  # noqa: BLE001 -- the bytes are the user's
+                    shown = tap.broke(exc) + data
+                if tap.reader.failed:
+                    await tap.aend("lost")
                 if shown:
                     yield shown
-            rest = tap.reader.rest()
+            rest = tap.rest()
             await tap.aend("ended")
             if rest:
                 yield rest
@@ -212,6 +264,7 @@ def tap_response(response: object, tap: Tap) -> None:
         made = _tapped[kind, is_async] = subclass_of(kind, own, names)
     response.__dict__["runrails_tap"] = tap
     response.__class__ = made
+    tap.ticket.edge.tapped(tap)
 
 
 def _how(error: BaseException) -> Leaving:

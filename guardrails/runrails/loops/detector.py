@@ -117,6 +117,8 @@ class LoopDetector:
 
     def before_model(self, *, agent: str = "", can_block: bool) -> Proceed | Stop:
         """Whether a model call may start. Where calls can be blocked, that comes first, and the stop after it."""
+        if not self._memory.told:
+            return PROCEED
         told = self._memory.told.get(self._seed(agent))
         return Stop(told.finding) if told is not None and (told.final or not can_block) else PROCEED
 

@@ -2,6 +2,7 @@
 
 from runrails.pricing.book import PriceBook
 from runrails.pricing.cards import PriceCard, cost_pusd, dearest_pusd
+from runrails.pricing.contract import Term
 from runrails.pricing.spec import Price, PriceSpec
 
-__all__ = ["Price", "PriceBook", "PriceCard", "PriceSpec", "cost_pusd", "dearest_pusd"]
+__all__ = ["Price", "PriceBook", "PriceCard", "PriceSpec", "Term", "cost_pusd", "dearest_pusd"]

@@ -2,36 +2,31 @@
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Literal, NoReturn
+from typing import TYPE_CHECKING, Literal, NamedTuple, NoReturn, TypeAlias
 
 from runrails.errors import ConfigError, PriceUnknown
-from runrails.pricing.cards import PriceCard
-from runrails.pricing.names import (
-    LOCAL_RUNTIMES,
-    ModelName,
-    NameRefused,
-    bedrock_key,
-    bedrock_name,
-    has_geography,
-    looks_like_bedrock,
-    parse_name,
-)
-from runrails.pricing.snapshot import CardSchedule, Snapshot, SnapshotDamaged, Window, read_snapshot
+from runrails.pricing.cards import PriceCard, tier_unknown
+from runrails.pricing.contract import Contract, ContractSchedule, Term
+from runrails.pricing.names import ModelName, NameRefused, is_usable, parse_name
+from runrails.pricing.shipped import Shipped, shipped
+from runrails.pricing.snapshot import CardSchedule
 from runrails.pricing.spec import PriceSpec, card_from_spec, check_spec
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
     from runrails.pricing.project import ProjectPrices
+    from runrails.pricing.snapshot import Snapshot
 
-__all__ = ["PriceBook", "shipped_snapshot"]
+__all__ = ["LayerSays", "PriceBook", "shipped_snapshot"]
+
+Assume: TypeAlias = Literal["dearest"]
+_Found: TypeAlias = "CardSchedule | ContractSchedule | PriceCard"
+_Key: TypeAlias = "tuple[str, str | None, str | None]"
 
 _CACHE_MAX = 2_048
 _ALIAS_STEPS_MAX = 4
-_AUDIO_MODEL = r"(^|[-/])(audio|realtime)(-|$)"
-_shipped: list[Snapshot] = []
 
 
 def shipped_snapshot() -> Snapshot:
@@ -41,15 +36,25 @@ def shipped_snapshot() -> Snapshot:
     Raises:
         ConfigError: The installation is damaged.
     """
-    if not _shipped:
-        try:
-            _shipped.append(read_snapshot())
-        except SnapshotDamaged as exc:
-            raise ConfigError(
-                f"The price data that ships with runrails is damaged: {exc}.",
-                next_step="Reinstall runrails, or run `runrails prices refresh` with genai-prices installed.",
-            ) from exc
-    return _shipped[0]
+    return shipped().snapshot
+
+
+class _Asked(NamedTuple):
+    """A model as it was asked for."""
+
+    names: tuple[ModelName, ...]
+    """What written prices may know it by, the closest first."""
+    refusal: str | None = None
+    """Why the name was not understood; then only what is written under this very name is its price."""
+
+
+class LayerSays(NamedTuple):
+    """What one layer says of a model; the first with a card wins."""
+
+    layer: str
+    card: PriceCard | None
+    why: str
+    """Why it has none."""
 
 
 class _Layer:
@@ -59,6 +64,15 @@ class _Layer:
         self.source: Literal["run", "project"] = source
         self.written = _checked(prices)
         self._by_model: dict[str, dict[str | None, PriceSpec]] | None = None
+
+    def card(self, name: ModelName, data: Shipped) -> PriceCard | None:
+        """The price written for this model, if there is one. Raises NameRefused if it could be either of two."""
+        spec = self.find(name, data.snapshot)
+        if spec is None:
+            return None
+        return card_from_spec(
+            spec, provider=name.provider or "", model=name.model, source=self.source, known=data.limits(name)
+        )
 
     def find(self, name: ModelName, snapshot: Snapshot) -> PriceSpec | None:
         if not self.written:
@@ -95,16 +109,21 @@ class _Layer:
 
 class PriceBook:
     """
-    Finds the price card of a model: first the run's own prices, then the project's, then the shipped snapshot.
+    Finds the price card of a model. Layers, the first that has a price wins: the run's own prices, the contract with
+    the provider, the project file, our pinned patches, the shipped snapshot. Where none has one the call is refused,
+    unless `assume` says otherwise.
 
     Args:
         overrides: Prices of this run or guard, by `model` or `provider:model`.
         project: What the project file says.
-        snapshot: The data to fall back on; the shipped one unless given, read when it is first needed.
+        snapshot: The data to fall back on, without patches; the shipped data unless given, read when first needed.
+        contract: What was agreed with providers; before what the project file says of contracts.
+        assume: `dearest` prices a model that nobody has priced at the dearest of every rate of its provider (of all
+            providers, if that is unknown), on a card whose source is `assumed`. Never done unasked.
 
     Raises:
-        TypeError: An override is neither a `Price` nor text.
-        ValueError: An override is a text other than "0".
+        TypeError: An override is neither a `Price` nor text, a contract's part no `Term`.
+        ValueError: An override is a text other than "0", or `assume` is no known word.
     """
 
     def __init__(
@@ -113,45 +132,68 @@ class PriceBook:
         overrides: Mapping[str, PriceSpec] | None = None,
         project: ProjectPrices | None = None,
         snapshot: Snapshot | None = None,
+        contract: Iterable[Term] = (),
+        assume: Assume | None = None,
     ) -> None:
-        self._project = project
+        if assume not in (None, "dearest"):
+            raise ValueError('assume must be "dearest" or None.')
+        self._assume: Assume | None = assume
         aliases: Mapping[str, str] = project.aliases if project else {}
         self._aliases = {name.strip().lower(): to for name, to in aliases.items()}
-        self._layers: tuple[_Layer, ...] = (
-            _Layer("run", overrides or {}),
-            _Layer("project", project.prices if project else {}),
-        )
-        self._given = snapshot
-        self._schedules: dict[tuple[str, str | None], CardSchedule | PriceCard] = {}
+        self._run: tuple[_Layer, ...] = (_Layer("run", overrides or {}),)
+        self._contract = Contract(contract, project.contract if project else ())
+        self._project = _Layer("project", project.prices if project else {})
+        self._given = None if snapshot is None else Shipped(snapshot)
+        self._schedules: dict[_Key, _Found] = {}
 
     @classmethod
     def load(
-        cls, overrides: Mapping[str, PriceSpec] | None = None, project_file: str | Path | None = None
+        cls,
+        overrides: Mapping[str, PriceSpec] | None = None,
+        project_file: str | Path | None = None,
+        *,
+        contract: Iterable[Term] = (),
+        assume: Assume | None = None,
     ) -> PriceBook:
         """
         A book with these overrides over a project file over the shipped snapshot.
 
         Raises:
-            ConfigError: The project file or an override is malformed.
+            ConfigError: The project file, an override or a term of the contract is malformed.
         """
         from runrails.pricing.project import read_project
 
         project = None if project_file is None else read_project(project_file)
         try:
-            return cls(overrides=overrides, project=project)
+            return cls(overrides=overrides, project=project, contract=contract, assume=assume)
         except (TypeError, ValueError) as exc:
             raise ConfigError(
                 f"A price is malformed: {exc}",
-                next_step='Write prices={"provider:model": Price(input="2.50", output="10.00")}, or "0" if it is free.',
+                next_step='Write prices={"provider:model": Price(input="2.50", output="10.00")}, or "0" if it is free; '
+                'contract=[Term(provider="openai", percent="-10")]; assume="dearest" or nothing.',
             ) from exc
 
     def with_overrides(self, overrides: Mapping[str, PriceSpec]) -> PriceBook:
         """The same book with these prices over everything; its own overrides stay below them."""
-        book = PriceBook(project=self._project, snapshot=self._given)
-        book._layers = (_Layer("run", overrides), *self._layers)
+        from copy import copy
+
+        book = copy(self)
+        book._lay_over(overrides)  # noqa: SLF001 -- a copy of our own
         return book
 
-    def card(self, model: str, *, provider: str | None = None, now_ms: int) -> PriceCard:
+    def _lay_over(self, overrides: Mapping[str, PriceSpec]) -> None:
+        self._run = (_Layer("run", overrides), *self._run)
+        self._schedules = {}
+
+    def card(
+        self,
+        model: str,
+        *,
+        provider: str | None = None,
+        now_ms: int,
+        region: str | None = None,
+        tier: str | None = None,
+    ) -> PriceCard:
         """
         The price card of a model at a moment.
 
@@ -159,38 +201,125 @@ class PriceBook:
             model: Its name, with or without the provider: `gpt-4o`, `openai:gpt-4o`, `openai/gpt-4o`, a Bedrock ARN.
             provider: Whose model it is, if known: `openai`, `azure`, `bedrock`, …
             now_ms: Prices change on dates, and some with the time of day.
+            region: The cloud region it is called in, if known: on Bedrock the price of an id without a geography
+                depends on it.
+            tier: The provider's service tier; the standard one unless given.
 
         Raises:
             PriceUnknown: No layer has a price, or the name does not decide it.
         """
-        key = (model, provider)
+        key = (model, provider, region)
         found = self._schedules.get(key)
         if found is None:
-            found = self._find(model, provider)
-            if len(self._schedules) >= _CACHE_MAX:
-                self._schedules.clear()
-            self._schedules[key] = found
-        if isinstance(found, PriceCard):
-            return found
-        card = found.at(now_ms)
+            found = self._remember(key)
+        card = found if isinstance(found, PriceCard) else found.at(now_ms)
         if card is None:
-            _refuse(model, found.provider, _why_unpriced(found))
-        return card
+            refusal = _refusal(model, found.provider or provider, _why_unpriced(found))
+            card = self._assumed(model, provider, refusal)
+        if tier is None:
+            return card
+        in_tier = card.tier(tier)
+        if in_tier is None:
+            raise tier_unknown(card, tier)
+        return in_tier
 
-    def _find(self, model: str, provider: str | None) -> CardSchedule | PriceCard:
-        model, provider = self._unalias(model, provider)
-        snapshot = self._snapshot()
+    def explain(
+        self, model: str, *, provider: str | None = None, now_ms: int, region: str | None = None
+    ) -> tuple[LayerSays, ...]:
+        """What every layer says of a model at a moment, in order; the first that has a card is the one that counts."""
+        data = self._data()
         try:
-            name = parse_name(model, provider, snapshot.provider_of)
+            asked = self._asked(model, provider, data)
+        except PriceUnknown as exc:
+            return (LayerSays("names", None, str(exc.fields["reason"])),)
+        run = _told("run", lambda: self._written(self._run, asked, data))
+        found, why = self._below(asked, region, data)
+        over = self._contract.over(asked.names[0], found, why, data)
+        agreed = None if over is None else over.at(now_ms)
+        if over is None or agreed is None or agreed == over.below(now_ms):
+            contract = LayerSays("contract", None, "no term of it is about the model on that day.")
+        else:
+            contract = LayerSays("contract", agreed, "")
+        project = _told("project", lambda: self._written((self._project,), asked, data))
+        return (run, contract, project, *self._told_by_data(asked, region, now_ms, data))
+
+    def _told_by_data(
+        self, asked: _Asked, region: str | None, now_ms: int, data: Shipped
+    ) -> tuple[LayerSays, LayerSays]:
+        if asked.refusal is not None:
+            return LayerSays("patch", None, asked.refusal), LayerSays("snapshot", None, asked.refusal)
+        name = asked.names[0]
+        patch = _told("patch", lambda: data.find(name, region).at(now_ms))
+        plain = _told("snapshot", lambda: data.find(name, region, patched=False).at(now_ms))
+        if patch.card is None or patch.card.source == "snapshot":
+            patch = LayerSays("patch", None, "nothing is pinned for it.")
+        return patch, plain
+
+    def _remember(self, key: _Key) -> _Found:
+        model, provider, region = key
+        try:
+            found = self._find(model, provider, region)
+        except PriceUnknown as exc:
+            found = self._assumed(model, provider, exc)
+        if isinstance(found, CardSchedule) and len(found.windows) == 1:
+            found = found.windows[0].card or found  # one price for all time
+        if len(self._schedules) >= _CACHE_MAX:
+            self._schedules.clear()
+        self._schedules[key] = found
+        return found
+
+    def _find(self, model: str, provider: str | None, region: str | None) -> _Found:
+        data = self._data()
+        asked = self._asked(model, provider, data)
+        name = asked.names[0]
+        try:
+            own = self._written(self._run, asked, data)
+        except NameRefused as exc:
+            return _refuse(model, name.provider or provider, str(exc))
+        if own is not None:
+            return own
+        found, why = self._below(asked, region, data)
+        priced = self._contract.over(name, found, why, data) or found
+        return priced or _refuse(model, name.provider or provider, why or "nobody has written it down.")
+
+    def _asked(self, model: str, provider: str | None, data: Shipped) -> _Asked:
+        model, provider = self._unalias(model, provider)
+        try:
+            return _Asked((parse_name(model, provider, data.snapshot.provider_of),))
         except NameRefused as exc:
             raw = model.strip().lower()
-            candidates = (raw,) if provider is None else (f"{provider.strip().lower()}:{raw}", raw)
-            cards = (self._written(ModelName(None, candidate), snapshot) for candidate in candidates)
-            return next((card for card in cards if card is not None), None) or _refuse(model, provider, str(exc))
+            if not is_usable(raw):
+                return _refuse(model, provider, str(exc))
+            given = (raw,) if provider is None else (f"{provider.strip().lower()}:{raw}", raw)
+            return _Asked(tuple(ModelName(None, name) for name in given), str(exc))
+
+    def _below(
+        self, asked: _Asked, region: str | None, data: Shipped
+    ) -> tuple[CardSchedule | PriceCard | None, str | None]:
+        """What the layers under the contract say, or why they refuse."""
         try:
-            return self._written(name, snapshot) or _shipped_price(name, snapshot)
+            written = self._written((self._project,), asked, data)
+            if written is not None or asked.refusal is not None:
+                return written, asked.refusal
+            return data.find(asked.names[0], region), None
         except NameRefused as exc:
-            return _refuse(model, name.provider, str(exc))
+            return None, str(exc)
+
+    def _written(self, layers: Iterable[_Layer], asked: _Asked, data: Shipped) -> PriceCard | None:
+        cards = (layer.card(name, data) for name in asked.names for layer in layers)
+        return next((card for card in cards if card is not None), None)
+
+    def _assumed(self, model: str, provider: str | None, refusal: PriceUnknown) -> PriceCard:
+        """The dearest card there is in place of a refusal, if that was asked for."""
+        if self._assume is None or not is_usable(model.strip().lower()):
+            raise refusal
+        data = self._data()
+        try:
+            name = self._asked(model, provider, data).names[0]
+        except PriceUnknown:
+            raise refusal from None  # its aliases go round in a circle
+        # One card a provider, without the model's name: names come from outside, and the ledger keeps every card.
+        return data.dearest(data.provider_of(name))
 
     def _unalias(self, model: str, provider: str | None) -> tuple[str, str | None]:
         for _ in range(_ALIAS_STEPS_MAX):
@@ -202,21 +331,8 @@ class PriceBook:
             model, provider = target, None
         return _refuse(model, provider, "its aliases go round in a circle.")
 
-    def _written(self, name: ModelName, snapshot: Snapshot) -> PriceCard | None:
-        for layer in self._layers:
-            spec = layer.find(name, snapshot)
-            if spec is not None:
-                return card_from_spec(
-                    spec,
-                    provider=name.provider or "",
-                    model=name.model,
-                    source=layer.source,
-                    known=_known_limits(name, snapshot),
-                )
-        return None
-
-    def _snapshot(self) -> Snapshot:
-        return self._given if self._given is not None else shipped_snapshot()
+    def _data(self) -> Shipped:
+        return self._given if self._given is not None else shipped()
 
 
 def _checked(prices: Mapping[str, PriceSpec]) -> dict[str, PriceSpec]:
@@ -231,73 +347,28 @@ def _checked(prices: Mapping[str, PriceSpec]) -> dict[str, PriceSpec]:
     return written
 
 
-def _shipped_price(name: ModelName, snapshot: Snapshot) -> CardSchedule:
-    model, provider = name.model, name.provider
-    if provider is None:
-        provider = "aws" if looks_like_bedrock(model) else snapshot.guess_provider(model)
-    if provider is None:
-        raise NameRefused("the name does not tell whose model it is, and no price of that name is written down.")
-    if provider in LOCAL_RUNTIMES:
-        raise NameRefused("it runs on a machine of yours, and what that costs only you know.")
-    checked = model
-    if provider == "aws":
-        model = bedrock_name(model, regional=snapshot.regional)
-        checked = bedrock_key(model)
-    if provider == "azure" and "/" in model:
-        raise NameRefused("the price of an Azure data zone is not in the data.")
-    schedule = snapshot.find(provider, model)
-    if schedule is None:
-        raise NameRefused(f"the price data has no such model of {provider}.")
-    if provider == "azure" and not snapshot.named_in_full(schedule, model):
-        raise NameRefused("it looks like a deployment's name, and those do not tell which model is behind them.")
-    if re.search(_AUDIO_MODEL, model) and not _prices_audio(schedule):
-        raise NameRefused("its price for audio, many times that of text, is not in the data.")
-    if model.startswith("ft:") and not schedule.model.startswith("ft:"):
-        raise NameRefused("a fine-tuned model has a price of its own, and only that of its base model is known.")
-    if provider == "aws" and not has_geography(model) and _dearer_than_global(schedule, snapshot):
-        raise NameRefused("it has one price in a region and another as a global profile; use the id of the profile.")
-    dispute = snapshot.dispute(provider, checked)
-    if dispute is None:
-        return schedule
-    # The last window that applies wins, so from that day on there is no price.
-    windows = (*schedule.windows, Window(None, first_ms=dispute.since_ms))
-    return schedule._replace(windows=windows, why=f"published sources disagree about it: {dispute.why}.")
+def _told(layer: str, ask: Callable[[], PriceCard | None]) -> LayerSays:
+    try:
+        card = ask()
+    except NameRefused as exc:
+        return LayerSays(layer, None, str(exc))
+    return LayerSays(layer, card, "" if card is not None else "it says nothing of the model.")
 
 
-def _prices_audio(schedule: CardSchedule) -> bool:
-    cards = [window.card for window in schedule.windows if window.card is not None]
-    return any(card.rates.input_audio != card.rates.input for card in cards)
-
-
-def _dearer_than_global(schedule: CardSchedule, snapshot: Snapshot) -> bool:
-    bare = schedule.model.removeprefix("regional.")
-    if bare == schedule.model:
-        return False
-    other = snapshot.schedule("aws", f"global.{bare}")
-    return other is not None and _rates(other) != _rates(schedule)
-
-
-def _rates(schedule: CardSchedule) -> list[tuple[object, ...]]:
-    return [(card.rates[:6], card.tiers) for card in (window.card for window in schedule.windows) if card is not None]
-
-
-def _known_limits(name: ModelName, snapshot: Snapshot) -> PriceCard | None:
-    provider = name.provider or snapshot.guess_provider(name.model)
-    if provider is None or provider not in snapshot.provider_ids():
-        return None
-    schedule = snapshot.find(provider, name.model)
-    return None if schedule is None else schedule.windows[-1].card
-
-
-def _why_unpriced(schedule: CardSchedule) -> str:
-    return schedule.why or "the price data has no price for it, and nothing is free unless somebody writes it down."
+def _why_unpriced(schedule: _Found) -> str:
+    why = None if isinstance(schedule, PriceCard) else schedule.why
+    return why or "the price data has no price for it, and nothing is free unless somebody writes it down."
 
 
 def _refuse(model: str, provider: str | None, why: str) -> NoReturn:
+    raise _refusal(model, provider, why)
+
+
+def _refusal(model: str, provider: str | None, why: str) -> PriceUnknown:
     shown = model if len(model) <= 120 else model[:120] + "…"
     shown = shown if shown.isprintable() else repr(shown)
-    key = shown if provider is None or ":" in shown.split("/")[0] else f"{provider}:{shown}"
-    raise PriceUnknown(
+    key = shown if not provider or ":" in shown.split("/")[0] else f"{provider}:{shown}"
+    return PriceUnknown(
         f"The price of model {shown!r}{f' of provider {provider!r}' if provider else ''} is unknown: {why}",
         next_step="Write it down, in dollars per million tokens: in code "
         f'Guard(prices={{"{key}": Price(input="2.50", output="10.00")}}), or in runrails.toml '

@@ -26,12 +26,14 @@ __all__ = [
     "PricesUnavailable",
     "changes",
     "installed_snapshot",
+    "litellm_prices",
+    "litellm_table",
     "render_crosscheck",
     "render_snapshot",
     "write_checked",
 ]
 
-FORMAT = 1
+FORMAT = 2
 
 _KEYS = {
     "input_mtok": "input",
@@ -44,11 +46,20 @@ _KEYS = {
     "cache_audio_read_mtok": "cache_read_audio",
     "output_audio_mtok": "output_audio",
     "output_reasoning_mtok": "reasoning",
+    "input_image_mtok": "input_image",
+    "cache_image_read_mtok": "cache_read_image",
+    "output_image_mtok": "output_image",
 }
-_TOOL_KEYS = frozenset(
-    {"web_searches_kcount", "social_searches_kcount", "storage_searches_kcount", "code_executions_kcount"}
-)
-"""Billed by the provider's own tools, beside the tokens; the model is priced without them."""
+_COUNTED = {
+    "requests_kcount": CALL_KEY,
+    "web_searches_kcount": "web_search",
+    "storage_searches_kcount": "file_search",
+    "social_searches_kcount": "social_search",
+    "code_executions_kcount": "code_execution",
+}
+"""Billed by the piece, beside the tokens; published by the thousand."""
+_TIER_KEYS = frozenset({"processing", "service_tier", "speed"})
+"""Conditions whose value is the name of a service tier; of others the name and the value are."""
 
 _LITELLM_PROVIDERS = {
     "anthropic": "anthropic",
@@ -177,6 +188,26 @@ def render_crosscheck(table: Mapping[str, object], version: str, snapshot: Snaps
     return (json.dumps(data, indent=0, sort_keys=True, ensure_ascii=True) + "\n").encode()
 
 
+def litellm_table(content: bytes) -> dict[str, object]:
+    """
+    litellm's price table from its JSON.
+
+    Raises:
+        ValueError: It is none.
+    """
+    table: object = json.loads(content)
+    if not isinstance(table, dict):
+        raise ValueError("this is not litellm's price table")  # noqa: TRY004 -- bad input, not a wrong argument
+    return cast("dict[str, object]", table)
+
+
+def litellm_prices(table: Mapping[str, object]) -> Iterator[tuple[str, str, tuple[str, str]]]:
+    """Provider, model, and dollars per million tokens in and out, of every row that can be compared."""
+    for row in _litellm_rows(table):
+        if row.prices is not None:
+            yield row.provider, row.model, row.prices
+
+
 def write_checked(file: str | Path, content: bytes) -> None:
     """Write a data file and its checksum beside it, the checksum last."""
     import hashlib
@@ -269,10 +300,23 @@ def _provider_lines(provider: genai.Provider) -> Iterator[str]:
         head["fallback"] = list(provider.fallback_model_providers)
     yield _dump(head)[:-1] + ',"models":[\n'
     yield ",\n".join(
-        _dump([model.id, _clause(model.match), _prices(model.prices), model.context_window])
+        _dump([model.id, _clause(model.match), _prices(model.prices), model.context_window, *_variants(model)])
         for model in provider.models
     )
     yield "\n]}"
+
+
+def _variants(model: genai.ModelInfo) -> list[list[list[object]]]:
+    """The service tiers of the model as a list in a list, or nothing."""
+    rows: list[list[object]] = []
+    for variant in model.price_variants or ():
+        if len(variant.when) != 1:
+            raise ValueError("a price that depends on two conditions at once has no place in the format")
+        ((key, value),) = variant.when.items()
+        tier = value if key in _TIER_KEYS else f"{key}={value}"
+        if tier != "default":
+            rows.append([tier, _when(variant.constraint), _price_table(variant.prices)])
+    return [rows] if rows else []
 
 
 def _clause(clause: genai.MatchLogic) -> Clause:
@@ -328,10 +372,10 @@ def _price_table(prices: genai.ModelPrice) -> Prices:
     given = cast("dict[str, object]", vars(prices))
     table: Prices = {}
     for key, value in given.items():
-        if value is None or key in _TOOL_KEYS or key.startswith("_"):
+        if value is None or key.startswith("_"):
             continue
-        if key == "requests_kcount":
-            table[CALL_KEY] = _plain(cast("Decimal", value) / 1_000)
+        if key in _COUNTED:
+            table[_COUNTED[key]] = _plain(cast("Decimal", value) / 1_000)
         else:
             name = _KEYS.get(key, key.removesuffix("_mtok"))
             table[name] = _rate(value)
@@ -360,8 +404,8 @@ def _models(content: bytes) -> dict[str, str]:
     data = cast("Mapping[str, list[Mapping[str, object]]]", json.loads(content))
     found: dict[str, str] = {}
     for provider in data["providers"]:
-        for model_id, match, prices, context in cast("list[tuple[str, object, object, object]]", provider["models"]):
-            found[f"{provider['id']}:{model_id}"] = _dump([match, prices, context])
+        for model_id, *rest in cast("list[tuple[str, object]]", provider["models"]):
+            found[f"{provider['id']}:{model_id}"] = _dump(rest)
     return found
 
 

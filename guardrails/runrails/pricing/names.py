@@ -18,12 +18,16 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LOCAL_RUNTIMES",
+    "BedrockPlace",
     "ModelName",
     "NameRefused",
     "bedrock_key",
-    "bedrock_name",
+    "bedrock_place",
     "canonical_provider",
     "has_geography",
+    "in_commercial_region",
+    "in_plain_region",
+    "is_usable",
     "looks_like_bedrock",
     "needs_confirmation",
     "parse_name",
@@ -78,6 +82,7 @@ _LOOKALIKE = r"compat|like|custom|proxy"
 """`openai-compatible` and its kind: somebody else's server, at somebody else's price."""
 
 _ARN = r"arn:(aws[a-z-]*):bedrock:([a-z0-9-]*):[0-9]*:([a-z-]+)/(.+)"
+_REGION = r"[a-z]{2}(-[a-z]+)+-[0-9]"
 _GEOGRAPHY = r"([a-z]{2,4}(?:-gov)?)\.(?=[a-z0-9]+\.)"
 _PLAIN_GEOGRAPHIES = frozenset({"us", "global"})
 _PRICED_REGIONS = frozenset({"us-east-1", "us-east-2", "us-west-2"})
@@ -93,6 +98,13 @@ _PUBLISHER = r"publishers/([a-z0-9-]+)/models/(.+)"
 
 class NameRefused(ValueError):
     """The name does not decide the price."""
+
+
+class BedrockPlace(NamedTuple):
+    """A model id on Bedrock, and the region it runs in if anybody said so."""
+
+    name: str
+    region: str | None
 
 
 class ModelName(NamedTuple):
@@ -125,6 +137,11 @@ def canonical_provider(name: str, known: Callable[[str], str | None]) -> str | N
     return known(key)
 
 
+def is_usable(name: str) -> bool:
+    """Whether a model can have this name at all."""
+    return bool(name) and len(name) <= NAME_LENGTH_MAX and name.isprintable()
+
+
 def parse_name(model: str, provider: str | None, known: Callable[[str], str | None]) -> ModelName:
     """
     Take a name apart.
@@ -138,7 +155,7 @@ def parse_name(model: str, provider: str | None, known: Callable[[str], str | No
         NameRefused: Empty, absurdly long, or a provider that nobody knows.
     """
     name = model.strip().lower()
-    if not name or len(name) > NAME_LENGTH_MAX or not name.isprintable():
+    if not is_usable(name):
         raise NameRefused("the model has no usable name.")
     said = None
     if provider:
@@ -151,33 +168,43 @@ def parse_name(model: str, provider: str | None, known: Callable[[str], str | No
     return ModelName(named, _google_name(name) if named in {"google", None} else name)
 
 
-def bedrock_name(name: str, *, regional: Callable[[str], bool]) -> str:
+def bedrock_place(name: str, region: str | None) -> BedrockPlace:
     """
-    The model id inside a Bedrock name or ARN.
-
-    Prices differ by region, and only some names say the region. `us.` and `global.` profiles and plain ids are priced
-    as published for the US; any other geography only where two sources agree on it.
+    The model id inside a Bedrock name or ARN, and the region it runs in.
 
     Args:
-        name: Lower-case id, profile or ARN.
-        regional: Whether two sources agree on the price of this regional name.
+        name: Lower-case id, profile or ARN; `sa-east-1/…` before an id names a region.
+        region: The client's region, if the caller knows; what the name says wins.
 
     Raises:
-        NameRefused: The price depends on something the name does not tell.
+        NameRefused: The name does not tell the model.
     """
     arn = re.fullmatch(_ARN, name)
     if name.startswith("arn:"):
         if arn is None or arn[3] not in {"foundation-model", "inference-profile"}:
             raise NameRefused("this ARN does not say which model is behind it; give it a model under [aliases].")
-        if arn[1] != "aws" or (arn[3] == "foundation-model" and arn[2] not in _PRICED_REGIONS):
+        profile = arn[3] == "inference-profile"
+        if arn[1] not in {"aws", "aws-us-gov"} or (arn[1] != "aws") != arn[2].startswith("us-gov-"):
             raise NameRefused("Bedrock's price in this ARN's region is not in the data.")
-        name = arn[4]
-    elif "inference-profile/" in name:
+        if profile and (arn[1] != "aws") != arn[4].startswith("us-gov."):
+            raise NameRefused("Bedrock's price in this ARN's region is not in the data.")
+        return BedrockPlace(arn[4], arn[2] or region)
+    if "inference-profile/" in name:
         raise NameRefused("this profile does not say which model is behind it; give it a model under [aliases].")
-    if needs_confirmation(name) and not regional(bedrock_key(name)):
-        where = name.partition(".")[0]
-        raise NameRefused(f"Bedrock's price for the geography {where!r} is not confirmed by two sources.")
-    return name
+    head, slash, rest = name.partition("/")
+    if slash and rest and re.fullmatch(_REGION, head):
+        return BedrockPlace(rest, head)
+    return BedrockPlace(name, None if region is None else region.strip().lower() or None)
+
+
+def in_plain_region(region: str) -> bool:
+    """Whether Bedrock's published prices are of this region."""
+    return region in _PRICED_REGIONS
+
+
+def in_commercial_region(region: str) -> bool:
+    """Whether it is a region that a surcharge for regional endpoints holds in: neither GovCloud nor China."""
+    return re.fullmatch(_REGION, region) is not None and not region.startswith(("us-gov-", "us-iso", "cn-"))
 
 
 def needs_confirmation(name: str) -> bool:

@@ -1,11 +1,14 @@
 """
 The price snapshot that ships with the package: generated data of genai-prices (MIT), checked against its checksum.
 
-`snapshot.json` holds, one model a line, ``[id, match, prices, context_tokens_max]`` by provider. A match is a clause:
+`snapshot.json` holds, one model a line, ``[id, match, prices, context_tokens_max, variants]`` by provider, the last one
+only where there are some. A match is a clause:
 ``=x`` equals, ``^x`` starts with, ``$x`` ends with, ``*x`` contains, ``~x`` regular expression, or a list that begins
 with ``or`` / ``and``. Prices are dollars per million tokens by name, a tiered one as ``[base, [above, price], …]``; or
 a list of ``[when, prices]``, where the last that applies wins and `when` is null, a first day ``2026-08-21`` or a time
-of day ``01:00-04:00``, both UTC.
+of day ``01:00-04:00``, both UTC. What is billed by the piece is in dollars each. Variants are service tiers, a list of
+``[tier, when, prices]``: of those that apply the first that names a price wins, and what none names is as in the
+standard tier. Before the first day of its variants a tier has no price.
 
 `crosscheck.json` is what a second source (litellm's table, MIT) adds: the longest answer of a model, names whose price
 the two sources state differently, and regional names whose price both state alike.
@@ -14,10 +17,11 @@ the two sources state differently, and regional names whose price both state ali
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias, cast
 
-from runrails.pricing.cards import PriceCard, Ratio, make_card, ratio
+from runrails.pricing.cards import PriceCard, Ratio, UseRates, canonical_tier, make_card, ratio
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,8 +34,14 @@ __all__ = [
     "Dispute",
     "Snapshot",
     "SnapshotDamaged",
+    "Variant",
+    "Window",
+    "day_ms",
+    "make_snapshot_card",
     "matches",
     "matches_whole",
+    "prices_table",
+    "read_checked",
     "read_snapshot",
 ]
 
@@ -50,10 +60,14 @@ RATE_KEYS = frozenset(
         "cache_read_audio",
         "reasoning",
         "output_audio",
+        "input_image",
+        "cache_read_image",
+        "output_image",
     }
 )
 """What a `Usage` counts, and so what can be priced. Any other unit in a model's prices makes the model unpriceable."""
 CALL_KEY = "call"
+_PIECE_KEYS = frozenset({CALL_KEY, *UseRates._fields})
 
 _DAY_MS = 86_400_000
 _MINUTE_MS = 60_000
@@ -64,6 +78,16 @@ _COMPACT_DATE = r"-(20[0-9]{2})(0[1-9]|1[0-2])(0[1-9]|[12][0-9]|3[01])(?=-|:|$)"
 Clause: TypeAlias = "str | list[Clause]"
 Rate: TypeAlias = "str | list[str | list[int | str]]"
 Prices: TypeAlias = dict[str, Rate]
+Row: TypeAlias = "tuple[str, Clause, object, int | None] | tuple[str, Clause, object, int | None, list[Variant]]"
+"""A model: id, match, prices, context, and its service tiers if it has any."""
+
+
+class Variant(NamedTuple):
+    """What is other in a service tier."""
+
+    tier: str
+    when: str | None
+    prices: Prices
 
 
 class SnapshotDamaged(Exception):
@@ -82,8 +106,10 @@ class Window(NamedTuple):
 
     def applies(self, now_ms: int) -> bool:
         """Whether the window is open at this moment."""
+        if now_ms < self.first_ms:
+            return False
         if self.day_from_ms == self.day_to_ms:
-            return now_ms >= self.first_ms
+            return True
         moment = now_ms % _DAY_MS
         if self.day_from_ms < self.day_to_ms:
             return self.day_from_ms <= moment < self.day_to_ms
@@ -119,7 +145,7 @@ class _Provider(NamedTuple):
     model_match: Clause | None
     provider_match: Clause | None
     fallback: tuple[str, ...]
-    models: list[tuple[str, Clause, object, int | None]]
+    models: list[Row]
 
 
 class Snapshot:
@@ -184,11 +210,15 @@ class Snapshot:
     def dispute(self, provider: str, model: str) -> Dispute | None:
         """What the sources say of this very name, if they disagree."""
         found = self._disputed.get(provider, {}).get(model)
-        return None if found is None else Dispute(found[0], _day_ms(found[1]) if found[1] else 0)
+        return None if found is None else Dispute(found[0], day_ms(found[1]) if found[1] else 0)
 
     def regional(self, model: str) -> bool:
         """Whether both sources state the same price for this regional Bedrock name."""
         return model in self._regional
+
+    def raw_prices(self, provider: str, model_id: str) -> object:
+        """The model's prices as the data has them; None if there is no such model."""
+        return next((row[2] for row in self._providers[provider].models if row[0] == model_id), None)
 
     def schedule(self, provider: str, model_id: str) -> CardSchedule | None:
         """The model with this id, compiled."""
@@ -200,10 +230,12 @@ class Snapshot:
         for place in (own, *(self._providers[other] for other in own.fallback if other in self._providers)):
             for row in place.models:
                 if matches(row[1], model):
-                    return self._compiled(place.id, row)
+                    found = self._compiled(place.id, row)
+                    # What another provider asks for its service tiers says nothing of this one's.
+                    return found if place is own else _without_tiers(found)
         return None
 
-    def _compiled(self, provider: str, row: tuple[str, Clause, object, int | None]) -> CardSchedule:
+    def _compiled(self, provider: str, row: Row) -> CardSchedule:
         key = (provider, row[0])
         known = self._schedules.get(key)
         if known is None:
@@ -214,6 +246,7 @@ class Snapshot:
                 row[2],
                 max(contexts, default=None),
                 self._output_max.get(provider, {}).get(row[0]),
+                [Variant(*variant) for variant in row[4]] if len(row) > 4 else [],
             )
             self._schedules[key] = known
         return known
@@ -226,7 +259,7 @@ def read_snapshot(snapshot: str | Path = SNAPSHOT_FILE, crosscheck: str | Path =
     Raises:
         SnapshotDamaged: A file is missing or does not match its checksum.
     """
-    return Snapshot(_read_checked(snapshot), _read_checked(crosscheck))
+    return Snapshot(read_checked(snapshot), read_checked(crosscheck))
 
 
 def matches(clause: Clause, text: str) -> bool:
@@ -255,7 +288,13 @@ def matches_whole(clause: Clause, text: str) -> bool:
     return any(matches_whole(part, text) for part in clause[1:])
 
 
-def _read_checked(file: str | Path) -> Mapping[str, object]:
+def read_checked(file: str | Path) -> Mapping[str, object]:
+    """
+    A data file that matches the checksum beside it.
+
+    Raises:
+        SnapshotDamaged: It does not, or one of the two is missing.
+    """
     import hashlib
     import json
     from pathlib import Path
@@ -277,58 +316,116 @@ def _provider(row: dict[str, object]) -> _Provider:
         model_match=cast("Clause | None", row.get("model_match")),
         provider_match=cast("Clause | None", row.get("provider_match")),
         fallback=tuple(cast("list[str]", row.get("fallback", []))),
-        models=cast("list[tuple[str, Clause, object, int | None]]", row["models"]),
+        models=cast("list[Row]", row["models"]),
     )
 
 
+def _without_tiers(schedule: CardSchedule) -> CardSchedule:
+    if not any(window.card is not None and window.card.service_tiers for window in schedule.windows):
+        return schedule
+    windows = [
+        window if window.card is None else window._replace(card=replace(window.card, service_tiers=()))
+        for window in schedule.windows
+    ]
+    return schedule._replace(windows=tuple(windows))
+
+
 def _schedule(
-    provider: str, model: str, prices: object, context_max: int | None, output_max: int | None
+    provider: str, model: str, prices: object, context_max: int | None, output_max: int | None, variants: list[Variant]
 ) -> CardSchedule:
-    if isinstance(prices, list):
-        dated = cast("list[tuple[str | None, Prices]]", prices)
-    else:
-        dated = [(None, cast("Prices", prices))]
-    foreign = sorted({key for _, table in dated for key in table} - RATE_KEYS - {CALL_KEY})
+    dated = cast("list[tuple[str | None, Prices]]", prices) if isinstance(prices, list) else [(None, prices)]
+    tables = [(_window(when), cast("Prices", table)) for when, table in dated]
+    foreign = sorted({key for _, table in tables for key in table} - RATE_KEYS - _PIECE_KEYS)
     if foreign:
         why = f"it is priced by {foreign[0].replace('_', ' ')}, which a token count does not show."
         return CardSchedule(provider, model, (Window(None),), why=why)
-    windows = [_window(when, _card(provider, model, table, context_max, output_max)) for when, table in dated]
+    windows: list[Window] = []
+    days = sorted({_window(variant.when).first_ms for variant in variants})
+    for window, table in tables:
+        # Within a window the tiers may change on days of their own.
+        for first_ms in [window.first_ms, *(day for day in days if day > window.first_ms)]:
+            card = make_snapshot_card(
+                provider, model, table, context_max=context_max, output_max=output_max,
+                variants=[variant for variant in variants if _window(variant.when).first_ms <= first_ms],
+            )  # fmt: skip
+            windows.append(window._replace(card=card, first_ms=first_ms))
     return CardSchedule(provider, model, tuple(windows))
 
 
-def _window(when: str | None, card: PriceCard | None) -> Window:
+def _window(when: str | None) -> Window:
     if when is None:
-        return Window(card)
+        return Window(None)
     if ":" not in when:
-        return Window(card, first_ms=_day_ms(when))
+        return Window(None, first_ms=day_ms(when))
     start, _, end = when.partition("-")
-    return Window(card, day_from_ms=_clock_ms(start), day_to_ms=_clock_ms(end))
+    return Window(None, day_from_ms=_clock_ms(start), day_to_ms=_clock_ms(end))
 
 
-def _card(
-    provider: str, model: str, prices: Prices, context_max: int | None, output_max: int | None
+def make_snapshot_card(  # noqa: PLR0913 -- one row of the table
+    provider: str,
+    model: str,
+    prices: Prices,
+    *,
+    context_max: int | None,
+    output_max: int | None,
+    variants: list[Variant],
+    source: str = "snapshot",
+    tier: str = "",
+    note: str = "",
 ) -> PriceCard | None:
+    """The card of a table of prices as the data files hold it; None if it has no price for a token."""
     starts = sorted({int(step[0]) for rate in prices.values() if isinstance(rate, list) for step in _steps(rate)})
     tables = {start: _table(prices, start) for start in (-1, *starts)}
     base = tables.pop(-1)
     if "input" not in base or not any(up for up, _ in base.values()):
         # Free tiers, and models that nobody has priced yet, look alike in the data: only a person can say which it is.
         return None
-    call = prices.get(CALL_KEY, "0")
-    if "output" not in base:
+    call, *uses = (_pusd_each(prices.get(key)) for key in (CALL_KEY, *UseRates._fields))
+    if "output" not in base and "output_image" not in base:
         output_max = 0
     if context_max is not None and starts and context_max <= starts[-1]:
         context_max = None  # A price for longer input than the model takes: one of the two is out of date.
+    limits = {"context_max": context_max, "output_max": output_max}
+    others = [
+        make_snapshot_card(
+            provider,
+            model,
+            _in_tier(prices, name, variants),
+            variants=[],
+            source=source,
+            tier=name,
+            note=note,
+            **limits,
+        )
+        for name in dict.fromkeys(canonical_tier(variant.tier) for variant in variants)
+    ]
     return make_card(
         provider=provider,
         model=model,
-        source="snapshot",
+        source=source,
         base=base,
         tiers=tables,
-        call_pusd=int(Decimal(str(call)) * _PUSD_PER_USD),
+        call_pusd=call or 0,
+        uses=UseRates(*uses),
         context_tokens_max=context_max,
         output_tokens_max=output_max,
+        service_tier=tier,
+        service_tiers=tuple(card for card in others if card is not None),
+        note=note,
     )
+
+
+def _in_tier(prices: Prices, tier: str, variants: list[Variant]) -> Prices:
+    changed: Prices = {}
+    for variant in variants:
+        if canonical_tier(variant.tier) == tier:
+            changed = {**variant.prices, **changed}
+    return {**prices, **changed}
+
+
+def prices_table(prices: Prices) -> dict[str, Ratio]:
+    """The rates per token of a table of prices, below any long-context tier."""
+    return _table(prices, -1)
 
 
 def _table(prices: Prices, start: int) -> dict[str, Ratio]:
@@ -346,12 +443,22 @@ def _steps(rate: list[str | list[int | str]]) -> list[list[int | str]]:
     return [step for step in rate[1:] if isinstance(step, list)]
 
 
+def _pusd_each(usd: Rate | None) -> int | None:
+    return None if usd is None else int(Decimal(str(usd)) * _PUSD_PER_USD)
+
+
 def _pusd_per_token(usd_per_mtok: str) -> Ratio:
     up, down = Decimal(usd_per_mtok).as_integer_ratio()
     return ratio(up * (_PUSD_PER_USD // _MTOK), down)
 
 
-def _day_ms(day: str) -> int:
+def day_ms(day: str) -> int:
+    """
+    First millisecond of a day like ``2026-08-21``, UTC.
+
+    Raises:
+        ValueError: It is none.
+    """
     from datetime import date
 
     return (date.fromisoformat(day).toordinal() - date(1970, 1, 1).toordinal()) * _DAY_MS

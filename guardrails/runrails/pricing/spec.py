@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from decimal import Decimal
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, cast
 
 from runrails.money import PicoUSD, usd
-from runrails.pricing.cards import PriceCard, Ratio, make_card, ratio
+from runrails.pricing.cards import PriceCard, Ratio, UseRates, canonical_tier, make_card, ratio
 
 __all__ = ["Price", "PriceSpec", "card_from_spec"]
 
@@ -27,8 +28,15 @@ _RATE_NAMES = (
     "cache_read_audio",
     "reasoning",
     "output_audio",
+    "input_image",
+    "cache_read_image",
+    "output_image",
 )
+_EACH_NAMES = ("call", *UseRates._fields)
 _ZERO: Ratio = (0, 1)
+_LIMIT_MAX = 10**12
+_TIERS_MAX = 16
+_TIER_CHARS_MAX = 40
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,8 +67,18 @@ class Price:
     output_audio: Amount | None = None
     reasoning: Amount | None = None
     """Dollars per million reasoning tokens, if they differ from other output."""
+    input_image: Amount | None = None
+    cache_read_image: Amount | None = None
+    output_image: Amount | None = None
     call: Amount | None = None
     """Dollars per call, on top of the tokens."""
+    web_search: Amount | None = None
+    """Dollars for each search that the provider runs itself, on top of the tokens."""
+    file_search: Amount | None = None
+    social_search: Amount | None = None
+    code_execution: Amount | None = None
+    tiers: Mapping[str, Price] | None = None
+    """Its price in service tiers of the provider, by name: `{"priority": Price(…)}`. One left out has no price."""
     context_tokens_max: int | None = None
     """The largest input the model takes; taken from the snapshot if it knows the model."""
     output_tokens_max: int | None = None
@@ -68,7 +86,7 @@ class Price:
 
     def __post_init__(self) -> None:
         """Refuse a price that says too little or that cannot be."""
-        for name in (*_RATE_NAMES, "call"):
+        for name in (*_RATE_NAMES, *_EACH_NAMES):
             value: Amount | None = getattr(self, name)
             if value is not None and usd(value, what=name) < 0:
                 raise ValueError(f"{name} must not be negative.")
@@ -76,8 +94,9 @@ class Price:
             tokens: object = getattr(self, name)
             # A model that takes no input would make every bound zero; one that gives no answer is an embedding.
             least = 1 if name == "context_tokens_max" else 0
-            if tokens is not None and (type(tokens) is not int or tokens < least):
-                raise ValueError(f"{name} must be a whole number of tokens, at least {least}.")
+            if tokens is not None and (type(tokens) is not int or not least <= tokens <= _LIMIT_MAX):
+                raise ValueError(f"{name} must be a whole number of tokens from {least} to 10**12.")
+        _check_tiers(self.tiers)
         if any(getattr(self, name) is not None for name in _RATE_NAMES):
             missing = [name for name in ("input", "output") if getattr(self, name) is None]
             if missing:
@@ -89,6 +108,12 @@ class Price:
     def call_pusd(self) -> PicoUSD:
         """The flat price of a call."""
         return 0 if self.call is None else usd(self.call, what="call")
+
+    @property
+    def uses(self) -> UseRates:
+        """What each use of a tool of the provider's costs."""
+        written: tuple[Amount | None, ...] = tuple(getattr(self, name) for name in UseRates._fields)
+        return UseRates(*(None if value is None else usd(value, what="a use") for value in written))
 
     def rates(self) -> dict[str, Ratio]:
         """Exact picodollars per token, by name, of everything that was written down."""
@@ -103,8 +128,28 @@ class Price:
 PRICE_FIELDS = frozenset(field.name for field in fields(Price))
 
 
+def _check_tiers(tiers: object) -> None:
+    if tiers is None:
+        return
+    if not isinstance(tiers, Mapping) or len(cast("Mapping[object, object]", tiers)) > _TIERS_MAX:
+        raise TypeError(f"tiers must be at most {_TIERS_MAX} prices by the name of their service tier.")
+    seen: set[str] = set()
+    for name, price in cast("Mapping[object, object]", tiers).items():
+        if not isinstance(name, str) or not isinstance(price, Price) or price.tiers is not None:
+            raise TypeError('tiers must be prices by the name of their service tier: {"priority": Price(…)}.')
+        tier = canonical_tier(name)
+        if not tier or len(tier) > _TIER_CHARS_MAX or tier in seen:
+            raise ValueError(f"{name[:_TIER_CHARS_MAX]!r} is the standard tier, written twice, or no name of a tier.")
+        seen.add(tier)
+
+
 def card_from_spec(
-    spec: PriceSpec, *, provider: str, model: str, source: Literal["run", "project"], known: PriceCard | None = None
+    spec: PriceSpec,
+    *,
+    provider: str,
+    model: str,
+    source: Literal["run", "contract", "project"],
+    known: PriceCard | None = None,
 ) -> PriceCard:
     """
     Compile a written price.
@@ -121,15 +166,15 @@ def card_from_spec(
     if known is not None:
         context = known.context_tokens_max if context is None else context
         output_max = known.output_tokens_max if output_max is None else output_max
-    return make_card(
-        provider=provider,
-        model=model,
-        source=source,
-        base=price.rates(),
-        call_pusd=price.call_pusd,
-        context_tokens_max=context,
-        output_tokens_max=output_max,
-    )
+
+    def make(part: Price, tier: str, others: tuple[PriceCard, ...]) -> PriceCard:
+        return make_card(
+            provider=provider, model=model, source=source, base=part.rates(), call_pusd=part.call_pusd, uses=part.uses,
+            context_tokens_max=context, output_tokens_max=output_max, service_tier=tier, service_tiers=others,
+        )  # fmt: skip
+
+    tiers = [make(part, canonical_tier(name), ()) for name, part in (price.tiers or {}).items()]
+    return make(price, "", tuple(tiers))
 
 
 def check_spec(spec: object, *, where: str) -> PriceSpec:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from runrails.clocks import Clock
     from runrails.ledger import Store
 
-__all__ = ["open_store"]
+__all__ = ["absolute_url", "open_store", "same_books"]
 
 _FORMS = "sqlite:///relative/path.db, sqlite:////absolute/path.db or memory:"
 
@@ -46,6 +46,33 @@ def open_store(url: str | None = None, *, clock: Clock | None = None) -> Store:
         )
     path, synchronous = _parse_sqlite(rest)
     return _open_file(path, synchronous, clock)
+
+
+def absolute_url(url: str | None = None) -> str:
+    """
+    The URL of the same store for a process in another directory or with another home. None: as for `open_store`.
+
+    Raises:
+        ConfigError: It names no place for a file.
+    """
+    if url is None:
+        url = os.environ.get("RUNRAILS_STORE") or None
+    if url is None:
+        return f"sqlite:///{_default_path()}"
+    scheme, _, rest = url.partition(":")
+    if scheme != "sqlite":
+        return url
+    path, _ = _parse_sqlite(rest)
+    _, question, query = rest.partition("?")
+    return f"sqlite:///{os.path.abspath(path)}{question}{query}"  # noqa: PTH100 -- pathlib costs 3 ms to load
+
+
+def same_books(one: Store, other: Store) -> bool:
+    """Whether what one store keeps is what the other keeps."""
+    paths = (getattr(one, "path", None), getattr(other, "path", None))
+    if one is other or type(one) is not type(other) or not all(isinstance(path, str) for path in paths):
+        return one is other
+    return os.path.realpath(str(paths[0])) == os.path.realpath(str(paths[1]))
 
 
 def _parse_sqlite(rest: str) -> tuple[str, Literal["FULL", "NORMAL"]]:

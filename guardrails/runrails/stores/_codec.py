@@ -26,19 +26,27 @@ __all__ = [
 ]
 
 # Only what differs from its default is written. Text is ASCII (lone surrogates are escaped), so SQLite takes all of it.
-_FACTS = tuple((f.name, f.default) for f in fields(CallFacts) if f.name not in {"user", "run"})
+_FACTS = tuple((f.name, f.default) for f in fields(CallFacts) if f.name not in {"user", "run", "tags"})
+_FACTS_KNOWN = frozenset(name for name, _ in _FACTS)
 _USAGE = tuple((f.name, f.default) for f in fields(Usage))
 _compact = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 
 def facts_text(facts: CallFacts) -> str:
     """A call's facts but for `user` and `run`, which have columns of their own."""
-    return _compact({name: value for name, default in _FACTS if (value := getattr(facts, name)) != default})
+    known: dict[str, object] = {name: value for name, default in _FACTS if (value := getattr(facts, name)) != default}
+    if facts.tags:
+        known["tags"] = dict(facts.tags)
+    return _compact(known)
 
 
 def facts_from_text(user: str, run: str, text: str) -> CallFacts:
     """The facts that `facts_text` wrote."""
-    return CallFacts(user=user, run=run, **json.loads(text))
+    known = json.loads(text)
+    tags = cast("dict[str, str]", known.get("tags", {}))
+    # A later version may know more of a call than this one.
+    told = {name: value for name, value in known.items() if name in _FACTS_KNOWN}
+    return CallFacts(user=user, run=run, tags=tuple(tags.items()), **told)
 
 
 def result_text(result: ResultFacts) -> str:
@@ -49,14 +57,17 @@ def result_text(result: ResultFacts) -> str:
         if usage is None
         else {name: value for name, default in _USAGE if (value := getattr(usage, name)) != default}
     )
-    return _compact([result.end, result.model, result.duration_ms, counts])
+    more = [result.price_card] if result.price_card else []
+    return _compact([result.end, result.model, result.duration_ms, counts, *more])
 
 
 def result_from_text(text: str) -> ResultFacts:
     """The result that `result_text` wrote."""
-    end, model, duration_ms, counts = cast("tuple[str, str | None, int, dict[str, int] | None]", json.loads(text))
+    end, model, duration_ms, counts, *more = cast(
+        "tuple[str, str | None, int, dict[str, int] | None, *tuple[str, ...]]", tuple(json.loads(text))
+    )
     usage = None if counts is None else Usage(**counts)
-    return ResultFacts(end=end, usage=usage, model=model, duration_ms=duration_ms)
+    return ResultFacts(end=end, usage=usage, model=model, duration_ms=duration_ms, price_card=more[0] if more else "")
 
 
 def refused_text(refused: Refused) -> str:

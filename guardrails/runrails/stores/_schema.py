@@ -16,9 +16,16 @@ if TYPE_CHECKING:
 
 __all__ = ["APPLICATION_ID", "SCHEMA_VERSION", "prepare"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""
+1: the first. 2: the facts of a call may have tags, and its usage pictures and searches, which programs that know only
+version 1 cannot read; there is a table of price cards.
+"""
 APPLICATION_ID = 0x72_72_6C_67
 """The letters "rrlg" in the file's header."""
+
+# The fingerprint is the SHA-256 of the card's text, so a line of the ledger can be worked out again and proven.
+_PRICE_CARD = "CREATE TABLE price_card (fingerprint TEXT PRIMARY KEY, card TEXT NOT NULL) WITHOUT ROWID"
 
 # Amounts are checked to be integers because SQLite turns a sum past 2^63 into a float without a word.
 _TABLES = (
@@ -96,7 +103,10 @@ _TABLES = (
     ) WITHOUT ROWID
     """,
     "CREATE INDEX run_ended ON run (ended_ms, id)",
+    _PRICE_CARD,
 )
+_STEPS: tuple[tuple[str, ...], ...] = ((_PRICE_CARD,),)
+"""What makes a ledger of version 1 one of version 2, and so on."""
 
 
 def prepare(connection: sqlite3.Connection, path: str, *, synchronous: str) -> None:
@@ -107,8 +117,8 @@ def prepare(connection: sqlite3.Connection, path: str, *, synchronous: str) -> N
         ConfigError: It is another program's database, was written by a newer runrails, or lies where WAL cannot work.
         sqlite3.Error: It cannot be read or written; nothing was changed.
     """
-    if not _is_ledger(connection, path):
-        _create(connection, path)
+    if _version(connection, path) != SCHEMA_VERSION:
+        _write(connection, path)
     mode = _number(connection, "PRAGMA journal_mode = WAL")
     if mode != "wal":
         raise ConfigError(
@@ -119,37 +129,37 @@ def prepare(connection: sqlite3.Connection, path: str, *, synchronous: str) -> N
     connection.execute(f"PRAGMA synchronous = {synchronous}")
 
 
-def _create(connection: sqlite3.Connection, path: str) -> None:
+def _write(connection: sqlite3.Connection, path: str) -> None:
+    """Make an empty database a ledger, or bring one of an older version up to date; all of it or nothing."""
     connection.execute("BEGIN IMMEDIATE")
     try:
-        # Another process may have made it meanwhile.
-        if not _is_ledger(connection, path):
-            for statement in _TABLES:
-                connection.execute(statement)
-            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        version = _version(connection, path)  # Another process may have done it meanwhile.
+        for statement in _TABLES if version == 0 else [text for step in _STEPS[version - 1 :] for text in step]:
+            connection.execute(statement)
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         connection.execute("COMMIT")
     finally:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
 
 
-def _is_ledger(connection: sqlite3.Connection, path: str) -> bool:
-    """Whether the database is a ledger of this version; False if it is empty. Raises ConfigError for any other."""
+def _version(connection: sqlite3.Connection, path: str) -> int:
+    """The version of a ledger; 0 if the database is empty. Raises ConfigError for any other, or a newer ledger."""
     application = _number(connection, "PRAGMA application_id")
-    version = _number(connection, "PRAGMA user_version")
+    version = int(_number(connection, "PRAGMA user_version"))
     if application == APPLICATION_ID:
-        if version == SCHEMA_VERSION:
-            return True
+        if 1 <= version <= SCHEMA_VERSION:
+            return version
         raise ConfigError(
             f"The ledger file {path} has schema version {version}; this runrails knows version {SCHEMA_VERSION}.",
             next_step="Upgrade runrails to the version that wrote it, or choose another file with RUNRAILS_STORE.",
             path=path,
-            schema_version=int(version),
+            schema_version=version,
             schema_version_known=SCHEMA_VERSION,
         )
     if application == 0 and version == 0 and _number(connection, "SELECT count(*) FROM sqlite_master") == 0:
-        return False
+        return 0
     raise ConfigError(
         f"The file {path} is a database of another program. It was not changed.",
         next_step="Choose another file for the ledger: RUNRAILS_STORE=sqlite:////path/to/ledger.db.",

@@ -15,7 +15,18 @@ if TYPE_CHECKING:
 
     from runrails.stores._sqlite_file import LedgerFile
 
-__all__ = ["balances", "claim_warning", "fix_zone", "limits", "runs", "save_run", "set_limit", "usage"]
+__all__ = [
+    "balances",
+    "claim_warning",
+    "fix_zone",
+    "keep_price_card",
+    "limits",
+    "price_card",
+    "runs",
+    "save_run",
+    "set_limit",
+    "usage",
+]
 
 _PAGE = 500
 """Rows read at once, so that a long listing neither fills the memory nor holds the file."""
@@ -158,6 +169,29 @@ def _usage_of(row: UsageRow) -> UsageRecord:
         facts=facts_from_text(user, run, facts),
         result=None if result is None else result_from_text(result),
     )
+
+
+def keep_price_card(file: LedgerFile, fingerprint: str, text: str) -> None:
+    """Keep a price card's text. One that is there already is not written again."""
+    if price_card(file, fingerprint) is None:
+        file.write(
+            lambda connection: connection.execute(
+                "INSERT OR IGNORE INTO price_card (fingerprint, card) VALUES (?, ?)", (fingerprint, text)
+            )
+        )
+
+
+def price_card(file: LedgerFile, fingerprint: str) -> str | None:
+    """The text of the card with that fingerprint."""
+    row = cast(
+        "tuple[str] | None",
+        file.read(
+            lambda connection: connection.execute(
+                "SELECT card FROM price_card WHERE fingerprint = ?", (fingerprint,)
+            ).fetchone()
+        ),
+    )
+    return None if row is None else row[0]
 
 
 def save_run(file: LedgerFile, record: RunRecord) -> None:

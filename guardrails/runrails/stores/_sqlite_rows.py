@@ -205,8 +205,8 @@ def add_account(connection: sqlite3.Connection, account: Account) -> int:
     """Make an account, with the limit an operator may have set for its scope, and return its id."""
     cursor = connection.execute(
         "INSERT INTO account (scope, period, unit, operator_limit) "
-        "VALUES (?1, ?2, ?3, (SELECT amount FROM operator_limit WHERE scope = ?1 AND unit = ?3))",
-        account,
+        "VALUES (?, ?, ?, (SELECT amount FROM operator_limit WHERE scope = ? AND unit = ?))",
+        (*account, account.scope, account.unit),  # numbered places are refused by sqlite3 of Python 3.12.0 to 3.12.3
     )
     return cast("int", cursor.lastrowid)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from runrails.attribution import Tags, check_tags
 from runrails.ids import check_id
 from runrails.ledger import AMOUNT_MAX, SCOPES_MAX, Account, CallFacts, Reservation
 
@@ -27,6 +28,7 @@ __all__ = [
     "check_facts",
     "check_head",
     "check_limit_key",
+    "check_price_card",
     "check_reservation",
     "check_ttl",
     "check_warning",
@@ -43,6 +45,7 @@ TTL_MS_MAX = 86_400_000
 """Longest life of a hold without being extended: 24 hours."""
 FACTS_CHARS_MAX = 4_096
 """Most characters in a call's endpoint, user agent, model and agent path together."""
+PRICE_CARD_CHARS_MAX = 65_536
 
 _KNOWN_IDS_MAX = 4_096
 _SCOPE_KIND = re.compile(r"[a-z][a-z0-9_-]{0,31}")
@@ -133,20 +136,41 @@ def check_account(account: Account) -> None:
 
 
 _known_ids: set[str] = set()
+_known_tags: set[Tags] = set()
+
+
+def check_price_card(fingerprint: object, text: object) -> None:
+    """
+    Check that a price card's fingerprint is of its text.
+
+    Raises:
+        ValueError: It is not, or the text is longer than `PRICE_CARD_CHARS_MAX`.
+    """
+    import hashlib
+
+    if not isinstance(text, str) or not text.isascii() or len(text) > PRICE_CARD_CHARS_MAX:
+        raise ValueError(f"a price card must be ASCII text of at most {PRICE_CARD_CHARS_MAX:,} characters.")
+    if fingerprint != hashlib.sha256(text.encode()).hexdigest():
+        raise ValueError("a price card's fingerprint must be the SHA-256 of its text.")
 
 
 def check_facts(facts: CallFacts) -> None:
     """
-    Check the ids and the size of a call's facts.
+    Check the ids, the tags and the size of a call's facts.
 
     Raises:
         TypeError: An id is not text.
-        ValueError: An id is outside the grammar, or the texts are longer than `FACTS_CHARS_MAX`.
+        ValueError: An id or a tag is outside its grammar, or the texts are longer than `FACTS_CHARS_MAX`.
     """
     # Users and runs repeat from call to call; remembering good ones spares the hot path the grammar.
     if facts.user not in _known_ids or facts.run not in _known_ids:
         _remember_id(facts.user)
         _remember_id(facts.run)
+    if facts.tags and (type(facts.tags) is not tuple or facts.tags not in _known_tags):
+        check_tags(facts.tags)
+        if len(_known_tags) >= _KNOWN_IDS_MAX:
+            _known_tags.clear()
+        _known_tags.add(facts.tags)
     # The texts that come from outside. The others are ids and names of ours.
     if len(facts.endpoint) + len(facts.user_agent) + len(facts.model) + len(facts.agent) > FACTS_CHARS_MAX:
         raise ValueError(

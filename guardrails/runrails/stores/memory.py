@@ -56,6 +56,7 @@ class MemoryStore:
         self._warned: dict[tuple[Account, str], int] = {}
         self._zones: dict[str, str] = {}
         self._runs: dict[str, RunRecord] = {}
+        self._price_cards: dict[str, str] = {}
 
     def reserve(self, reservation: Reservation) -> Reserved | Refused:
         """Take every hold or none. See `runrails.ledger.Store.reserve`."""
@@ -286,6 +287,17 @@ class MemoryStore:
         checks.check_zone_of(scope, zone)
         with self._lock:
             return self._zones.setdefault(scope, zone)
+
+    def keep_price_card(self, fingerprint: str, text: str) -> None:
+        """Keep a price card's text."""
+        checks.check_price_card(fingerprint, text)
+        with self._lock:
+            self._price_cards[fingerprint] = text
+
+    def price_card(self, fingerprint: str) -> str | None:
+        """The card's text; None if it was never kept."""
+        with self._lock:
+            return self._price_cards.get(fingerprint)
 
     def save_run(self, record: RunRecord) -> None:
         """Keep a run's record; the oldest is dropped beyond 10,000."""

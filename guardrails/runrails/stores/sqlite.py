@@ -251,6 +251,15 @@ class SQLiteStore:
         checks.check_zone_of(scope, zone)
         return archive.fix_zone(self._file, scope, zone)
 
+    def keep_price_card(self, fingerprint: str, text: str) -> None:
+        """Keep a price card's text."""
+        checks.check_price_card(fingerprint, text)
+        archive.keep_price_card(self._file, fingerprint, text)
+
+    def price_card(self, fingerprint: str) -> str | None:
+        """The card's text; None if it was never kept."""
+        return archive.price_card(self._file, plain(fingerprint))
+
     def save_run(self, record: RunRecord) -> None:
         """Keep a run's record; saving the same id again replaces it."""
         archive.save_run(self._file, run_copy(record))
@@ -293,9 +302,11 @@ def _insert(
     connection.execute(
         "INSERT INTO reservation "
         "(seq, id, state, at_ms, expires_ms, on_expiry, holds, estimated_pusd, would_refuse, user, run, facts) VALUES ("
-        "max(?2 << 20, 1 + coalesce((SELECT max(seq) FROM reservation WHERE seq < (?2 + 1) << 20), 0)), "
-        "?1, 'held', ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+        "max(? << 20, 1 + coalesce((SELECT max(seq) FROM reservation WHERE seq < (? + 1) << 20), 0)), "
+        "?, 'held', ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
+            now_ms,
+            now_ms,
             reservation.id,
             now_ms,
             now_ms + reservation.ttl_ms,

@@ -1,6 +1,6 @@
 """
-Amazon Bedrock Runtime: Converse and ConverseStream for any model, InvokeModel for Anthropic's (docs.aws.amazon.com,
-Bedrock API reference). Signatures are not checked.
+Amazon Bedrock Runtime: Converse and ConverseStream for any model, InvokeModel for Anthropic's and, in one form for all,
+for models that take a prompt (docs.aws.amazon.com, Bedrock API reference). Signatures are not checked.
 """
 
 from __future__ import annotations
@@ -191,28 +191,82 @@ CONVERSE = Dialect(
 
 
 def _invoke_parse(received: Received) -> ProviderRequest:
-    return replace(anthropic.DIALECT.parse(received), wire="bedrock_invoke", stream=received.stream)
+    if "anthropic_version" in received.body:
+        return replace(anthropic.DIALECT.parse(received), wire="bedrock_invoke", stream=received.stream)
+    asked = _parse(received)
+    text = "".join(content_text(received.body.get(name)) for name in ("prompt", "inputText", "message", "texts"))
+    return replace(
+        asked,
+        wire="bedrock_invoke",
+        messages=asked.messages or (ProviderMessage(role="user", text=text),),
+        max_tokens=_cap(received.body),
+    )
+
+
+def _cap(body: Mapping[str, Json]) -> int | None:
+    places = (body, as_map(body.get("textGenerationConfig")), as_map(body.get("inferenceConfig")))
+    names = ("max_gen_len", "max_tokens", "max_completion_tokens", "maxTokenCount", "maxTokens", "max_new_tokens")
+    return next((cap for place in places for name in names if (cap := as_int(place.get(name))) is not None), None)
+
+
+def _invoke_whole(request: ProviderRequest, reply: Reply) -> bytes:
+    """Anthropic's message, or what Llama would answer: the forms of other makers are not imitated."""
+    if "anthropic_version" in request.body:
+        return anthropic.DIALECT.whole(request, reply)
+    return compact({"generation": reply.text, "stop_reason": reply.finish})
 
 
 def _invoke_parts(request: ProviderRequest, reply: Reply) -> Iterator[Part]:
-    """Anthropic's own events, each as bytes inside a `chunk` event."""
-    for event, content in anthropic.invoke_events(request, reply):
-        yield _event("chunk", {"bytes": base64.b64encode(compact(event)).decode()}, content=content)
+    """The maker's own events, each as bytes inside a `chunk` event; the last one has Bedrock's metrics beside it."""
+    events = anthropic.invoke_events(request, reply) if "anthropic_version" in request.body else _generated(reply)
+    for event, content in events:
+        shown = {**event, **_metrics(reply)} if event.get("type") == "message_stop" or "stop_reason" in event else event
+        yield _event("chunk", {"bytes": base64.b64encode(compact(shown)).decode()}, content=content)
+
+
+def _generated(reply: Reply) -> Iterator[tuple[dict[str, Json], bool]]:
+    for piece in reply.pieces():
+        yield {"generation": piece}, True
+    yield {"generation": "", "stop_reason": reply.finish}, False
+
+
+def _metrics(reply: Reply) -> Mapping[str, Json]:
+    if reply.report == "none":
+        return {}
+    shown = _usage(reply.usage)
+    metrics: dict[str, Json] = {
+        "inputTokenCount": shown["inputTokens"],
+        "outputTokenCount": shown["outputTokens"],
+        "invocationLatency": _LATENCY_MS,
+        "firstByteLatency": _LATENCY_MS,
+    }
+    if "cacheReadInputTokens" in shown:
+        metrics["cacheReadInputTokenCount"] = shown["cacheReadInputTokens"]
+        metrics["cacheWriteInputTokenCount"] = shown["cacheWriteInputTokens"]
+    return {"amazon-bedrock-invocationMetrics": metrics}
 
 
 def _invoke_headers(reply: Reply) -> Mapping[str, str]:
+    """The input count leaves the cache out, as in Converse."""
     headers = {"x-amzn-requestid": reply.id}
-    if reply.report != "none":
-        headers["x-amzn-bedrock-input-token-count"] = str(reply.usage.input_tokens)
-        headers["x-amzn-bedrock-output-token-count"] = str(reply.usage.output_tokens)
-    return headers
+    if reply.report == "none":
+        return headers
+    shown = _usage(reply.usage)
+    names = {
+        "input": "inputTokens",
+        "output": "outputTokens",
+        "cache-read-input": "cacheReadInputTokens",
+        "cache-write-input": "cacheWriteInputTokens",
+    }
+    counts = {f"x-amzn-bedrock-{name}-token-count": str(shown[key]) for name, key in names.items() if key in shown}
+    return {**headers, **counts}
 
 
 INVOKE = Dialect(
     wire="bedrock_invoke",
     stream_type=_STREAM_TYPE,
     parse=_invoke_parse,
-    whole=anthropic.DIALECT.whole,
+    whole=_invoke_whole,
     parts=_invoke_parts,
     error=_error,
     error_part=_error_part,

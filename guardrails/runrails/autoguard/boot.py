@@ -1,0 +1,73 @@
+"""
+What happens when a Python starts in which programs are to be guarded. Nothing is loaded here that is not needed.
+
+A guard that cannot be set up ends the process before the program begins: exceptions would be printed by Python's
+start-up code, and the program would run without the guard.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from runrails.autoguard.session import Session
+
+__all__ = ["COULD_NOT_START", "session", "start"]
+
+COULD_NOT_START = 2
+"""The exit code of a process whose guard could not be set up, as for every wrong setting."""
+
+session: Session | None = None
+"""The guard of this process, if it is guarded as a whole."""
+
+
+def start() -> None:
+    """Guard this process if the environment asks for it. The second time does nothing."""
+    global session  # noqa: PLW0603 -- a process is guarded once
+    if session is not None:
+        return
+    from runrails.autoguard.variables import is_wanted
+
+    if not is_wanted(os.environ):
+        return
+    try:
+        session = _begin()
+    except Exception as exc:  # noqa: BLE001 -- whatever went wrong, the program must not run without its guard
+        _refuse_to_start(exc)
+
+
+def _begin() -> Session:
+    from runrails.autoguard.ending import Ending
+    from runrails.autoguard.imports import ImportWatcher
+    from runrails.autoguard.session import Session, make_default
+    from runrails.autoguard.starting import inherited, modules_of
+    from runrails.autoguard.variables import SESSION
+
+    before = dict(os.environ) if SESSION not in os.environ else None
+    if before is not None:
+        os.environ.update(inherited(before))
+    begun = Session(os.environ, before)
+    ending = Ending(begun)
+    ending.install()
+    make_default(begun)
+    begun.folder.started()
+    ImportWatcher(modules_of(os.environ), begun.attach).install()
+    ImportWatcher(("multiprocessing.util",), ending.in_worker).install()
+    return begun
+
+
+def _refuse_to_start(error: Exception) -> None:
+    from runrails.errors import RunrailsError
+
+    if isinstance(error, RunrailsError):
+        text = f"runrails cannot guard this program, so it was not started: {error.what}\n  {error.next_step}"
+    else:
+        import traceback
+
+        text = "".join(traceback.format_exception(error)) + "runrails failed to start; this is a bug. Please report it."
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+    # Python's start-up code swallows what is raised here, SystemExit included. Nothing has begun that could be lost.
+    os._exit(COULD_NOT_START)

@@ -1,0 +1,51 @@
+"""
+Frozen dataclasses that are made quickly, for values of which every call makes several.
+
+A frozen dataclass assigns each field through `object.__setattr__`, since its own refuses to. Here a new object belongs
+to a twin class with the same slots that does not refuse, until its fields are set. It takes half the time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, dataclass, fields
+from typing import TYPE_CHECKING, TypeVar, cast, dataclass_transform
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["value"]
+
+_T = TypeVar("_T")
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def value(kind: type[_T]) -> type[_T]:
+    """As `dataclass(frozen=True, slots=True, kw_only=True)`, for classes with plain defaults and without subclasses."""
+    made = dataclass(frozen=True, slots=True, kw_only=True, init=False)(kind)
+    names = [each.name for each in fields(made)]  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType] -- made above
+    twin = type(made.__name__, (), {"__slots__": made.__dict__["__slots__"], "__module__": made.__module__})
+    space: dict[str, object] = {"_switch": object.__setattr__, "_twin": twin, "_made": made}
+    given: list[str] = []
+    for each in fields(made):  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType] -- made above
+        if each.default_factory is not MISSING:
+            raise TypeError(f"{made.__name__}.{each.name} has a default that is made anew, which a value has not.")
+        if each.default is not MISSING:
+            space[f"_{each.name}"] = each.default
+        given.append(each.name if each.default is MISSING else f"{each.name}=_{each.name}")
+    lines = [
+        f"def __init__(self, *, {', '.join(given)}):",
+        " _switch(self, '__class__', _twin)",
+        *(f" self.{name} = {name}" for name in names),
+        " self.__class__ = _made",
+        *([" self.__post_init__()"] if hasattr(made, "__post_init__") else []),
+    ]
+    exec("\n".join(lines), space)  # noqa: S102 -- of the names of fields alone, as dataclasses itself does it
+    init = cast("Callable[..., None]", space["__init__"])
+    init.__qualname__, init.__module__ = f"{made.__qualname__}.__init__", made.__module__
+    type.__setattr__(made, "__init__", init)
+    type.__setattr__(made, "__init_subclass__", classmethod(_refuse_subclass))
+    return made
+
+
+def _refuse_subclass(kind: type, /, **_: object) -> None:
+    raise TypeError(f"{kind.__mro__[1].__name__} is a value and has no subclasses.")

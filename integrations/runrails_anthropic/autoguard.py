@@ -1,0 +1,25 @@
+"""For programs that do not wrap their clients themselves; see `runrails.autoguard`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from runrails.guard import Guard
+
+__all__ = ["attach"]
+
+
+def attach(guard: Guard) -> None:
+    """
+    Guard every client of the anthropic SDK that is made from now on, those for Bedrock included.
+
+    Raises:
+        ConfigError: This version of the SDK is not known.
+    """
+    from anthropic import Anthropic, AsyncAnthropic
+    from anthropic.lib.bedrock import AnthropicBedrock, AsyncAnthropicBedrock
+
+    from runrails.clients.constructing import guard_constructed
+
+    guard_constructed(guard, (Anthropic, AsyncAnthropic, AnthropicBedrock, AsyncAnthropicBedrock))

@@ -1,0 +1,24 @@
+"""For programs that do not wrap their clients themselves; see `runrails.autoguard`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from runrails.guard import Guard
+
+__all__ = ["attach"]
+
+
+def attach(guard: Guard) -> None:
+    """
+    Guard every client of the openai SDK that is made from now on.
+
+    Raises:
+        ConfigError: This version of the SDK is not known.
+    """
+    from openai import AsyncOpenAI, OpenAI
+
+    from runrails.clients.constructing import guard_constructed
+
+    guard_constructed(guard, (OpenAI, AsyncOpenAI))

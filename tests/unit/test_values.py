@@ -1,0 +1,108 @@
+"""Values are frozen dataclasses in every respect; they are only made more quickly."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from dataclasses import FrozenInstanceError, asdict, dataclass, field, fields, is_dataclass, replace
+
+import pytest
+
+from runrails.calls import ModelCall, ModelResult, Permit, Prompt
+from runrails.ledger import CallFacts, ResultFacts
+from runrails.usage import Usage
+from runrails.values import value
+
+
+@value
+class Point:
+    """What is tested."""
+
+    x: int
+    y: int = 2
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be."""
+        if self.x < 0:
+            raise ValueError("x must not be negative")
+
+    @property
+    def total(self) -> int:
+        """Both."""
+        return self.x + self.y
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plain:
+    """The same, as the standard library makes it."""
+
+    x: int
+    y: int = 2
+    name: str | None = None
+
+
+def test_it_is_a_frozen_dataclass() -> None:
+    """Equal, hashable, with a repr, fields and copies, and nothing can be set."""
+    made = Point(x=1, name="a")
+    assert (Point(x=1, name="a"), 3, hash(Point(x=1, name="a"))) == (made, made.total, hash(made))
+    assert repr(Plain(x=1, name="a")).removeprefix("Plain") == repr(made).removeprefix("Point")
+    assert [each.name for each in fields(Plain)] == [each.name for each in fields(Point)]
+    assert (Point, True, {"x": 1, "y": 2, "name": "a"}) == (type(made), is_dataclass(made), asdict(made))
+    assert Point(x=1, y=5, name="a") == replace(made, y=5)
+    for name in ("x", "y", "other"):
+        with pytest.raises((FrozenInstanceError, AttributeError, TypeError)):
+            setattr(made, name, 3)
+    with pytest.raises(FrozenInstanceError):
+        del made.x  # type: ignore[misc]
+    assert not hasattr(made, "__dict__")
+
+
+@pytest.mark.parametrize("wrong", [{}, {"x": 1, "z": 2}, {"y": 1}])
+def test_wrong_arguments_are_refused_alike(wrong: dict[str, int]) -> None:
+    """Missing and unknown ones raise TypeError, positional ones too."""
+    with pytest.raises(TypeError):
+        Point(**wrong)
+    with pytest.raises(TypeError):
+        Point(1)  # type: ignore[misc]
+
+
+def test_it_is_checked_after_it_is_made() -> None:
+    """`__post_init__` is called, on what is frozen already."""
+    with pytest.raises(ValueError, match="negative"):
+        Point(x=-1)
+
+
+def test_it_survives_copies_and_processes() -> None:
+    """Pickled, copied and deep-copied it is equal and of its class."""
+    made = Point(x=1, name="a")
+    for again in (pickle.loads(pickle.dumps(made)), copy.copy(made), copy.deepcopy(made)):
+        assert (made, Point) == (again, type(again))
+
+
+def test_what_it_cannot_do_is_refused_early() -> None:
+    """Subclasses and defaults that are made anew raise when the class is defined."""
+    with pytest.raises(TypeError, match="no subclasses"):
+
+        class Sub(Point):  # type: ignore[misc]
+            """Not possible."""
+
+    with pytest.raises(TypeError, match="made anew"):
+
+        @value
+        class Listed:
+            """Not possible."""
+
+            items: list[int] = field(default_factory=list)
+
+
+@pytest.mark.parametrize("kind", [ModelCall, ModelResult, Permit, Prompt, CallFacts, ResultFacts, Usage])
+def test_values_of_the_hot_path_are_such(kind: type) -> None:
+    """They keep their slots, and are their own class once made."""
+    needed = {
+        ModelCall: {"model": "m"}, ModelResult: {"end": "failed"}, CallFacts: {"user": "u", "run": "r"},
+        Permit: {"id": "i", "call": ModelCall(model="m"), "bound_pusd": 1, "max_tokens": 1, "started_ms": 1, "step": 1},
+    }.get(kind, {})  # fmt: skip
+    made = kind(**needed)
+    assert (kind, False) == (type(made), hasattr(made, "__dict__"))
+    assert made == replace(made)
