@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from runrails.attribution import Attribution
     from runrails.errors import GuardrailStopped
     from runrails.guard import Guard
     from runrails.outcome import Given
@@ -30,6 +31,15 @@ class Adapted(Protocol):
     @property
     def executor(self) -> object:
         """What is called: the executor, or a copy of it whose tool calls can be hinted at, blocked and left alone."""
+        ...
+
+    def whose(self, given: Given) -> Attribution | None:
+        """
+        Whose the call is, as its arguments say it; None if they do not.
+
+        Raises:
+            ConfigError: They say it wrongly.
+        """
         ...
 
     def answer(self, value: object) -> str | None:
@@ -58,6 +68,10 @@ class Plain:
 
     def __init__(self, executor: object) -> None:
         self.executor = executor
+
+    def whose(self, given: Given) -> Attribution | None:  # noqa: ARG002 -- the protocol's
+        """Its arguments are its own business."""
+        return None
 
     def answer(self, value: object) -> str | None:
         """Only text is an answer."""

@@ -181,6 +181,14 @@ class Guard:
             current.opened(run_id)
         return run
 
+    def run_for(self, said: Attribution | None, name: str = "", *, limits: Limits | None = None) -> Run:
+        """For adapters: a run whose arguments say whose it is, over what the block around it says. Raises as `run`."""
+        around = self.ambient.get()
+        whose = said if around is None else around if said is None else said.over(around)
+        if whose is None:
+            return self.run(name, limits=limits)
+        return self.run(name, limits=limits, user=whose.user, key=whose.key, org=whose.org, tags=dict(whose.tags))
+
     def attribute(
         self, *, user: str | None = None, key: str | None = None, org: str | None = None,
         tags: Mapping[str, str] | None = None,
@@ -329,7 +337,7 @@ class Guard:
             return
         record = RunRecord(
             id=run.id, name=run.name, user=report.user, started_ms=report.started_ms,
-            ended_ms=report.started_ms + report.duration_ms, mode=self.mode, stop_reason=report.stop_reason,
+            ended_ms=max(report.started_ms, self.clock()), mode=self.mode, stop_reason=report.stop_reason,
             report=report.as_dict(),
         )  # fmt: skip
         try:

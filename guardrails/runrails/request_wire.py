@@ -88,7 +88,7 @@ def openai_chat(body: Body) -> WireCall:
     if not body.keys() <= _PLAIN_KEYS:
         _add_tools(body, count)
         for key in ("prediction", "web_search_options", "audio"):
-            if body.get(key):
+            if body.get(key) is not None:  # an empty object asks for a search as well
                 count.unbounded = key
     return _call(body, count, ("max_completion_tokens", "max_tokens"), reasoning=bool(body.get("reasoning_effort")))
 

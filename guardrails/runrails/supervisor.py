@@ -51,26 +51,29 @@ class Supervisor:
 
     def invoke(self, *args: object, **kwargs: object) -> Outcome:
         """Run it to its end."""
-        return self._invoke(self._open(), Given(args=args, kwargs=kwargs))
+        return self._invoke(*self._open(args, kwargs))
 
     async def ainvoke(self, *args: object, **kwargs: object) -> Outcome:
         """Run it to its end, on an event loop."""
-        return await self._ainvoke(self._open(), Given(args=args, kwargs=kwargs))
+        return await self._ainvoke(*self._open(args, kwargs))
 
     def stream(self, *args: object, **kwargs: object) -> SupervisedStream:
         """Its chunks as they come; the stream ends normally at a stop, and `.outcome` says what came of it."""
         function = self._method("stream")
-        return SupervisedStream(self._open(), function, Given(args=args, kwargs=kwargs), self._finish)
+        run, given = self._open(args, kwargs)
+        return SupervisedStream(run, function, given, self._finish)
 
     def astream(self, *args: object, **kwargs: object) -> AsyncSupervisedStream:
         """The same on an event loop."""
         function = self._method("astream")
-        return AsyncSupervisedStream(self._open(), function, Given(args=args, kwargs=kwargs), self._afinish)
+        run, given = self._open(args, kwargs)
+        return AsyncSupervisedStream(run, function, given, self._afinish)
 
     def astream_events(self, *args: object, **kwargs: object) -> AsyncSupervisedStream:
         """Its events as they come, for executors that tell them; ends as `astream` does."""
         function = self._method("astream_events")
-        return AsyncSupervisedStream(self._open(), function, Given(args=args, kwargs=kwargs), self._afinish)
+        run, given = self._open(args, kwargs)
+        return AsyncSupervisedStream(run, function, given, self._afinish)
 
     def batch(
         self, inputs: Sequence[object], *args: object, max_concurrency: int | None = None, **kwargs: object
@@ -132,8 +135,12 @@ class Supervisor:
 
     # Inside.
 
-    def _open(self) -> Run:
-        return self.guard.run(self._name, limits=self._limits)
+    def _open(self, args: tuple[object, ...], kwargs: dict[str, object]) -> tuple[Run, Given]:
+        given = Given(args=args, kwargs=kwargs)
+        said = self._adapted.whose(given)
+        if said is None:  # the block around it is looked at when the run is entered
+            return self.guard.run(self._name, limits=self._limits), given
+        return self.guard.run_for(said, self._name, limits=self._limits), given
 
     def _invoke(self, run: Run, given: Given) -> Outcome:
         function = self._function()
@@ -279,8 +286,8 @@ def _items(
 def _empty(run: Run) -> Report:
     """In the place of a report that could not be made."""
     return Report(
-        run=run.id, name=run.name, user=run.guard.user, mode=run.guard.mode, started_ms=0, duration_ms=0,
-        steps=0, model_calls=0, tool_calls=0, input_tokens=0, output_tokens=0, cost_pusd=0, unresolved_pusd=0,
+        run=run.id, name=run.name, user=run.attribution.user or run.guard.user, mode=run.guard.mode,
+        started_ms=0, duration_ms=0, steps=0, model_calls=0, tool_calls=0, input_tokens=0, output_tokens=0, cost_pusd=0, unresolved_pusd=0,
         overrun_pusd=0, limit_pusd=run.limits.run_pusd, hints=0, blocks=0, refusals=0, stop_reason=run.stop_reason,
         stop_message=None, would_have_stopped=None, findings=(), rows=(),
     )  # fmt: skip

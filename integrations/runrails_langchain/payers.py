@@ -49,8 +49,4 @@ def open_run(guard: Guard, metadata: Mapping[str, object] | None) -> Run:
     Raises:
         ConfigError: The metadata is malformed, or the run cannot be opened.
     """
-    said, around = attribution_of(metadata), guard.ambient.get()
-    whose = said if around is None else around if said is None else said.over(around)
-    if whose is None:
-        return guard.run()
-    return guard.run(user=whose.user, key=whose.key, org=whose.org, tags=dict(whose.tags))
+    return guard.run_for(attribution_of(metadata))

@@ -13,12 +13,14 @@ from langchain_core.runnables.config import merge_configs
 from runrails.advice import not_executed
 from runrails.loops.explain import MARK
 from runrails.outcome import Given
+from runrails_langchain.payers import attribution_of
 from runrails_langchain.repair import missing_results
 from runrails_langchain.toolguard import ToolGuard
 
 if TYPE_CHECKING:
     from langgraph.types import StateSnapshot
 
+    from runrails.attribution import Attribution
     from runrails.errors import GuardrailStopped
     from runrails.guard import Guard
 
@@ -56,6 +58,10 @@ class Adapter:
             self.executor = ToolGuard(guard).inside(executor)
         except Exception as exc:  # noqa: BLE001 -- without it the callback stops what cannot be blocked
             guard.emit("adapter_failed", "error", adapter="langchain", hook="tools", error=type(exc).__name__)
+
+    def whose(self, given: Given) -> Attribution | None:
+        """What the metadata of the executor and of the call say."""
+        return attribution_of(self._configured(given).get("metadata"))
 
     def answer(self, value: object) -> str | None:
         """The text of a state's last message, of a message, or of a chain's `output`."""
@@ -108,12 +114,17 @@ class Adapter:
         # A stream of updates: what the last node said.
         return self.answer(next(iter(state.values()))) if len(state) == 1 else None
 
+    def _configured(self, given: Given) -> RunnableConfig:
+        """The configuration of a call: the executor's own, and what is told with the call."""
+        told = given.kwargs.get("config", given.args[1] if len(given.args) > 1 else None)
+        own: RunnableConfig | None = None if self._graph is None else self._graph.config
+        return merge_configs(own, self._config, cast("RunnableConfig", told) if isinstance(told, dict) else None)
+
     def _saved_under(self, given: Given) -> RunnableConfig | None:
         """The configuration of the thread that was called, if it is saved at all."""
         if self._graph is None or not getattr(self._graph, "checkpointer", None):
             return None
-        told = given.kwargs.get("config", given.args[1] if len(given.args) > 1 else None)
-        config = merge_configs(self._graph.config, self._config, cast("RunnableConfig | None", told))
+        config = self._configured(given)
         configurable = config.get("configurable") or {}
         if not configurable.get("thread_id"):
             return None

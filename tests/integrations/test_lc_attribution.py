@@ -299,3 +299,20 @@ def test_metadata_goes_with_a_saved_conversation() -> None:
         for _ in range(2):
             agent.invoke(asked(), {**said, "configurable": {"thread_id": "one"}})  # type: ignore[arg-type]
         assert {("bob", None, None, (("team", "ads"),)): 4} == calls_of(guard)
+
+
+async def test_a_supervised_runs_metadata_say_whose_the_run_is() -> None:
+    """The exhausted month of the one it is for ends it with an outcome, as the guard's own user's would."""
+    with rr_lc.make_guard(Limits(month="0.02"), user="alice") as guard:
+        supervisor = guard.supervise(create_agent(steps(), [look]).with_config(metadata={"runrails_org": "acme"}))
+        first = supervisor.invoke(asked(), metadata("bob"))
+        again = await supervisor.ainvoke(asked(), config=metadata("bob"))
+        streamed = supervisor.stream(asked(), metadata("bob"))
+        list(streamed)
+
+        assert [None, "budget_exceeded", "budget_exceeded"] == [
+            outcome.stop_reason for outcome in (first, again, streamed.outcome)
+        ]
+        assert ("bob", "acme") == (again.report.user, again.report.org)
+        assert [0, 2] == spent(guard, "alice", "bob")
+        assert supervisor.invoke(asked()).stop is None
