@@ -287,7 +287,8 @@ def _empty(run: Run) -> Report:
     """In the place of a report that could not be made."""
     return Report(
         run=run.id, name=run.name, user=run.attribution.user or run.guard.user, mode=run.guard.mode,
-        started_ms=0, duration_ms=0, steps=0, model_calls=0, tool_calls=0, input_tokens=0, output_tokens=0, cost_pusd=0, unresolved_pusd=0,
+        started_ms=0, duration_ms=0, steps=0, model_calls=0, tool_calls=0,
+        input_tokens=0, output_tokens=0, cost_pusd=0, unresolved_pusd=0,
         overrun_pusd=0, limit_pusd=run.limits.run_pusd, hints=0, blocks=0, refusals=0, stop_reason=run.stop_reason,
         stop_message=None, would_have_stopped=None, findings=(), rows=(),
     )  # fmt: skip
