@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 OLDEST = os.environ.get("RUNRAILS_TESTS") == "oldest"
+SHARE = int(os.environ.get("RUNRAILS_MATRIX_SHARE", "1"))
+"""Every how many cells one is played: all of them where README's test command runs, a sample on the other Pythons."""
 """Set by `.ci/versions` where the oldest supported frameworks are installed: the callback and the raw clients only."""
 
 EXECUTORS = {

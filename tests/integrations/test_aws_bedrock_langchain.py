@@ -103,6 +103,7 @@ def test_client_that_the_model_makes_itself_is_guarded_by_its_session(monkeypatc
 
     session = a_session()
     monkeypatch.setattr(boto3, "Session", lambda **_: session)
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", session)  # which another test may have made already
     with BedrockWorld() as world:
         guard_session(world.guard, session)
         model = ChatBedrockConverse(

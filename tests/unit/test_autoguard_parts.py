@@ -24,6 +24,7 @@ from runrails.stores.memory import MemoryStore
 from runrails.stores.sqlite import SQLiteStore
 from runrails.testing import ManualClock
 
+ROOT = Path(__file__).parents[2]
 STOP = BudgetExceeded(scope="run:r1", period="-", unit="pusd", limit=2, spent=2, held=0, needed=1)
 
 
@@ -236,7 +237,8 @@ def test_whether_two_stores_are_the_same_books(tmp_path: Path) -> None:
 
 def test_every_limit_alone_wakes_the_line_of_the_installation() -> None:
     """What is written down is held, a limit on steps as well as one in dollars."""
-    line = importlib.resources.files("runrails.autoguard").joinpath("startup.pth").read_text(encoding="utf-8")
+    # An installation has it beside its packages.
+    line = (ROOT / "guardrails/runrails/autoguard/startup.pth").read_text(encoding="utf-8")
 
     assert [] == [name for name in LIMITS if f'"{name}"' not in line]
     assert all(is_wanted({name: "7"}) for name in LIMITS)
