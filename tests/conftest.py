@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import pytest
 
@@ -13,7 +14,8 @@ if TYPE_CHECKING:
 @pytest.fixture(autouse=True)
 def _own_world(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home, a default store and an environment that belong to this test alone."""
-    home = tmp_path_factory.mktemp("home")
+    # Numbering them would look at all those before, which for thousands of tests takes longer than the tests.
+    home = tmp_path_factory.mktemp(f"home-{uuid4().hex}", numbered=False)
     for name in ("RUNRAILS_USER", "RUNRAILS_PRICES", "OPENAI_BASE_URL", "ANTHROPIC_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
     for name in ("HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME"):

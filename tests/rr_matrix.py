@@ -61,6 +61,7 @@ ONLY_CREATE_AGENT = "Middleware is a concept of `create_agent` alone."
 NEEDS_CLIENT = "Only a wrapped client sees the calls of a raw SDK."
 NO_CALLBACKS = "A raw SDK takes no callbacks; `with guard.run():` or a supervisor goes round it."
 SAME_CALLBACK = "As `callback + client`: entering a run attaches that callback, and a supervisor enters a run."
+NO_TOOLS = "A client sees no tools, so what they do makes no difference: as `budget`."
 NO_BATCH = "A loop of one's own has no batch, unless it is supervised."
 NO_EVENTS = "An SDK, and a function that is supervised, tell no events."
 NO_TASK = "Only a task can be cancelled, so only the asynchronous modes."
@@ -131,7 +132,9 @@ class Cell(NamedTuple):
     @property
     def never_begun_max(self) -> int:
         """How many tool calls may be let through and then be cancelled, when tasks that share a run are stopped."""
-        return 1 if "boundary" in self.parts and self.mode == "abatch" else 0
+        if "boundary" not in self.parts or self.mode != "abatch":
+            return 0
+        return 3 if self.failure == "parallel" else 1
 
     @property
     def ends_with_the_guard(self) -> bool:
@@ -144,7 +147,7 @@ class Cell(NamedTuple):
 
 def why_not(cell: Cell) -> str | None:
     """Why there is no such cell; None if there is."""
-    return _layer_does_not_fit(cell) or _mode_does_not_fit(cell)
+    return _layer_does_not_fit(cell) or _failure_does_not_fit(cell) or _mode_does_not_fit(cell)
 
 
 def _layer_does_not_fit(cell: Cell) -> str | None:
@@ -158,6 +161,14 @@ def _layer_does_not_fit(cell: Cell) -> str | None:
     elif cell.layer in {"boundary + client", "supervisor + client"}:
         return SAME_CALLBACK
     return None
+
+
+def _failure_does_not_fit(cell: Cell) -> str | None:
+    if cell.sees_tools:
+        return None
+    if cell.failure == "catch-all":  # which in loops of one's own is round the model's call too
+        return None if cell.executor in LOOPS else NO_TOOLS
+    return NO_TOOLS if cell.failure in {"identical", "soft", "unknown tool", "parallel"} else None
 
 
 def _mode_does_not_fit(cell: Cell) -> str | None:

@@ -73,6 +73,10 @@ def model(world: Play, name: str = MODEL) -> Any:
 _NO_CLIENT = object()
 
 
+TEXT: dict[str, Any] = {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}
+"""What every tool takes; said here, since finding it out takes longer than a cell's work."""
+
+
 def tools(world: Play, *, outer: bool) -> list[Any]:
     """`classify`, which fails as the cell says; and for the outer agent `delegate`."""
     from langchain_core.tools import ToolException, tool
@@ -80,7 +84,7 @@ def tools(world: Play, *, outer: bool) -> list[Any]:
     in_agent = world.cell.executor == "create_agent"
     raises = world.cell.failure == "catch-all" or (world.cell.failure == "retry" and in_agent)
 
-    @tool
+    @tool(args_schema=TEXT)
     def classify(text: str) -> str:
         """Classify a review."""
         if raises:
@@ -96,7 +100,7 @@ def tools(world: Play, *, outer: bool) -> list[Any]:
         made = [_careful(world)]
     if outer and world.cell.failure == "sub-agent":
 
-        @tool
+        @tool(args_schema=TEXT)
         def delegate(text: str) -> str:
             """Ask two agents."""
             return delegated(world, text)

@@ -36,6 +36,23 @@ AT_ONCE = Error(500, headers={"retry-after": "0.001"})
 CARDS = {**PRICES, OTHER: PRICES[MODEL]}
 
 
+_providers: list[FakeProvider] = []
+
+
+def provider() -> FakeProvider:
+    """The provider of this process, which one cell after the other uses: starting it takes longer than a cell."""
+    if not _providers:
+        _providers.append(FakeProvider(price_pusd=_bill).start())
+    return _providers[0]
+
+
+def close_provider() -> None:
+    """After the last cell."""
+    while _providers:
+        gc.collect()
+        _providers.pop().close()
+
+
 class WatchedGuard(Guard):
     """A guard that can say which runs it has opened."""
 
@@ -93,7 +110,8 @@ class Play:
         self.log = Log(self._stopped)
         self.never = threading.Event()
         self.items = ITEMS if "batch" in cell.mode else ITEMS[:1]
-        self.provider = FakeProvider(self.answer, price_pusd=_bill) if "client" in cell.parts else None
+        self.provider = provider() if "client" in cell.parts else None
+        self._billed_before = 0
         self.models: list[Any] = []
         self._clients: dict[str, Any] = {}
         self._lock = threading.Lock()
@@ -103,7 +121,8 @@ class Play:
 
     def __enter__(self) -> Play:
         if self.provider is not None:
-            self.provider.start()
+            self.provider.use(self.answer)
+            self._billed_before = self.provider.bill.total_pusd()
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
@@ -112,8 +131,7 @@ class Play:
         if "sync" in self._clients:
             self._clients["sync"].close()
         if self.provider is not None:
-            gc.collect(1)
-            self.provider.close()
+            self.provider.wait_idle()
             if error is None and self.provider.books.script_errors:
                 raise self.provider.books.script_errors[0]
 
@@ -185,7 +203,7 @@ class Play:
         """What the models, or the provider, bill."""
         if self.provider is not None:
             self.provider.wait_idle()
-            return self.provider.bill.total_pusd()
+            return self.provider.bill.total_pusd() - self._billed_before
         return sum(model.bill.total_pusd() for model in self.models)
 
     @property

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 import matrix_table
 import rr_matrix
 from rr_matrix import Cell
-from rr_matrix_play import BUDGET_CALLS, CENT, Play, play
+from rr_matrix_play import BUDGET_CALLS, CENT, Play, close_provider, play
 from runrails import GuardrailStopped, Outcome
 
 EXECUTIONS_MAX = 5
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _attached() -> None:
+def _attached() -> Iterator[None]:
     from runrails_langchain import attach
 
     attach()
+    yield
+    close_provider()
 
 
 @pytest.mark.parametrize("cell", rr_matrix.cells()[:: rr_matrix.SHARE], ids=str)
