@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections import defaultdict
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -23,3 +25,21 @@ def _own_world(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     monkeypatch.setenv("RUNRAILS_STORE", f"sqlite:///{home}/ledger.db")
     monkeypatch.setenv("LANGSMITH_TRACING", "false")
     return home
+
+
+MANY = 40
+"""A test with more cases than this is sampled where `RUNRAILS_MATRIX_SHARE` asks for a share."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Of a test with many cases play every n-th, where another environment plays all; the matrix samples itself."""
+    share = int(os.environ.get("RUNRAILS_MATRIX_SHARE", "1"))
+    if share <= 1:
+        return
+    cases: defaultdict[tuple[str, str], list[pytest.Item]] = defaultdict(list)
+    for item in items:
+        if item.path.name != "test_matrix.py":
+            cases[str(item.path), getattr(item, "originalname", item.name)].append(item)
+    left_out = {id(item) for found in cases.values() if len(found) > MANY for item in set(found) - set(found[::share])}
+    config.hook.pytest_deselected(items=[item for item in items if id(item) in left_out])
+    items[:] = [item for item in items if id(item) not in left_out]

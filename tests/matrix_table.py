@@ -18,8 +18,9 @@ the seven modes ({modes}) are a test; each such cell asserts, on the real execut
 
 - nothing starts after the trip, but for calls that were past the gate already when a parallel one tripped it,
 - the same call is executed five times at most, four times where a layer blocks, and at most one model call follows the
-  block (two, where an answer takes two attempts). Equal calls of one answer are one attempt, and agents that are asked
-  side by side in one tool share a scope: what is new to one is news for the other,
+  block (two, where an answer takes two attempts). Equal calls of one answer are one attempt. Agents that are asked side
+  by side in one tool are counted apart, five times each, as no layer stands around what they call; loops of one's own
+  may be taken for one, and then it is ten,
 - the ledger is what the model or the provider has served, to the picodollar, every model call and every executed tool
   call is counted once, and nothing stays held,
 - the stop comes as the layer promises: the public exception, an ordinary end, or an outcome.

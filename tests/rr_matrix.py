@@ -110,8 +110,11 @@ class Cell(NamedTuple):
         attempts = 4 if self.blocks else 5
         if self.failure == "parallel":
             return 3 * attempts
-        # Agents that are asked at once in one tool share a scope, so what is new to one is news for the other.
-        return attempts * (4 if "batch" in self.mode else 2) if self.failure == "sub-agent" else attempts
+        if self.failure == "sub-agent":
+            # No layer stands around the calls of agents that are asked in a tool; each of them is counted on its own.
+            # Loops of one's own share a scope where one begins while another is between a result and its next question.
+            return attempts * (4 if "batch" in self.mode else 2) if self.executor in LOOPS else 5
+        return attempts
 
     @property
     def models_after_execution_max(self) -> int:

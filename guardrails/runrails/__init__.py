@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from runrails.pricing import Price, Term
     from runrails.report import Report
     from runrails.run import Run, current_run
+    from runrails.savers.caching import ResponseCache
+    from runrails.savers.pruning import Pruning
+    from runrails.savers.routing import Downgrade
     from runrails.supervisor import Supervisor
 
 __all__ = [
@@ -44,6 +47,7 @@ __all__ = [
     "CallRefused",
     "CallTooLarge",
     "ConfigError",
+    "Downgrade",
     "Guard",
     "GuardrailStopped",
     "LimitReached",
@@ -53,7 +57,9 @@ __all__ = [
     "Outcome",
     "Price",
     "PriceUnknown",
+    "Pruning",
     "Report",
+    "ResponseCache",
     "Run",
     "RunrailsError",
     "ScopeExhausted",
@@ -66,12 +72,15 @@ __all__ = [
 
 _HOMES = {
     "Attribution": "runrails.attribution",
+    "Downgrade": "runrails.savers.routing",
     "Guard": "runrails.guard",
     "Limits": "runrails.limits",
     "LoopPolicy": "runrails.loops.policy",
     "Outcome": "runrails.outcome",
     "Price": "runrails.pricing",
+    "Pruning": "runrails.savers.pruning",
     "Report": "runrails.report",
+    "ResponseCache": "runrails.savers.caching",
     "Run": "runrails.run",
     "Supervisor": "runrails.supervisor",
     "Term": "runrails.pricing",

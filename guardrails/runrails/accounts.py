@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from runrails.ledger import RUN_PERIOD, Account
-from runrails.periods import month_of
+from runrails.periods import month_of, newest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -102,7 +102,8 @@ class Accounts:
 
     def of(self, by: Attribution, now_ms: int) -> Drawn:
         """The accounts that a call made for `by` at that time draws on."""
-        month = month_of(now_ms, self.guard.zone)
+        span = newest.get(self.guard.zone)
+        month = span[2] if span is not None and span[0] <= now_ms < span[1] else month_of(now_ms, self.guard.zone)
         tally = self.tally
         run_limits = (tally.limits.run_pusd,) if tally.parent is None else self._run_limits()
         around = None if self.outer is None else self.outer.of(self.outer.own, now_ms)

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import sys
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from runrails import bounds
 from runrails.errors import BoundUnknown, BudgetBusy, BudgetExceeded, CallTooLarge, GuardFault, LedgerError
 from runrails.ledger import AMOUNT_MAX, Account, CallFacts, Hold, Refused, Reservation, Reserved, Store
+from runrails.values import named
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from runrails.accounts import Drawn
     from runrails.attribution import Attribution
     from runrails.calls import ModelCall
     from runrails.clocks import Clock
+    from runrails.inputwatch import Predicted
     from runrails.limits import Limits
     from runrails.pricing.cards import PriceCard
 
 __all__ = [
-    "OUTPUT_FLOOR_TOKENS", "OUTPUT_UNKNOWN_TOKENS", "Admission", "Admitted", "Bound", "Claim", "Room", "bound_of",
-    "on_event_loop",
+    "NOTHING", "OUTPUT_FLOOR_TOKENS", "OUTPUT_UNKNOWN_TOKENS", "Admission", "Admitted", "Bound", "Claim", "Line",
+    "Room", "bound_of", "line_of", "on_event_loop",
 ]  # fmt: skip
 
 OUTPUT_FLOOR_TOKENS = 1_024
@@ -53,6 +56,10 @@ class Bound(NamedTuple):
     """The bound for an output of so many tokens, if the adapter can put a smaller cap into the request."""
 
 
+NOTHING = Bound(input_tokens=0, output_tokens=0, cost_pusd=0, floor_pusd=0, floor_tokens=0)
+"""Of a call that is answered without anything being sent."""
+
+
 class Admitted(NamedTuple):
     """The holds are taken."""
 
@@ -68,7 +75,7 @@ class Admitted(NamedTuple):
 class Claim:
     """One call on its way through admission, and what it may hold."""
 
-    __slots__ = ("by", "card", "drawn", "id", "reservation", "tokens")
+    __slots__ = ("by", "card", "drawn", "id", "inputs", "reservation", "tokens")
 
     def __init__(self, reservation_id: str) -> None:
         self.id = reservation_id
@@ -82,40 +89,79 @@ class Claim:
         """The prices it was bounded with."""
         self.drawn: Drawn | None = None
         """What it draws on."""
+        self.inputs: Predicted | None = None
+        """The bound of its input."""
 
 
-def bound_of(call: ModelCall, card: PriceCard) -> Bound:
+class Line(NamedTuple):
+    """What calls of a model cost at most where that is a straight line: at prices without a cliff or rounding."""
+
+    call_pusd: int
+    input_pusd: int
+    """For each token that goes in."""
+    output_pusd: int
+    """For each that comes out."""
+
+
+def line_of(card: PriceCard) -> Line | None:
+    """The line of a card; None if it has none. Two points of it are asked for, so nothing is known here about rates."""
+    if card.tiers or card.denominator != 1:
+        return None
+    flat = bounds.call_bound_pusd(card, input_tokens=0, output_tokens=0)
+    into = bounds.call_bound_pusd(card, input_tokens=1, output_tokens=0)
+    out = bounds.call_bound_pusd(card, input_tokens=0, output_tokens=1)
+    return Line(flat, into - flat, out - flat)
+
+
+def bound_of(
+    call: ModelCall, card: PriceCard, line: Line | None = None, input_tokens: int | None = None
+) -> Bound:  # fmt: skip
     """
     The most `call` can cost at the prices of `card`.
+
+    Args:
+        call: What is about to be sent.
+        card: Its prices.
+        line: The card's `line_of`, if the caller has it: the same bound, found sooner.
+        input_tokens: The bound of the input, if the caller knows a closer one than of the prompt alone.
 
     Raises:
         BoundUnknown: It cannot be told, or no ledger could count it.
     """
-    inputs = bounds.input_tokens_bound(
-        call.prompt, provider=card.provider, model=card.model, context_tokens_max=card.context_tokens_max
-    )
+    inputs = input_tokens
+    if inputs is None:
+        inputs = bounds.input_tokens_bound(
+            call.prompt, provider=card.provider, model=card.model, context_tokens_max=card.context_tokens_max
+        )
     outputs = bounds.output_tokens_bound(call, card, inputs)
     floor_tokens = OUTPUT_FLOOR_TOKENS if outputs is None else min(outputs, OUTPUT_FLOOR_TOKENS)
 
-    def price(output_tokens: int) -> int:
-        return bounds.call_bound_pusd(
-            card, input_tokens=inputs, output_tokens=output_tokens, n=call.n, cache_write=call.cache_write,
-            service_tier=call.service_tier,
-        )  # fmt: skip
-
-    if outputs is not None:
-        cost: int | None = price(outputs)
+    if line is not None and outputs is not None and not call.cache_write and call.service_tier is None:
+        sent = line.call_pusd + inputs * line.input_pusd
+        each = call.n * line.output_pusd
+        cost: int | None = sent + outputs * each
+        floor = sent + floor_tokens * each
     else:
-        cost = price(0) if card.output_free else None  # a flat price per call needs no cap
-    floor = cost if cost is not None and outputs == floor_tokens else price(floor_tokens)
+        if outputs is not None:
+            cost = _price(call, card, inputs, outputs)
+        else:
+            cost = _price(call, card, inputs, 0) if card.output_free else None  # a flat price per call needs no cap
+        floor = cost if cost is not None and outputs == floor_tokens else _price(call, card, inputs, floor_tokens)
     if floor > AMOUNT_MAX or (cost is not None and cost > AMOUNT_MAX):
         raise BoundUnknown(
             "The most this call could cost is more than any ledger counts ($9.22 million).",
             next_step="Set a smaller max_tokens on the model.",
             model=call.model,
         )
-    shrinks = call.can_cap and outputs != floor_tokens
-    return Bound(inputs, outputs, cost, floor, floor_tokens, price if shrinks else None)
+    price = partial(_price, call, card, inputs) if call.can_cap and outputs != floor_tokens else None
+    return named(Bound, (inputs, outputs, cost, floor, floor_tokens, price))
+
+
+def _price(call: ModelCall, card: PriceCard, input_tokens: int, output_tokens: int) -> int:
+    return bounds.call_bound_pusd(
+        card, input_tokens=input_tokens, output_tokens=output_tokens, n=call.n, cache_write=call.cache_write,
+        service_tier=call.service_tier,
+    )  # fmt: skip
 
 
 class Room(threading.Condition):
@@ -130,8 +176,10 @@ class Admission:
 
     def __init__(
         self, store: Store, limits: Limits, *, room: Room, monotonic: Clock, observe: bool,
-        gate: Callable[[], None],
+        gate: Callable[[], None], outer: Admission | None = None,
     ) -> None:  # fmt: skip
+        self._outer = outer
+        """That of the run around this one."""
         self.limits = limits
         """Read anew for every call, so that they can be replaced."""
         self._store = store
@@ -140,7 +188,9 @@ class Admission:
         self._observe = observe
         self._gate = gate
         """Raises if nothing may start any more, so that nobody waits for what cannot be used."""
-        self._uncapped_open: str | None = None
+        self.kept: Mapping[Account, int] = {}
+        """What the run keeps back for its last turn: held, but not to be waited for."""
+        self.uncapped_open: str | None = None
         """Id of the call that holds all that was left."""
 
     def reserve(
@@ -169,7 +219,7 @@ class Admission:
             amount = cost * (1 + retries)
             taken = self._take(claim, accounts, amount, facts)
             if isinstance(taken, Reserved):
-                return Admitted(amount, uncapped=False, would_refuse=None, retries=retries)
+                return named(Admitted, (amount, False, None, retries, None))
             first = taken
         uncapped = can_go_uncapped and self.limits.uncapped == "hold" and not self._observe
         attempt = self._attempter(claim, accounts, bound, facts, uncapped=uncapped, retries=retries, first=first)
@@ -204,15 +254,18 @@ class Admission:
     def ended(self, reservation_id: str) -> None:
         """A call of this run has been settled or released: let waiting ones try again."""
         # Who begins to wait just now, unseen, asks again by itself after a moment.
-        if self._room.waiting or self._uncapped_open == reservation_id:
+        if self._room.waiting or self.uncapped_open == reservation_id:
             with self._room:
-                if self._uncapped_open == reservation_id:
-                    self._uncapped_open = None
+                if self.uncapped_open == reservation_id:
+                    self.uncapped_open = None
                 self._room.notify_all()
 
     def _take(self, claim: Claim, accounts: _Pairs, amount: int, facts: CallFacts) -> Reserved | Refused:
-        holds = tuple([Hold(account, amount, limit) for account, limit in accounts])
-        reservation = Reservation(claim.id, holds, self.limits.hold_ttl_ms, facts, "charge", enforce=not self._observe)
+        holds: list[Hold] = []
+        for account, limit in accounts:  # a comprehension would be one more function
+            holds.append(named(Hold, (account, amount, limit)))
+        about = (claim.id, tuple(holds), self.limits.hold_ttl_ms, facts, "charge", not self._observe)
+        reservation = named(Reservation, about)
         claim.reservation = reservation
         try:
             answer = self._store.reserve(reservation)
@@ -318,9 +371,9 @@ class Admission:
                 Admitted(bound.floor_pusd, uncapped=True, would_refuse=None) if isinstance(taken, Reserved) else taken
             )
         with self._room:
-            if self._uncapped_open is not None:
+            if self.uncapped_open is not None:
                 return answer
-            self._uncapped_open = claim_id
+            self.uncapped_open = claim_id
         admitted = False
         try:
             for _ in range(UNCAPPED_TRIES_MAX):
@@ -336,7 +389,7 @@ class Admission:
             if not admitted:
                 # Nobody is notified: two calls that wait for the same money would wake each other for ever.
                 with self._room:
-                    self._uncapped_open = None
+                    self.uncapped_open = None
 
     def _tightest(self, accounts: _Pairs, bound: Bound) -> Refused | None:
         """The account with the least left, as the refusal it would give; None if no account has a limit."""
@@ -351,9 +404,18 @@ class Admission:
                 tightest = refusal
         return tightest
 
+    def _kept_in(self, account: Account) -> int:
+        """What this run, and those that it is part of, keep back in an account; they end later than this call."""
+        kept = 0
+        around: Admission | None = self
+        while around is not None:
+            kept += around.kept.get(account, 0)
+            around = around._outer  # noqa: SLF001 -- of this very class
+        return kept
+
     def _give_up_if_pointless(self, refused: Refused, bound: Bound, accounts: _Pairs) -> None:
         account = refused.account
-        if refused.spent + bound.floor_pusd > refused.limit:
+        if refused.spent + self._kept_in(account) + bound.floor_pusd > refused.limit:
             in_code = dict(accounts).get(account)
             raise exceeded(refused, None if in_code in (None, refused.limit) else _operators_hint(account.scope))
         if not refused.only_held:

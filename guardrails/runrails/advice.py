@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from runrails.report import Report
     from runrails.run import Run
 
-__all__ = ["NOT_EXECUTED", "NOT_EXECUTED_NOW", "budget_note", "explain_end", "not_executed", "report_of"]
+__all__ = [
+    "NOT_EXECUTED", "NOT_EXECUTED_NOW", "budget_note", "explain_end", "not_executed", "report_of",
+    "with_explanation",
+]  # fmt: skip
 
 SOFT_LIMIT_BP = 8_000
 """From 80 % of a limit on the model is told what is left."""
@@ -60,6 +63,11 @@ def explain_end(stop: GuardrailStopped, report: Report | None) -> str:
         f"{MARK} The run ended here, before the task was finished. {done}"
         f"Why it ended: {stop.what} What is still open was not tried again. {stop.next_step}"
     )
+
+
+def with_explanation(answer: str | None, explanation: str) -> str:
+    """The model's last answer, if there is one, and below it why the run ended."""
+    return explanation if not answer else f"{answer}\n\n{explanation}"
 
 
 def report_of(run: Run) -> Report | None:

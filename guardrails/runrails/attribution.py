@@ -30,6 +30,7 @@ class Attribution:
         user: The user whose month it is.
         key: The API key's id, never the key itself.
         org: The organisation.
+        byok: Whether the provider's key is the user's own: the platform bills nothing then.
         tags: What the calls are for, at most 16. They limit nothing; usage is filtered and grouped by them. A name is
             an ASCII letter and up to 63 letters, digits or ``_ . -``; a value 1 to 128 printable characters that do not
             begin with ``(``.
@@ -42,12 +43,13 @@ class Attribution:
     key: str | None
     org: str | None
     tags: Tags
+    byok: bool | None
 
     def __init__(
         self, *, user: str | None = None, key: str | None = None, org: str | None = None,
-        tags: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None, byok: bool | None = None,
     ) -> None:  # fmt: skip
-        _set(self, _id(user, "user"), _id(key, "key"), _id(org, "org"), _tags(tags))
+        _set(self, _id(user, "user"), _id(key, "key"), _id(org, "org"), _tags(tags), _byok(byok))
 
     def over(self, older: Attribution) -> Attribution:
         """
@@ -63,7 +65,8 @@ class Attribution:
         if self.tags and older.tags:
             tags = tuple(sorted({**dict(older.tags), **dict(self.tags)}.items()))
             _check_count(len(tags))
-        _set(merged, self.user or older.user, self.key or older.key, self.org or older.org, tags)
+        byok = older.byok if self.byok is None else self.byok
+        _set(merged, self.user or older.user, self.key or older.key, self.org or older.org, tags, byok)
         return merged
 
 
@@ -80,9 +83,18 @@ def check_tags(tags: object) -> Tags:
     return cast("Tags", tags)
 
 
-def _set(made: Attribution, user: str | None, key: str | None, org: str | None, tags: Tags) -> None:
-    for name, value in (("user", user), ("key", key), ("org", org), ("tags", tags)):
+def _set(made: Attribution, *values: str | Tags | bool | None) -> None:
+    for name, value in zip(("user", "key", "org", "tags", "byok"), values, strict=True):
         object.__setattr__(made, name, value)
+
+
+def _byok(value: object) -> bool | None:
+    if value is None or isinstance(value, bool):
+        return value
+    raise ConfigError(
+        f"byok must be True or False, not {type(value).__name__}.",
+        next_step="Pass byok=True for calls on a key of the user's own, or leave it out.",
+    )
 
 
 def _id(value: object, what: str) -> str | None:

@@ -41,8 +41,14 @@ def find_trip(error: BaseException | None) -> Trip | None:
     return None
 
 
-def raise_stop(error: BaseException | None) -> None:
-    """Raise the public stop if `error` carries a trip; what else a group of exceptions held stays its cause."""
+def raise_stop(error: BaseException | None, answered: GuardrailStopped | None = None) -> None:
+    """
+    Raise the public stop if `error` carries a trip; what else a group of exceptions held stays its cause.
+
+    Without an error, `answered` is raised: a stop that somebody has answered in a tool's place, and nobody has raised.
+    """
+    if error is None and answered is not None:
+        raise answered.again()
     trip = find_trip(error)
     if trip is None:
         return

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Block",
+    "Economy",
     "Finding",
     "ModelCall",
     "ModelResult",
@@ -51,6 +52,25 @@ class Prompt:
     """Name of a content type whose size cannot be bounded (a URL, a PDF, audio), if there is one."""
     stored: str | None = None
     """What the provider adds of its own keeping (an earlier answer): only the model's context bounds it."""
+    pictures: tuple[int, ...] = ()
+    """A hash of each picture, in order, if the adapter can tell them apart: a conversation is then known again."""
+    mode: str = ""
+    """What else of the request decides the provider's hidden prompt (a forced tool, thinking), in any form."""
+
+
+class Economy(NamedTuple):
+    """What was done to a call so that it costs less; what that saves is known when it ends."""
+
+    asked_model: str | None = None
+    """The model that was asked for, where a cheaper one is used."""
+    left_out_messages: int = 0
+    """How many messages were left out of the conversation."""
+    left_out_chars: int = 0
+    """How much text that was."""
+    sent_chars: int = 0
+    """How much was not."""
+    stored: bool = False
+    """The answer comes from the response cache: nothing is sent, so nothing is held for it."""
 
 
 @value
@@ -82,6 +102,8 @@ class ModelCall:
     """How many more attempts the adapter may make; it makes no more than the permit says."""
     by: Attribution | None = None
     """Whose money it is, where this call alone says so; see `Guard.attribute` for what else does."""
+    economy: Economy | None = None
+    """What makes it cheaper than it was asked for; None for nearly all calls."""
 
 
 class ServedTier(NamedTuple):
@@ -114,6 +136,14 @@ class ModelResult:
     """What had been reported while the answer was still coming: it used that much at least."""
     tier: ServedTier | None = None
     """The service tier that the answer names, if it is not the standard one."""
+    answer: tuple[str, ...] | None = None
+    """The answer's texts as the next request will send them back, if the adapter can tell; only a hash is kept."""
+    held_pusd: int = 0
+    """What this attempt holds by now, where what came was worth more than was held for it (see `runrails.growth`)."""
+    stored_usage: Usage | None = None
+    """For a cached answer: what it used when it was paid for."""
+    answer_id: str | None = None
+    """The provider's own id of the answer, by which its bill may name the call: `chatcmpl-…`, `msg_…`, `resp_…`."""
 
 
 @value
@@ -139,6 +169,8 @@ class Permit:
     """False if the store was out of reach and `on_store_error="allow"` let the call start without a hold."""
     by: Attribution | None = None
     """Whose money it is, from everything that says so."""
+    input_tokens: int | None = None
+    """The most input tokens it can have; None if nobody has told."""
 
     @property
     def attempt_pusd(self) -> int:

@@ -26,17 +26,18 @@ class CardKeeper:
 
     def __init__(self, store: Store) -> None:
         self._store = store if isinstance(store, SupportsPriceCards) else None
-        self._kept: set[str] = set()
+        self.kept: set[str] = set()
+        """Fingerprints of the cards that it was given."""
 
     def is_new(self, card: PriceCard) -> bool:
         """Whether the card has not been met before."""
-        return card.fingerprint not in self._kept
+        return card.fingerprint not in self.kept
 
     def keeping(self, card: PriceCard) -> Callable[[], None]:
         """The write that keeps a new card; from now on it is no new one."""
-        if len(self._kept) >= _KEPT_MAX:
-            self._kept.clear()
-        self._kept.add(card.fingerprint)
+        if len(self.kept) >= _KEPT_MAX:
+            self.kept.clear()
+        self.kept.add(card.fingerprint)
         store, fingerprint, text = self._store, card.fingerprint, card.text()
 
         def write() -> None:

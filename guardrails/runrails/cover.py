@@ -11,27 +11,29 @@ from __future__ import annotations
 import weakref
 from contextvars import ContextVar
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from runrails.calls import Prompt
 from runrails.current import given_up, is_of
 
 if TYPE_CHECKING:
+    from runrails.attribution import Attribution
     from runrails.calls import ModelCall, Permit
     from runrails.guard import Guard
     from runrails.run import Run
 
-__all__ = ["expect_cover", "offer_cover", "take_cover", "withdraw_cover"]
+__all__ = ["Above", "call_above", "covering", "expect_cover", "offer_cover", "take_cover", "withdraw_cover"]
 
 
 class _Cover:
     """Keeps neither the run nor what the call said alive: contexts live long."""
 
-    __slots__ = ("id", "model", "permit", "request_type", "run", "tickets")
+    __slots__ = ("by", "id", "model", "permit", "request_type", "run", "tickets")
 
     def __init__(self, run: Run, permit: Permit) -> None:
         self.run = weakref.ref(run)
         self.id = permit.id
+        self.by = permit.by
         self.model = permit.call.model
         self.request_type = permit.call.request_type
         self.permit = replace(permit, call=replace(permit.call, prompt=Prompt())) if run.guard.yields else None
@@ -49,21 +51,22 @@ class _Place:
         self.cover = cover
 
 
-_covering: ContextVar[_Place | None] = ContextVar("runrails_cover", default=None)
+covering: ContextVar[_Place | None] = ContextVar("runrails_cover", default=None)
+"""Whether a layer above has ever told of a call in this context; a quick look before `take_cover`."""
 
 
 def expect_cover() -> None:
     """What asks for the next permit runs in a copy of this context, and the request is made in this one."""
-    _covering.set(_Place(None))
+    covering.set(_Place(None))
 
 
 def offer_cover(run: Run, permit: Permit) -> None:
     """This permit's caller sends its request through layers below, one of which may be guarded too."""
-    place = _covering.get()
+    place = covering.get()
     if place is not None and place.cover is None:
         place.cover = _Cover(run, permit)
     else:
-        _covering.set(_Place(_Cover(run, permit)))
+        covering.set(_Place(_Cover(run, permit)))
 
 
 def take_cover(guard: Guard, call: ModelCall, *, unnamed: bool = False) -> bool:
@@ -75,7 +78,7 @@ def take_cover(guard: Guard, call: ModelCall, *, unnamed: bool = False) -> bool:
         call: What is about to be sent.
         unnamed: Whether it names no model but something that stands for one; which one, the layer above was told.
     """
-    place = _covering.get()
+    place = covering.get()
     cover = None if place is None else place.cover
     if cover is None or cover.request_type != call.request_type or not (unnamed or cover.model == call.model):
         return False
@@ -94,8 +97,26 @@ def take_cover(guard: Guard, call: ModelCall, *, unnamed: bool = False) -> bool:
     return covered
 
 
+class Above(NamedTuple):
+    """What a layer above has told of the call that is being made."""
+
+    run: Run
+    by: Attribution
+    """Whose money it is."""
+
+
+def call_above(guard: Guard) -> Above | None:
+    """The call that is being made in this context, if a layer above has told of one of this guard."""
+    place = covering.get()
+    cover = None if place is None else place.cover
+    run = None if cover is None else cover.run()
+    if cover is None or run is None or not run.is_open(cover.id) or not is_of(run, guard):
+        return None
+    return Above(run, cover.by or run.attribution)
+
+
 def withdraw_cover() -> None:
     """The call that was covered has begun to answer: what is requested from here on is something else."""
-    place = _covering.get()
+    place = covering.get()
     if place is not None and place.cover is not None:
         place.cover.tickets.clear()

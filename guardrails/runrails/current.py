@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from runrails.guard import Guard
     from runrails.run import Run
 
-__all__ = ["Stay", "current", "current_run", "default", "given_up", "inside", "is_of", "opened", "stay"]
+__all__ = [
+    "Stay", "current", "current_run", "default", "enclosing", "given_up", "inside", "is_of", "opened", "run_around",
+    "stay",
+]  # fmt: skip
 
 current: ContextVar[Run | None] = ContextVar("runrails_run", default=None)
 default: Callable[[], Run | None] | None = None
@@ -24,6 +27,10 @@ are in it as well.
 """
 opened: Callable[[str], None] | None = None
 """Where the whole process is one run, who hears of the ids of runs that are opened inside it."""
+
+
+enclosing: list[Callable[[Guard], Run | None]] = []
+"""How adapters, whose framework carries a context of its own, tell which run of a guard the asking code is in."""
 
 
 class Stay:
@@ -60,6 +67,15 @@ def current_run() -> Run | None:
     """The run whose `with` block this code is in; else the run of the whole process, if `runrails run` guards it."""
     run = current.get()
     return run if run is not None or default is None else default()
+
+
+def run_around(guard: Guard) -> Run | None:
+    """The run of a guard that an adapter knows the asking code to be in, where no `with` says so."""
+    for find in enclosing:
+        run = find(guard)
+        if run is not None:
+            return run
+    return None
 
 
 def is_of(run: Run, guard: Guard) -> bool:

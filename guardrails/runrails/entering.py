@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from contextvars import Token
 
+    from runrails.errors import GuardrailStopped
     from runrails.run import Run
 
 __all__ = ["Entry", "boundaries"]
@@ -30,6 +31,8 @@ class Entry:
         """The newest stay; what was begun in an older one may still be running, left alone."""
         self.postponed: list[Callable[[], None]] = []
         """What must be done before the run's first call, as it may wait for the store."""
+        self.answered: GuardrailStopped | None = None
+        """A stop that was answered in a tool's place, until it is raised where nobody answers for it."""
         self.before_close: list[Callable[[], None]] = []
         """What adapters do once before the run is closed; it may write to the store."""
 
@@ -43,6 +46,7 @@ class Entry:
         except BaseException:
             self._detach()
             raise
+        self.answered = None
         self.stay = Stay(stay.get())
         self._tokens = (current.set(self._run), stay.set(self.stay))
 
@@ -70,6 +74,11 @@ class Entry:
         """Do what adapters have to do before the run is closed."""
         tasks, self.before_close = self.before_close, []
         self._do(tasks)
+
+    @property
+    def unsaid(self) -> GuardrailStopped | None:
+        """The stop that ended the run, if it was only answered so far."""
+        return None if self.answered is None else self._run.stopped
 
     @property
     def busy(self) -> bool:

@@ -75,7 +75,8 @@ class RunrailsError(Exception):
     """The status a server may answer with when this error ends a request."""
 
     def __init__(self, what: str, *, next_step: str, **fields: FieldValue) -> None:
-        super().__init__(f"{what} {next_step}")
+        # Not `super`: an adapter's class may have a framework's behind this one, which wants to be told other things.
+        Exception.__init__(self, f"{what} {next_step}")
         self.what = what
         self.next_step = next_step
         self.fields: dict[str, FieldValue] = fields

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from runrails.attribution import Attribution
     from runrails.errors import GuardrailStopped
     from runrails.guard import Guard
+    from runrails.lastwords import Speaker
     from runrails.outcome import Given
 
 __all__ = ["ENTRY_POINTS", "Adapted", "adapt"]
@@ -40,6 +41,10 @@ class Adapted(Protocol):
         Raises:
             ConfigError: They say it wrongly.
         """
+        ...
+
+    def speaker(self, how: object) -> Speaker | None:
+        """Who gives a stopped run its last answer, as the user has told it; None if that is not known here."""
         ...
 
     def answer(self, value: object) -> str | None:
@@ -72,6 +77,12 @@ class Plain:
     def whose(self, given: Given) -> Attribution | None:  # noqa: ARG002 -- the protocol's
         """Its arguments are its own business."""
         return None
+
+    def speaker(self, how: object) -> Speaker | None:
+        """Only functions speak."""
+        from runrails.lastwords import PlainSpeaker
+
+        return PlainSpeaker(how) if callable(how) else None
 
     def answer(self, value: object) -> str | None:
         """Only text is an answer."""

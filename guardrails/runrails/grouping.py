@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from runrails.attribution import Attribution
 from runrails.errors import ConfigError
+from runrails.figures import figures_of
 from runrails.periods import day_of
 
 if TYPE_CHECKING:
@@ -48,6 +49,22 @@ class GroupRow:
     input_tokens: int = 0
     output_tokens: int = 0
     cost_pusd: int = 0
+    own_key_pusd: int = 0
+    """The part of the cost that was paid on keys of the users' own."""
+    discount_pusd: int = 0
+    """What contracts took off, which is no part of the cost. Only a store's usage tells it, as it does the mark-up."""
+    markup_pusd: int = 0
+    """The part of the cost that was charged on top of what providers got."""
+
+    @property
+    def billed_pusd(self) -> int:
+        """The part of the cost that the platform bills."""
+        return self.cost_pusd - self.own_key_pusd
+
+    @property
+    def provider_pusd(self) -> int:
+        """What providers ask for it without contracts."""
+        return self.cost_pusd - self.markup_pusd + self.discount_pusd
 
     @property
     def tokens(self) -> int:
@@ -64,19 +81,25 @@ class Groups:
         self._count_max = count_max
         self._sums: dict[Hashable, list[int]] = {}
 
-    def add(self, key: Hashable, calls: int, input_tokens: int = 0, output_tokens: int = 0, cost_pusd: int = 0) -> None:
+    def add(
+        self, key: Hashable, calls: int, input_tokens: int = 0, output_tokens: int = 0, cost_pusd: int = 0,
+        own_key_pusd: int = 0, discount_pusd: int = 0, markup_pusd: int = 0,
+    ) -> None:  # fmt: skip
         """Count into a group."""
         sums = self._sums.get(key)
         if sums is None:
             key = key if len(self._sums) < self._count_max else OTHER
-            sums = self._sums.setdefault(key, [0, 0, 0, 0])
+            sums = self._sums.setdefault(key, [0] * 7)
         sums[0] += calls
         sums[1] += input_tokens
         sums[2] += output_tokens
         sums[3] += cost_pusd
+        sums[4] += own_key_pusd
+        sums[5] += discount_pusd
+        sums[6] += markup_pusd
 
     def items(self) -> Iterator[tuple[Hashable, list[int]]]:
-        """Every key and its calls, input tokens, output tokens and picodollars."""
+        """Every key and its sums, in the order of the arguments of `add`."""
         yield from self._sums.items()
 
     def rows(self) -> tuple[GroupRow, ...]:
@@ -84,9 +107,9 @@ class Groups:
         rows = [
             GroupRow(
                 name=None if key is None else str(key), calls=calls, input_tokens=inputs, output_tokens=outputs,
-                cost_pusd=cost,
+                cost_pusd=cost, own_key_pusd=own_key, discount_pusd=discount, markup_pusd=markup,
             )
-            for key, (calls, inputs, outputs, cost) in self.items()
+            for key, (calls, inputs, outputs, cost, own_key, discount, markup) in self.items()
         ]  # fmt: skip
         rows.sort(key=lambda row: (row.name == OTHER, -row.cost_pusd, -row.calls, row.name or ""))
         return tuple(rows)
@@ -121,7 +144,9 @@ def group_usage(records: Iterable[UsageRecord], by: str, *, count_max: int = USA
         if record.state != "released":
             used = None if record.result is None else record.result.usage
             tokens = (0, 0) if used is None else (used.input_tokens, used.output_tokens)
-            groups.add(key(record), 1, *tokens, record.actual_pusd or 0)
+            figures = figures_of(record)
+            more = (0, 0, 0) if figures is None else (figures.own_key_pusd, figures.discount_pusd, figures.markup_pusd)
+            groups.add(key(record), 1, *tokens, record.actual_pusd or 0, *more)
     rows = groups.rows()
     return tuple(sorted(rows, key=lambda row: row.name or "")) if by == "day" else rows
 

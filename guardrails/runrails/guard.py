@@ -10,12 +10,14 @@ from weakref import WeakSet
 
 from runrails import aio, current, settings
 from runrails.admission import Room, on_event_loop
+from runrails.anchoring import Margins
 from runrails.attributing import Ambient, Attributing
 from runrails.attribution import Attribution
 from runrails.cardkeeping import CardKeeper
 from runrails.clocks import Clock, monotonic_ms, system_ms
 from runrails.errors import ConfigError, StoreUnavailable
 from runrails.events import Emitter, Sink, log_sink
+from runrails.figures import check_markup_bp
 from runrails.housekeeping import Housekeeper
 from runrails.ids import check_id, new_id
 from runrails.ledger import SCOPES_MAX, RunArchive, RunRecord, Store, SupportsUsage
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from runrails.grouping import GroupRow
     from runrails.loops import ToolRule
     from runrails.pricing import PriceSpec, Term
+    from runrails.savers.caching import ResponseCache
     from runrails.supervisor import Supervisor
 
 __all__ = ["Guard"]
@@ -71,6 +74,12 @@ class Guard:
             `{"my-model": Price(input="3", output="15")}` in dollars per million tokens, `Price(call="3.20")` per call,
             or `"0"` for a model that is free.
         price_file: The project's own prices; `RUNRAILS_PRICES`, else `runrails.toml` in the working directory.
+        markup_bp: What is charged on top of a provider's price, in basis points (200 is 2 %), and counted in budgets;
+            `RUNRAILS_MARKUP_BP`, else nothing. Never on a key of the user's own.
+        byok: Whether calls go out on keys of the users' own, so that nothing is billed for them. Their cost counts all
+            the same. `run`, `attribute` and calls may say otherwise.
+        cache: Stored answers, which cost nothing when they are asked for again; see `ResponseCache`. For guarded
+            clients, and LangChain's models with a `runrails_langchain.ResponseCacheAdapter`.
         contract: What was agreed with providers, above the project file: `[Term(provider="openai", percent="-12")]`.
         assume: `dearest` prices a model that nobody has priced at the dearest of every rate of its provider, instead
             of refusing the call; such cards and events say so.
@@ -102,16 +111,24 @@ class Guard:
         price_file: str | Path | None = None,
         contract: Iterable[Term] = (),
         assume: Literal["dearest"] | None = None,
+        markup_bp: int | None = None,
+        byok: bool = False,
+        cache: ResponseCache | None = None,
         clock: Clock = system_ms,
         monotonic: Clock = monotonic_ms,
         make_id: Callable[[], str] = new_id,
     ) -> None:
         self.limits = Limits() if limits is None else check_limits(limits)
+        self.cache = _cache(cache)
+        self.saves = cache is not None or self.limits.saves
+        """Whether any call may be made cheaper: nothing looks further where it is not."""
         self.user = _id(user if user is not None else settings.user(), "user")
         self.key = None if key is None else _id(key, "key")
         self.org = None if org is None else _id(org, "org")
-        self.attribution = Attribution(user=self.user, key=self.key, org=self.org, tags=tags)
+        said = None if byok is False else byok
+        self.attribution = Attribution(user=self.user, key=self.key, org=self.org, tags=tags, byok=said)
         """Whose money it is where nothing else is said."""
+        self.markup_bp = settings.markup_bp() if markup_bp is None else check_markup_bp(markup_bp)
         self.ambient = Ambient()
         self.mode = _one_of(mode, ("enforce", "observe"), "mode")
         self.on_store_error = _one_of(on_store_error, ("refuse", "allow"), "on_store_error")
@@ -135,6 +152,8 @@ class Guard:
         self._owns_store = not _is_store(store)
         self.store: Store = open_store(store, clock=clock) if store is None or isinstance(store, str) else store
         self.price_cards = CardKeeper(self.store)
+        self.margins = Margins()
+        """By how much the input bounds of models are widened that were underestimated."""
         self.housekeeper = Housekeeper(self.store, self.emit, monotonic=monotonic)
         tolerant = self.on_store_error == "allow" or self.mode == "observe"
         self.zones = Zones(self.store, self.zone, self.emit, tolerant=tolerant)
@@ -142,6 +161,7 @@ class Guard:
     def run(
         self, name: str = "", *, limits: Limits | None = None, id: str | None = None,  # noqa: A002 -- users' word
         user: str | None = None, key: str | None = None, org: str | None = None, tags: Mapping[str, str] | None = None,
+        byok: bool | None = None,
     ) -> Run:  # fmt: skip
         """
         A guarded execution, to be used in a `with` or driven by hand.
@@ -149,8 +169,8 @@ class Guard:
         Inside another run of this guard it is a child run that draws on its parent; then `limits` adds limits of its
         own, and without them only the parent's apply.
 
-        `user`, `key`, `org` and `tags` say whose it is, over what the parent and the guard say. What `attribute` or a
-        call itself says goes before them.
+        `user`, `key`, `org`, `tags` and `byok` say whose it is, over what the parent and the guard say. What
+        `attribute` or a call itself says goes before them.
 
         Raises:
             ConfigError: Inside a run of another guard, nested too deep, or an id or a tag is malformed.
@@ -162,7 +182,7 @@ class Guard:
         parent = current_run()
         own_parent = parent if parent is not None and parent.guard is self else None
         _check_parent(self, parent)
-        whose = Attribution(user=user, key=key, org=org, tags=tags).over((own_parent or self).attribution)
+        whose = Attribution(user=user, key=key, org=org, tags=tags, byok=byok).over((own_parent or self).attribution)
         later = self.store.remote and on_event_loop()
         if not later:
             self.zones.fix(whose)
@@ -173,6 +193,7 @@ class Guard:
             if own_parent is None
             else _child_limits(self.limits)
         )
+        self.saves = self.saves or own.saves
         run_id = self.new_id() if id is None else _id(id, "run id")
         run = Run(self, name=name, run_id=run_id, limits=own, parent=parent, attribution=whose)
         if later:  # a remote store must not be asked here; whatever it says comes before anything is sent
@@ -187,11 +208,13 @@ class Guard:
         whose = said if around is None else around if said is None else said.over(around)
         if whose is None:
             return self.run(name, limits=limits)
-        return self.run(name, limits=limits, user=whose.user, key=whose.key, org=whose.org, tags=dict(whose.tags))
+        return self.run(
+            name, limits=limits, user=whose.user, key=whose.key, org=whose.org, tags=dict(whose.tags), byok=whose.byok
+        )
 
     def attribute(
         self, *, user: str | None = None, key: str | None = None, org: str | None = None,
-        tags: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None, byok: bool | None = None,
     ) -> Attributing:  # fmt: skip
         """
         Say whose the calls inside are: `with guard.attribute(user="bob", tags={"team": "search"}):`.
@@ -200,10 +223,13 @@ class Guard:
         threads too, and goes before what the run and the guard say; only what a call itself says (LangChain's
         `metadata`) goes before it. Blocks nest: what the inner one says wins, field by field and tag by tag.
 
+        What is lazy starts when it is first read: a LangChain stream, or the steps of a generator, belong to the block
+        around whoever reads them.
+
         Raises:
             ConfigError: An id or a tag is malformed.
         """
-        return Attributing(self.ambient, Attribution(user=user, key=key, org=org, tags=tags))
+        return Attributing(self.ambient, Attribution(user=user, key=key, org=org, tags=tags, byok=byok))
 
     def usage(
         self, by: str, *, month: str | None = None, user: str | None = None, run: str | None = None,
@@ -279,7 +305,9 @@ class Guard:
 
         return run_of(self, client)
 
-    def supervise(self, executor: object, *, name: str = "", limits: Limits | None = None) -> Supervisor:
+    def supervise(
+        self, executor: object, *, name: str = "", limits: Limits | None = None, wrap_up: object = None
+    ) -> Supervisor:
         """
         Wrap an executor, so that a stop is an outcome instead of an exception: `guard.supervise(agent).invoke(inputs)`.
 
@@ -287,10 +315,16 @@ class Guard:
             executor: A LangGraph graph, a LangChain runnable, an `AgentExecutor`, or a function, sync or async.
             name: Name of its runs.
             limits: Their limits; the guard's own if left out.
+            wrap_up: Who is asked for a last answer after a stop, from money kept back for it: a chat model, or a
+                function, sync or async, that answers a prompt with one guarded call of a model.
+
+        Raises:
+            ConfigError: Nothing of the kind can be asked.
         """
         from runrails.supervisor import Supervisor
 
-        return Supervisor(self, executor, name=name, limits=None if limits is None else check_limits(limits))
+        limits = None if limits is None else check_limits(limits)
+        return Supervisor(self, executor, name=name, limits=limits, wrap_up=wrap_up)
 
     def flush(self) -> None:
         """Do now what is otherwise done in the background: postponed writes, holds to extend, warnings."""
@@ -422,6 +456,19 @@ def _id(value: str, what: str) -> str:
         return check_id(value, what=what)
     except ValueError as exc:
         raise ConfigError(str(exc), next_step=f"Pass Guard({what}=…) in that form.") from None
+
+
+def _cache(cache: object) -> ResponseCache | None:
+    if cache is None:
+        return None
+    from runrails.savers.caching import ResponseCache
+
+    if not isinstance(cache, ResponseCache):
+        raise ConfigError(
+            f"cache must be a ResponseCache, not {type(cache).__name__}.",
+            next_step="Write Guard(cache=ResponseCache()).",
+        )
+    return cache
 
 
 def _zone(zone: str) -> str:

@@ -16,6 +16,7 @@ from weakref import WeakSet
 
 from runrails.errors import LedgerError, RunrailsError, StoreUnavailable, format_amount
 from runrails.ledger import Account, Store, SupportsExtend, SupportsWarnings, WarningMark
+from runrails.values import named
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -80,7 +81,7 @@ class Housekeeper:
     def opened(self, reservation_id: str, ttl_ms: int) -> None:
         """A hold is open: keep it alive until `ended`."""
         now = self._monotonic()
-        self._open[reservation_id] = _Open(now, now, ttl_ms)
+        self._open[reservation_id] = named(_Open, (now, now, ttl_ms))
         if self._thread is None:
             self._start()
         if ttl_ms < 3_000 * self._idle_s:

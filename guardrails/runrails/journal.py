@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from runrails.attribution import Attribution
 from runrails.grouping import GroupRow, Groups, groups_of
 from runrails.report import FINDINGS_KEPT_MAX, STEPS_KEPT_MAX, StepRow
+from runrails.values import named
 
 if TYPE_CHECKING:
     from runrails.calls import Finding, ModelResult, Permit, ToolCall, ToolOutcome
@@ -42,6 +43,7 @@ class Journal:
         self._calls = 0
         self._payer, self._model, self._agent = NOBODY, "", ""
         """Of the newest calls, which are summed up before they are sorted into groups."""
+        self._own_key_pusd = 0
         self._sorted = (0, 0, 0, 0)
         """Calls, input tokens, output tokens and picodollars that are in groups."""
 
@@ -55,16 +57,17 @@ class Journal:
             journal = journal.parent
         call = permit.call
         self.rows.append(
-            StepRow(
-                permit.step, "model", result.model or call.model, call.agent, result.end, tokens_in, tokens_out,
-                settlement.actual_pusd, duration_ms,
+            named(
+                StepRow,
+                (permit.step, "model", result.model or call.model, call.agent, result.end, tokens_in, tokens_out,
+                 settlement.actual_pusd, duration_ms),
             )
         )  # fmt: skip
 
     def count(self, permit: Permit, settlement: Settlement) -> None:
         """A model call of this run or of a child run ended: the sums."""
         usage = settlement.usage
-        tokens = 0 if usage is None else usage.total_tokens
+        tokens = 0 if usage is None else usage.input_tokens + usage.output_tokens
         call = permit.call
         if permit.by is not self._payer or call.model != self._model or call.agent != self._agent:
             self._sort()
@@ -113,14 +116,22 @@ class Journal:
             "model": self._models.rows(), "agent": self._agents.rows(), "tool": self.tools.rows()
         }  # fmt: skip
 
+    def own_key_pusd(self) -> int:
+        """What was paid on keys of the callers' own."""
+        self._sort()
+        return self._own_key_pusd
+
     def _sort(self) -> None:
         total = (self._calls, self.input_tokens, self.output_tokens, self._spent[0])
         new = [now - before for now, before in zip(total, self._sorted, strict=True)]
         if new[0]:
             self._sorted = total
+            own_key_pusd = new[3] if self._payer.byok else 0
+            self._own_key_pusd += own_key_pusd
             keys = ((self._payers, self._payer), (self._models, self._model), (self._agents, self._agent or None))
+            calls, tokens_in, tokens_out, cost_pusd = new
             for groups, key in keys:
-                groups.add(key, *new)
+                groups.add(key, calls, tokens_in, tokens_out, cost_pusd, own_key_pusd)
 
     def spent_since(self, results_back: int) -> tuple[int, int]:
         """Picodollars and tokens spent since the model call that led to the tool result that many results ago."""

@@ -16,6 +16,8 @@ States of a reservation::
     unresolved ──settle──> late         terminal; corrects the charge exactly
     unresolved ──settle(unresolved=True)──> unresolved
                                         once, after an expiry: the owner's stand-in replaces the clock's
+    any but held ──correct──> settled or late
+                                        by the provider's bill, which stands from then on
 
 Per account and at every moment: ``available + held + spent = limit``, and ``held`` is the sum of the open holds.
 
@@ -43,6 +45,8 @@ __all__ = [
     "Account",
     "Balance",
     "CallFacts",
+    "Correction",
+    "Discount",
     "Expired",
     "FullStore",
     "Hold",
@@ -55,9 +59,11 @@ __all__ = [
     "Settled",
     "State",
     "Store",
+    "SupportsCorrections",
     "SupportsExtend",
     "SupportsLimits",
     "SupportsPriceCards",
+    "SupportsRaise",
     "SupportsUsage",
     "SupportsWarnings",
     "SupportsZones",
@@ -116,6 +122,19 @@ class CallFacts:
     """Fingerprint of the price card the bound was made with."""
     tags: Tags = ()
     """What the call is for: names and values, in order of the names."""
+    input_bound_tokens: int = 0
+    """The most input tokens that it was expected to have; 0 in records of calls for which nobody told."""
+    markup_bp: int = 0
+    """What is charged on top of the provider's price, in basis points; nothing if the key is the user's own."""
+
+
+class Discount(NamedTuple):
+    """What a contract took off a call's list price."""
+
+    pusd: int
+    """Negative for a surcharge."""
+    list_card: str
+    """Fingerprint of the price card without the contract."""
 
 
 @value
@@ -128,6 +147,9 @@ class ResultFacts:
     duration_ms: int = 0
     price_card: str = ""
     """Fingerprint of the price card the cost was made with, if it is another than the bound's."""
+    answer_id: str | None = None
+    """The provider's own id of its answer, by which its bill may name the call."""
+    discount: Discount | None = None
 
 
 class Reservation(NamedTuple):
@@ -239,6 +261,21 @@ class UsageRecord:
     """None while the call is in flight."""
     facts: CallFacts
     result: ResultFacts | None
+    corrected: bool = False
+    """The amount is what the provider has billed; see `SupportsCorrections`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Correction:
+    """One line of the audit trail: an amount in the books gave way to a provider's bill."""
+
+    reservation_id: str
+    at_ms: int
+    source: str
+    """Who corrected it, by which bill."""
+    state_before: State
+    before_pusd: int
+    after_pusd: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -321,6 +358,27 @@ class SupportsExtend(Protocol):
 
 
 @runtime_checkable
+class SupportsRaise(Protocol):
+    """A store whose holds can grow while a call is in flight."""
+
+    def raise_hold(self, reservation_id: str, amount: int, *, enforce: bool = True) -> Reserved | Refused:
+        """
+        Let an open reservation hold `amount` picodollars in every account of money where it holds less, or in none.
+
+        It never lowers a hold, so asking again changes nothing. The reservation stays one: it is settled, released or
+        expires with what it holds by then, and made again it is still answered by what it first asked for.
+
+        Returns:
+            The refusal of an account without room for the difference (`needed`), or the reservation; with another state
+            than `held` it has been resolved, and nothing was raised.
+
+        Raises:
+            UnknownReservation: No reservation with this id was ever made.
+        """
+        ...
+
+
+@runtime_checkable
 class SupportsLimits(Protocol):
     """A store in which an operator can set limits, which win over those in code."""
 
@@ -371,6 +429,34 @@ class SupportsPriceCards(Protocol):
 
 
 @runtime_checkable
+class SupportsCorrections(Protocol):
+    """A store whose amounts can be put right by a provider's bill, also those that are final otherwise."""
+
+    def correct(self, reservation_id: str, actual: int, *, source: str) -> Settled:
+        """
+        Replace what a call was charged by what it was billed, in the very accounts and periods that it was charged in.
+
+        The difference may be negative: then it is given back. What was unresolved or released is `late` from now on.
+        The same amount again changes nothing and is answered as a replay. After it the bill stands: settling or
+        releasing the same reservation changes nothing either.
+
+        Args:
+            reservation_id: Id given to `reserve`.
+            actual: What is charged instead, in picodollars; other units stay as they are.
+            source: Who says so, by which bill: up to 256 printable characters, for the audit trail.
+
+        Raises:
+            UnknownReservation: No reservation with this id was ever made.
+            ReservationMismatch: It is in flight.
+        """
+        ...
+
+    def corrections(self, *, reservation_id: str | None = None) -> Iterator[Correction]:
+        """The audit trail, oldest first, of everything or of one reservation."""
+        ...
+
+
+@runtime_checkable
 class SupportsZones(Protocol):
     """A store that remembers in which time zone a scope's months begin."""
 
@@ -398,6 +484,7 @@ class RunArchive(Protocol):
 
 @runtime_checkable
 class FullStore(
-    Store, SupportsExtend, SupportsLimits, SupportsWarnings, SupportsUsage, SupportsZones, RunArchive, Protocol
-):
+    Store, SupportsExtend, SupportsRaise, SupportsLimits, SupportsWarnings, SupportsUsage, SupportsZones, RunArchive,
+    Protocol,
+):  # fmt: skip
     """A store that can do everything written here, as the embedded engines can."""

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from runrails.errors import ConfigError
 from runrails.loops.policy import LoopPolicy
 from runrails.money import usd
+
+if TYPE_CHECKING:
+    from runrails.savers.pruning import Pruning
+    from runrails.savers.routing import Downgrade
 
 __all__ = ["Limits", "check_limits"]
 
@@ -54,15 +58,27 @@ class Limits:
     What to do with a call that has no `max_tokens`, cannot be given one, and whose bound does not fit: hold all that is
     left (one such call at a time, an overrun is recorded in full) or refuse it (no overrun is possible).
     """
+    wrap_up: bool = False
+    """
+    Keep a share of the run's budget back, so that a run which a budget or a loop has stopped ends with an answer: one
+    more call of the model, without tools, and the only one that starts after a stop. Only where an adapter can make it:
+    `GuardrailMiddleware`, and a supervisor that is told whom to ask.
+    """
     hold_wait_ms: int = 5_000
     """How long a call waits for money that other calls hold. Never waits on an event loop."""
     hold_ttl_ms: int = 120_000
     """How long a hold lives when its owner dies."""
+    downgrade: Downgrade | None = None
+    """Which calls go to a cheaper model; see `Downgrade`."""
+    pruning: Pruning | None = None
+    """From how many messages on the oldest ones are not sent any more; see `Pruning`."""
 
     run_pusd: int | None = field(init=False, repr=False, compare=False)
     month_pusd: int | None = field(init=False, repr=False, compare=False)
     key_month_pusd: int | None = field(init=False, repr=False, compare=False)
     org_month_pusd: int | None = field(init=False, repr=False, compare=False)
+    saves: bool = field(init=False, repr=False, compare=False)
+    """Whether any call may be made cheaper."""
 
     def __post_init__(self) -> None:
         for name in ("run", "month", "key_month", "org_month"):
@@ -72,8 +88,13 @@ class Limits:
         if self.loops is not None and not isinstance(self.loops, LoopPolicy):  # pyright: ignore[reportUnnecessaryIsInstance] -- callers without types exist
             raise TypeError(f"Limits(loops=…) must be a LoopPolicy or None, not {type(self.loops).__name__}.")
         _hold_ttl(self.hold_ttl_ms)
+        object.__setattr__(self, "saves", self.downgrade is not None or self.pruning is not None)
+        if self.saves:
+            _savers(self.downgrade, self.pruning)
         if self.uncapped not in ("hold", "refuse"):
             raise ValueError(f'Limits(uncapped=…) must be "hold" or "refuse", not {self.uncapped!r}.')
+        if type(self.wrap_up) is not bool:
+            raise TypeError(f"Limits(wrap_up=…) must be True or False, not {type(self.wrap_up).__name__}.")
         if type(self.hold_wait_ms) is not int or self.hold_wait_ms < 0:
             raise ValueError("Limits(hold_wait_ms=…) must be 0 or a positive number of milliseconds.")
 
@@ -101,6 +122,15 @@ def _hold_ttl(value: object) -> None:
         raise TypeError(f"Limits(hold_ttl_ms=…) must be a whole number (an int), not {type(value).__name__}.")
     if not 1 <= value <= HOLD_TTL_MS_MAX:
         raise ValueError(f"Limits(hold_ttl_ms=…) must be 1 to {HOLD_TTL_MS_MAX:,} milliseconds (24 hours).")
+
+
+def _savers(downgrade: object, pruning: object) -> None:
+    from runrails.savers.pruning import Pruning
+    from runrails.savers.routing import Downgrade
+
+    for name, value, kind in (("downgrade", downgrade, Downgrade), ("pruning", pruning, Pruning)):
+        if value is not None and not isinstance(value, kind):
+            raise TypeError(f"Limits({name}=…) must be a {kind.__name__} or None, not {type(value).__name__}.")
 
 
 def _count(name: str, value: object) -> None:

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from runrails.admission import OUTPUT_FLOOR_TOKENS, Admission, Admitted, Bound, Claim, bound_of, exceeded
+from runrails.admission import (
+    NOTHING,
+    OUTPUT_FLOOR_TOKENS,
+    Admission,
+    Admitted,
+    Bound,
+    Claim,
+    Line,
+    bound_of,
+    exceeded,
+    line_of,
+)
 from runrails.attributing import here
 from runrails.calls import ModelCall, ModelResult, Permit
+from runrails.charging import ANSWER_ID_CHARS_MAX, bound_with, discount_of, settle_with
 from runrails.errors import (
     BoundUnknown,
     BudgetBusy,
@@ -21,12 +34,15 @@ from runrails.errors import (
     StoreUnavailable,
     UnknownReservation,
 )
+from runrails.inputwatch import InputWatch
 from runrails.ledger import AMOUNT_MAX, Account, CallFacts, Hold, Refused, Reservation, ResultFacts
 from runrails.settlement import Settlement, settle
+from runrails.values import quick
+from runrails.writing import Writes, reason_of
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from runrails.accounts import Accounts
     from runrails.attribution import Attribution
@@ -36,6 +52,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Meter"]
 
+_permit, _call_facts, _result_facts = quick(Permit), quick(CallFacts), quick(ResultFacts)
 CARDS_KEPT_MAX = 256
 FACT_CHARS_MAX = 512
 """Longest text about a call that goes into its usage record; the rest of a longer one is cut off."""
@@ -44,27 +61,40 @@ FACT_CHARS_MAX = 512
 class Meter:
     """Thread-safe. Every store call of a run goes through here."""
 
-    def __init__(self, accounts: Accounts, *, run_id: str, lock: threading.RLock, gate: Callable[[], None]) -> None:
+    def __init__(
+        self, accounts: Accounts, *, run_id: str, lock: threading.RLock, gate: Callable[[], None],
+        outer: Meter | None = None,
+    ) -> None:  # fmt: skip
         self._accounts = accounts
         self._guard = guard = accounts.guard
         self._run_id = run_id
         self._tally = accounts.tally
+        self._writes = Writes(guard, run_id=run_id)
         self._lock = lock
         self._observe = guard.mode == "observe"
         self._prices = guard.prices
+        self._markup_bp = guard.markup_bp
         self._told: set[tuple[str, str]] = set()
         """Models, and what has been told of them: service tiers without a price, an assumed price."""
+        self._lines: dict[str, tuple[PriceCard, Line | None]] = {}
+        """By the model as calls name it: its newest card, and what bounds on that card are."""
+        self._inputs = InputWatch(guard.margins, guard.emit, run_id=run_id)
         self._open: dict[str, Claim] = {}
         """Permits that have not been handed back."""
         self._limits = accounts.limits
-        self._admission = Admission(
-            guard.store, accounts.limits, room=guard.room, monotonic=guard.monotonic, observe=self._observe, gate=gate
-        )
+        self._admission: Admission = Admission(
+            guard.store, accounts.limits, room=guard.room, monotonic=guard.monotonic, observe=self._observe, gate=gate,
+            outer=None if outer is None else outer._admission,  # noqa: SLF001 -- of this very class
+        )  # fmt: skip
 
     def use(self, limits: Limits) -> None:
         """Apply limits from now on; calls in flight keep what they hold."""
         self._limits = self._admission.limits = limits
         self._accounts.limits = limits
+
+    def keep_back(self, kept: Mapping[Account, int]) -> None:
+        """What the run's last turn holds in these accounts: no call of the run waits for it."""
+        self._admission.kept = kept
 
     def admit(self, call: ModelCall, step: int) -> tuple[Permit, Refused | None]:
         """
@@ -109,7 +139,10 @@ class Meter:
                 return False
             if not permit.held:
                 return True
-            bound = bound_of(call, self._card(call, call.model, permit.started_ms))
+            card = self._card(call, call.model, permit.started_ms)
+            bound = bound_of(call, card, None, self._inputs.bound(call, card).input_tokens)
+            if self._markup_bp and not self._accounts.payer(call).byok:
+                bound = bound_with(bound, self._markup_bp, model=call.model)
         except RunrailsError:
             return False  # Asked again it is refused, with its reason.
         if permit.uncapped:
@@ -133,26 +166,43 @@ class Meter:
         if claim is None:
             self._guard.emit("permit_repeated", "warning", run=self._run_id, reservation=permit.id)
             return None
-        settlement = Settlement(permit.bound_pusd, unresolved=True, usage=None)
+        settlement: Settlement | None = None
         try:
             settlement = self._settlement(permit, result, claim.card)
             served = None if result.model is None else result.model[:FACT_CHARS_MAX]
             bound = None if claim.reservation is None else claim.reservation.facts
             other = "" if bound is not None and bound.price_card == settlement.price_card else settlement.price_card
-            facts = ResultFacts(
-                end=result.end, usage=settlement.usage, model=served, duration_ms=duration_ms, price_card=other
-            )
+            answer_id = result.answer_id
+            facts = _result_facts(
+                end=result.end, usage=settlement.usage, model=served, duration_ms=duration_ms, price_card=other,
+                answer_id=None if answer_id is None or len(answer_id) > ANSWER_ID_CHARS_MAX else answer_id,
+            )  # fmt: skip
+            if self._prices.contracted:
+                facts = self._with_discount(facts, permit, result, settlement)
             if permit.priced:
                 missing = None if permit.held else self._missing(permit, claim)
-                self._write_settlement(permit, settlement, facts, missing)
+                try:
+                    self._settle(permit.id, settlement, facts, permit.call.model, missing)
+                except BaseException as exc:
+                    # It may have to wait for the store, so it keeps nothing of what the call said.
+                    again = partial(self._settle, permit.id, settlement, facts, permit.call.model, missing)
+                    self._writes.failed(exc, again)
+                    if not isinstance(exc, Exception):
+                        raise
         finally:
+            if settlement is None:  # an interrupt
+                settlement = Settlement(permit.bound_pusd, unresolved=True, usage=None)
+            # Nothing reported is not nothing used: what was set aside stands in, as the hold does for the money.
+            usage, end = settlement.usage, result.end
+            used = claim.tokens if usage is None else usage.input_tokens + usage.output_tokens
+            if end == "cached" or end == "failed":
+                used = 0
             with self._lock:
-                self._tally.settle(
-                    held_tokens=claim.tokens,
-                    used_tokens=_tokens_used(settlement, result, claim),
-                    cost_pusd=settlement.actual_pusd,
-                )
-            self._admission.ended(permit.id)
+                self._tally.settle(held_tokens=claim.tokens, used_tokens=used, cost_pusd=settlement.actual_pusd)
+            if self._admission.uncapped_open is not None or self._guard.room.waiting:
+                self._admission.ended(permit.id)
+        if claim.inputs is not None and claim.card is not None:
+            self._inputs.ended(permit.call, claim.card, claim.inputs, result)
         drawn = claim.drawn or self._accounts.of(permit.by or self._accounts.own, permit.started_ms)
         self._guard.housekeeper.watch(drawn.months, drawn.month_limits)
         return settlement
@@ -177,17 +227,26 @@ class Meter:
         if by is not accounts.fixed:
             accounts.check(by)
         now_ms = guard.clock()
-        claim.card = card = self._card(call, call.model, now_ms)
-        bound = bound_of(call, card)
+        claim.card = card = self._prices.card(call.model, provider=call.provider, now_ms=now_ms, region=call.region)
+        known = self._lines.get(call.model)
+        if known is None or known[0] is not card:
+            known = self._straighten(call.model, card)
+        claim.inputs = inputs = self._inputs.bound(call, card)
+        bound = bound_of(call, card, known[1], inputs.input_tokens)
+        if call.economy is not None and call.economy.stored:
+            bound = NOTHING
+        if self._markup_bp and not by.byok:
+            bound = bound_with(bound, self._markup_bp, model=call.model)
         can_go_uncapped = call.max_tokens is None and not call.can_cap
-        claim.tokens = self._hold_tokens(bound, can_go_uncapped=can_go_uncapped)
+        if self._tally.parent is not None or self._tally.limits.tokens is not None:
+            claim.tokens = self._hold_tokens(bound, can_go_uncapped=can_go_uncapped)
         admitted, held = self._reserve(claim, by, call, card, bound, step, now_ms, can_go_uncapped=can_go_uncapped)
         self._open[claim.id] = claim
-        permit = Permit(
+        permit = _permit(
             id=claim.id, call=call, bound_pusd=admitted.bound_pusd,
             max_tokens=call.max_tokens if admitted.max_tokens is None else admitted.max_tokens,
             uncapped=admitted.uncapped, started_ms=now_ms, step=step, retries=admitted.retries, held=held,
-            by=by,
+            by=by, input_tokens=inputs.input_tokens,
         )  # fmt: skip
         refused = admitted.would_refuse
         if refused is not None and not self._accounts.is_own(refused.account.scope):
@@ -197,7 +256,8 @@ class Meter:
 
     def _observed(self, claim: Claim, call: ModelCall, step: int, error: RunrailsError) -> tuple[Permit, None]:
         """Observing refuses nothing: the call starts without a hold, and what it costs is written afterwards."""
-        priced = not isinstance(error, PriceUnknown)
+        # Where only the tier has no price, the model's own and the most that tiers cost will do.
+        priced = not isinstance(error, PriceUnknown) or "service_tier" in error.fields
         if priced:
             self._guard.emit("call_would_refuse", "warning", run=self._run_id, **error.as_dict())
         else:
@@ -215,8 +275,11 @@ class Meter:
         can_go_uncapped: bool,
     ) -> tuple[Admitted, bool]:  # fmt: skip
         guard = self._guard
-        facts = self._facts(call, by, step, provider=call.provider or card.provider, price_card=card.fingerprint)
-        self._keep(card)
+        facts = self._facts(
+            call, by, step, bound.input_tokens, provider=call.provider or card.provider, price_card=card.fingerprint
+        )
+        if card.fingerprint not in guard.price_cards.kept:
+            self._keep(card)
         if card.source == "assumed":
             self._tell_of_assumption(call, card)
         claim.drawn = drawn = self._accounts.of(by, now_ms)
@@ -238,12 +301,15 @@ class Meter:
             return Admitted(amount * (1 + call.retries), uncapped=False, would_refuse=None, retries=call.retries), False
         return admitted, True
 
-    def _facts(self, call: ModelCall, by: Attribution, step: int, *, provider: str, price_card: str = "") -> CallFacts:
-        return CallFacts(
+    def _facts(
+        self, call: ModelCall, by: Attribution, step: int, input_bound: int, *, provider: str, price_card: str = ""
+    ) -> CallFacts:
+        return _call_facts(
             user=by.user or "", run=self._run_id, step=step, key=by.key, org=by.org, tags=by.tags,
-            provider=provider[:FACT_CHARS_MAX],
+            byok=by.byok is True, markup_bp=self._markup_bp, provider=provider[:FACT_CHARS_MAX],
             model=call.model[:FACT_CHARS_MAX], request_type=call.request_type, endpoint=call.endpoint[:FACT_CHARS_MAX],
             user_agent=call.user_agent[:FACT_CHARS_MAX], agent=call.agent[:FACT_CHARS_MAX], price_card=price_card,
+            input_bound_tokens=input_bound,
         )  # fmt: skip
 
     def _hold_tokens(self, bound: Bound, *, can_go_uncapped: bool) -> int:
@@ -283,10 +349,16 @@ class Meter:
                 except ReservationMismatch:
                     store.settle(reservation_id, 0)  # It expired, charged, while the store was away.
 
-            self._write_soon(release, event="release_postponed", level="warning")
+            self._writes.soon(release, event="release_postponed", level="warning")
         self._admission.ended(claim.id)
 
     # Accounts and prices.
+
+    def _straighten(self, model: str, card: PriceCard) -> tuple[PriceCard, Line | None]:
+        if len(self._lines) >= CARDS_KEPT_MAX:
+            self._lines = {}
+        known = self._lines[model] = (card, line_of(card))
+        return known
 
     def _card(self, call: ModelCall, model: str, now_ms: int) -> PriceCard:
         """
@@ -309,7 +381,7 @@ class Meter:
         """Let the ledger keep the rates that the card's fingerprint stands for."""
         cards = self._guard.price_cards
         if cards.is_new(card):
-            self._write_soon(cards.keeping(card), event="price_card_postponed", level="warning")
+            self._writes.soon(cards.keeping(card), event="price_card_postponed", level="warning")
 
     def _tell_of_assumption(self, call: ModelCall, card: PriceCard) -> None:
         """Nobody has priced the model, and the guard was told to assume the dearest: say so, once a model and run."""
@@ -323,8 +395,13 @@ class Meter:
         if not permit.priced:
             return Settlement(0, unresolved=True, usage=result.usage)
         try:
-            card = self._card_of(permit, result, known)
-            settlement = settle(card, permit, result)
+            card = known
+            if card is None or (result.model is not None and result.model != permit.call.model):
+                card = self._card_of(permit, result, known)
+            if self._markup_bp and not (permit.by or self._accounts.own).byok:
+                settlement = settle_with(card, permit, result, self._markup_bp)
+            else:
+                settlement = settle(card, permit, result)
             if card is not known or settlement.price_card != card.fingerprint:
                 self._keep_settled(card, settlement)
             if result.tier is not None and card.tier(result.tier.name) is None:
@@ -335,9 +412,20 @@ class Meter:
         except BoundUnknown:
             return Settlement(permit.bound_pusd, unresolved=True, usage=result.usage)
         except Exception as exc:  # noqa: BLE001 -- the answer is the user's; the hold stands in for its cost
-            reason = _reason(exc)
+            reason = reason_of(exc)
         self._guard.emit("settlement_failed", "error", run=self._run_id, reason=reason)
         return Settlement(permit.bound_pusd, unresolved=True, usage=None)
+
+    def _with_discount(
+        self, facts: ResultFacts, permit: Permit, result: ModelResult, settlement: Settlement
+    ) -> ResultFacts:
+        markup_bp = 0 if (permit.by or self._accounts.own).byok else self._markup_bp
+        found = discount_of(self._prices, permit, result, settlement, markup_bp) if permit.priced else None
+        if found is None:
+            return facts
+        discount, list_card = found
+        self._keep(list_card)
+        return replace(facts, discount=discount)
 
     def _card_of(self, permit: Permit, result: ModelResult, known: PriceCard | None) -> PriceCard:
         call = permit.call
@@ -359,27 +447,13 @@ class Meter:
             factor_bp=tier.factor_bp,
         )  # fmt: skip
 
-    def _write_settlement(
-        self, permit: Permit, settlement: Settlement, facts: ResultFacts, missing: Reservation | None
-    ) -> None:
-        actual, unresolved = settlement.actual_pusd, settlement.unresolved
-        # It may have to wait for the store, so it keeps nothing of what the call said.
-        about = (permit.id, actual, facts, permit.call.model, missing)
-        try:
-            self._settle(*about, unresolved=unresolved)
-        except BaseException as exc:
-            self._not_written(exc, partial(self._settle, *about, unresolved=unresolved))
-            if not isinstance(exc, Exception):
-                raise
-
     def _settle(
-        self, reservation_id: str, actual: int, facts: ResultFacts, model: str, missing: Reservation | None, *,
-        unresolved: bool,
-    ) -> None:  # fmt: skip
+        self, reservation_id: str, settlement: Settlement, facts: ResultFacts, model: str, missing: Reservation | None
+    ) -> None:
         store = self._guard.store
         if missing is not None:
             store.reserve(missing)
-        settled = store.settle(reservation_id, actual, result=facts, unresolved=unresolved)
+        settled = store.settle(reservation_id, settlement.actual_pusd, result=facts, unresolved=settlement.unresolved)
         if missing is None and settled.actual > settled.held:
             self._guard.emit(
                 "bound_violated", "warning", run=self._run_id, model=model, held_pusd=settled.held,
@@ -393,44 +467,6 @@ class Meter:
         by = permit.by or self._accounts.own
         pairs = self._accounts.of(by, permit.started_ms).pairs
         holds = tuple([Hold(account, permit.bound_pusd, limit) for account, limit in pairs])
-        facts = self._facts(permit.call, by, permit.step, provider=permit.call.provider or "")
+        predicted = 0 if claim.inputs is None else claim.inputs.input_tokens
+        facts = self._facts(permit.call, by, permit.step, predicted, provider=permit.call.provider or "")
         return Reservation(permit.id, holds, self._limits.hold_ttl_ms, facts, enforce=False)
-
-    def _write_soon(
-        self,
-        write: Callable[[], object],
-        *,
-        event: str = "settlement_postponed",
-        level: Literal["warning", "error"] = "error",
-    ) -> None:
-        """Write now, or in the background once the store is back."""
-        try:
-            write()
-        except BaseException as exc:
-            self._not_written(exc, write, event, level)
-            if not isinstance(exc, Exception):
-                raise
-
-    def _not_written(
-        self, error: BaseException, write: Callable[[], object], event: str = "settlement_postponed",
-        level: Literal["warning", "error"] = "error",
-    ) -> None:  # fmt: skip
-        """The call has ended and its result is the user's: nothing is raised. If the write is lost the hold expires."""
-        if isinstance(error, StoreUnavailable):
-            if self._guard.housekeeper.postpone(write):
-                self._guard.emit(event, level, run=self._run_id, reason=error.what)
-        elif isinstance(error, Exception):
-            self._guard.emit("settlement_failed", "error", run=self._run_id, reason=_reason(error))
-        else:  # an interrupt, in the middle of it
-            self._guard.housekeeper.postpone(write)
-
-
-def _tokens_used(settlement: Settlement, result: ModelResult, claim: Claim) -> int:
-    if result.end == "cached" or result.end == "failed":
-        return 0
-    # Nothing reported is not nothing used: what was set aside stands in, as the hold does for the money.
-    return claim.tokens if settlement.usage is None else settlement.usage.total_tokens
-
-
-def _reason(error: Exception) -> str:
-    return error.what if isinstance(error, RunrailsError) else type(error).__name__

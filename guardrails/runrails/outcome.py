@@ -28,7 +28,10 @@ class Outcome:
     """What came of a supervised call."""
 
     answer: str | None = field(repr=False)
-    """The final answer as text; after a stop, what was done and why it ended. None if the result holds no text."""
+    """
+    The final answer as text; after a stop the model's last answer, if there is one, what was done and why it ended.
+    None if the result holds no text.
+    """
     value: object = field(repr=False)
     """
     What the executor returned, or the chunks of a stream added up (the newest one, where they do not add up). After a
@@ -40,6 +43,8 @@ class Outcome:
     run: Run = field(repr=False)
     abandoned: bool = False
     """Something was still running and did not end when it was told to: it was left alone, and can start nothing."""
+    wrapped_up: bool = False
+    """The model was asked for the answer in a last turn, paid from money kept back for it."""
     given: Given = field(default_factory=Given, repr=False)
 
     @property

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
 
-__all__ = ["check_period", "check_zone", "day_of", "month_of", "month_start_ms", "next_month"]
+__all__ = ["check_period", "check_zone", "day_of", "month_of", "month_start_ms", "newest", "next_month"]
 
 _DAY_MS = 86_400_000
 _PERIOD = r"([0-9]{4})-(0[1-9]|1[0-2])"
@@ -21,7 +21,7 @@ _ZONE = r"[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+){0,2}"
 _YEAR_MIN, _YEAR_MAX = 1970, 9998
 _NOW_MS_MAX = 253_370_764_800_000  # 9999-01-01 UTC
 _ZONES_MAX = 64
-_last: dict[str, tuple[int, int, str]] = {}
+newest: dict[str, tuple[int, int, str]] = {}
 """Per zone the month asked for last, as (first ms, first ms of the next month, name)."""
 
 
@@ -32,7 +32,7 @@ def month_of(now_ms: int, zone: str = "UTC") -> str:
     Raises:
         ValueError: The moment is before 1970 or after 9998, or the zone is unknown.
     """
-    known = _last.get(zone)
+    known = newest.get(zone)
     if known is not None and known[0] <= now_ms < known[1]:
         return known[2]
     if not 0 <= now_ms < _NOW_MS_MAX:
@@ -40,9 +40,9 @@ def month_of(now_ms: int, zone: str = "UTC") -> str:
     period = _month_of_utc(now_ms) if zone == "UTC" else _month_of_zone(now_ms, zone)
     if period < "1970":  # The first hours of 1970 in UTC are still 1969 in the west; nothing else asks for that month.
         return period
-    if len(_last) >= _ZONES_MAX:
-        _last.clear()
-    _last[zone] = (month_start_ms(period, zone), month_start_ms(next_month(period), zone), period)
+    if len(newest) >= _ZONES_MAX:
+        newest.clear()
+    newest[zone] = (month_start_ms(period, zone), month_start_ms(next_month(period), zone), period)
     return period
 
 

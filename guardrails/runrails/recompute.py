@@ -10,21 +10,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from runrails.errors import PriceUnknown
+from runrails.figures import due
 from runrails.pricing.cards import cost_pusd
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from runrails.ledger import UsageRecord
+    from runrails.ledger import Discount, UsageRecord
     from runrails.pricing.cards import PriceCard
     from runrails.usage import Usage
 
+    _Find = Callable[[str], PriceCard | None]
+
 __all__ = ["Recomputed", "Verdict", "recompute"]
 
-Verdict = Literal["equal", "differs", "stand_in", "open", "unkept"]
+Verdict = Literal["equal", "differs", "stand_in", "open", "unkept", "billed"]
 """
 `equal` or `differs`; `stand_in`: it was not charged by rates; `open`: it has not ended; `unkept`: nobody has kept the
-rates.
+rates; `billed`: a provider's bill took the place of what the rates had given.
 """
 
 
@@ -40,7 +43,7 @@ class Recomputed(NamedTuple):
     """Whether the price was the dearest known, because nobody had written the model's down."""
 
 
-def recompute(record: UsageRecord, find: Callable[[str], PriceCard | None]) -> Recomputed:
+def recompute(record: UsageRecord, find: _Find) -> Recomputed:
     """
     Work a line out again.
 
@@ -50,23 +53,33 @@ def recompute(record: UsageRecord, find: Callable[[str], PriceCard | None]) -> R
     """
     result = record.result
     fingerprint = (result.price_card if result is not None else "") or record.facts.price_card
-    if record.actual_pusd is None or record.state == "held":
-        return Recomputed("open", fingerprint)
+    if record.actual_pusd is None or record.state == "held" or record.corrected:
+        return Recomputed("billed" if record.corrected else "open", fingerprint)
     free = record.state == "released" or (result is not None and result.end in ("failed", "cached"))
     if free and record.state != "unresolved":
         return _compared(record, fingerprint, 0)
     if free or record.state == "unresolved" or result is None or result.usage is None:
         return Recomputed("stand_in", fingerprint)
+    return _by_rates(record, fingerprint, result.usage, result.discount, find)
+
+
+def _by_rates(
+    record: UsageRecord, fingerprint: str, usage: Usage, discount: Discount | None, find: _Find
+) -> Recomputed:  # fmt: skip
     card = find(fingerprint)
-    expected = None if card is None else _cost(card, result.usage)
-    if card is None or expected is None:
+    net = _cost(card, usage)
+    listed = None if discount is None else _cost(find(discount.list_card), usage)
+    if card is None or net is None or (discount is not None and listed is None):
         return Recomputed("unkept", fingerprint)
-    return _compared(record, fingerprint, expected)._replace(assumed=card.source == "assumed")
+    found = _compared(record, fingerprint, due(net, record.facts))._replace(assumed=card.source == "assumed")
+    if discount is not None and listed is not None and listed - net != discount.pusd:
+        return found._replace(verdict="differs")
+    return found
 
 
-def _cost(card: PriceCard, usage: Usage) -> int | None:
+def _cost(card: PriceCard | None, usage: Usage) -> int | None:
     try:
-        return cost_pusd(card, usage)
+        return None if card is None else cost_pusd(card, usage)
     except PriceUnknown:
         return None
 

@@ -14,11 +14,14 @@ if TYPE_CHECKING:
     from runrails.attribution import Tags
     from runrails.calls import Finding
 
-__all__ = ["Report", "StepRow"]
+__all__ = ["Report", "Saving", "StepRow", "savings_of"]
 
 DIMENSIONS = ("user", "key", "org", "model", "agent", "tool")
 STEPS_KEPT_MAX = 1_000
 FINDINGS_KEPT_MAX = 100
+_MADE_PLAIN = ("findings", "rows", "tags", "groups", "savings")
+_UNTOLD = ("discount_pusd", "markup_pusd")
+"""What only the usage of a store knows of a group."""
 
 
 class StepRow(NamedTuple):
@@ -35,6 +38,23 @@ class StepRow(NamedTuple):
     output_tokens: int
     cost_pusd: int
     duration_ms: int
+
+
+class Saving(NamedTuple):
+    """What one way of saving came to in a run."""
+
+    what: str
+    """`cache`, `downgrade` or `pruning`."""
+    calls: int
+    """How many it made cheaper."""
+    tokens: int
+    """Tokens that were not used; of pruning an estimate."""
+    saved_pusd: int
+
+
+def savings_of(counts: Mapping[str, tuple[int, int, int]]) -> tuple[Saving, ...]:
+    """The same, from what a run has counted."""
+    return tuple([Saving(what, *counts[what]) for what in sorted(counts)])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +96,15 @@ class Report:
     """With user and key and organisation: whose the run is. Single calls may be somebody else's; see `by`."""
     groups: Mapping[str, tuple[GroupRow, ...]] = field(default_factory=dict[str, tuple[GroupRow, ...]])
     """What `by` answers."""
+    own_key_pusd: int = 0
+    """The part of the cost that was paid on keys of the users' own."""
+    savings: tuple[Saving, ...] = ()
+    """What stored answers, cheaper models and shorter conversations saved, as far as each call's usage was reported."""
+
+    @property
+    def billed_pusd(self) -> int:
+        """The part of the cost that the platform bills."""
+        return self.cost_pusd - self.own_key_pusd
 
     @property
     def tokens(self) -> int:
@@ -104,25 +133,32 @@ class Report:
 
     def as_dict(self) -> dict[str, object]:
         """The report as JSON-ready values; amounts in picodollars and, for people, in dollars."""
-        plain: dict[str, object] = {
-            f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("findings", "rows", "tags", "groups")
-        }
+        plain: dict[str, object] = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _MADE_PLAIN}
         plain["cost_usd"] = format_usd(self.cost_pusd)
+        plain["billed_pusd"] = self.billed_pusd
         plain["tags"] = dict(self.tags)
         plain["groups"] = {
-            dimension: [{f.name: getattr(row, f.name) for f in fields(row)} for row in rows]
+            dimension: [{f.name: getattr(row, f.name) for f in fields(row) if f.name not in _UNTOLD} for row in rows]
             for dimension, rows in self.groups.items()
         }
         plain["findings"] = [{f.name: getattr(item, f.name) for f in fields(item)} for item in self.findings]
         plain["rows"] = [row._asdict() for row in self.rows]
+        plain["savings"] = [each._asdict() for each in self.savings]
         return plain
 
     def __str__(self) -> str:
-        """Three lines for a terminal."""
+        """A few lines for a terminal."""
         limit = "no run budget" if self.limit_pusd is None else f"of {format_usd(self.limit_pusd)}"
         calls = f"{_many(self.model_calls, 'model call')}, {_many(self.tool_calls, 'tool call')}"
         head = f"run {self.name or self.run}: {format_usd(self.cost_pusd)} {limit}"
         lines = [f"{head}, {calls}, {self.tokens:,} tokens, {self.duration_ms / 1000:.1f} s"]
+        if self.own_key_pusd:
+            lines.append(f"on your own key {format_usd(self.own_key_pusd)}, billed {format_usd(self.billed_pusd)}")
+        if self.savings:
+            parts = [
+                f"{each.what} {format_usd(each.saved_pusd)} ({_many(each.calls, 'call')})" for each in self.savings
+            ]
+            lines.append(f"saved: {', '.join(parts)}")
         if self.hints or self.blocks or self.refusals:
             lines.append(f"hints {self.hints}, blocked calls {self.blocks}, refused calls {self.refusals}")
         if self.stop_message:

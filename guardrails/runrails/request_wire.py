@@ -13,14 +13,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, cast
 
 from runrails.calls import Prompt, ServedTier
+from runrails.values import named, quick
 
 __all__ = [
     "WireCall",
+    "answer_texts",
     "anthropic_messages",
     "may_reason",
+    "mode_of",
     "openai_chat",
     "openai_embeddings",
     "openai_responses",
+    "picture",
     "premium",
     "served_tier",
 ]
@@ -37,6 +41,9 @@ _TEXTS = frozenset(
      "reasoning_text"}
 )  # fmt: skip
 """Content whose JSON is what is sent, or more."""
+_CALL_KEYS = frozenset({"id", "type", "function", "index"})
+_PLAIN_TEXTS = frozenset({"text", "input_text", "output_text"})
+"""Content that is a text and little else."""
 _IMAGES = frozenset({"image", "image_url", "input_image"})
 _NESTED = frozenset({"tool_result", "message", "function_call_output", "custom_tool_call_output"})
 """What may have content blocks of its own, under `content` or `output`."""
@@ -46,6 +53,9 @@ _REASONERS = re.compile(
     r"|reason|think|\br1\b|qwq"
 )
 _SCHEMAS = ("response_format", "text", "output_config", "output_format")
+
+
+_prompt = quick(Prompt)
 
 
 class WireCall(NamedTuple):
@@ -63,34 +73,67 @@ class WireCall(NamedTuple):
 
 
 class _Count:
-    __slots__ = ("cache", "images", "messages", "stored", "texts", "tools", "unbounded")
+    __slots__ = ("cache", "images", "messages", "mode", "pictures", "stored", "texts", "tools", "unbounded")
 
     def __init__(self) -> None:
         self.texts: list[str] = []
         self.tools: list[str] = []
         self.messages = 0
         self.images = 0
+        self.pictures: list[int] = []
+        self.mode = ""
         self.cache = False
         self.unbounded: str | None = None
         self.stored: str | None = None
 
     def prompt(self) -> Prompt:
+        if self.unbounded is None and self.stored is None and not (self.tools or self.images or self.mode):
+            return Prompt(texts=tuple(self.texts), messages=self.messages)
         return Prompt(
             texts=tuple(self.texts), messages=self.messages, tools=tuple(self.tools), images=self.images,
-            unbounded=self.unbounded, stored=self.stored,
+            unbounded=self.unbounded, stored=self.stored, pictures=tuple(self.pictures), mode=self.mode,
         )  # fmt: skip
 
 
 def openai_chat(body: Body) -> WireCall:
     """A request to `/chat/completions`."""
+    plain = _plain_chat(body)
+    if plain is not None:
+        return plain
     count = _Count()
     _add_messages(body.get("messages"), count)
-    if not body.keys() <= _PLAIN_KEYS:
+    if not _PLAIN_KEYS.issuperset(body):
         _add_tools(body, count)
         for key in ("prediction", "web_search_options", "audio"):
             if body.get(key) is not None:  # an empty object asks for a search as well
                 count.unbounded = key
     return _call(body, count, ("max_completion_tokens", "max_tokens"), reasoning=bool(body.get("reasoning_effort")))
+
+
+def _plain_chat(body: Body) -> WireCall | None:
+    """By far the most requests, in one go: messages of text and a role, and nothing that needs a closer look."""
+    given, model = body.get("messages"), body.get("model")
+    if type(given) is not list or not isinstance(model, str) or not model or not _PLAIN_KEYS.issuperset(body):
+        return None
+    texts: list[str] = []
+    messages: list[object] = given  # pyright: ignore[reportUnknownVariableType] -- a cast is one call more
+    for message in messages:
+        if not isinstance(message, dict):
+            return None
+        said: dict[str, object] = message  # pyright: ignore[reportUnknownVariableType] -- a cast is one call more
+        content = said.get("content")
+        if type(content) is not str or len(said) != 2 or "role" not in said:
+            return None
+        texts.append(content)
+    cap, answers = body.get("max_completion_tokens"), body.get("n")
+    if cap is None:
+        cap = body.get("max_tokens")
+    reasons = _known.get(model)
+    if reasons is None:
+        reasons = may_reason(model)
+    prompt = _prompt(texts=tuple(texts), messages=len(texts))
+    reasons = reasons or bool(body.get("reasoning_effort"))
+    return named(WireCall, (model, prompt, cap, 1 if answers is None else answers, False, reasons))
 
 
 def openai_responses(body: Body) -> WireCall:
@@ -179,14 +222,9 @@ def _call(body: Body, count: _Count, caps: Sequence[str], *, reasoning: bool) ->
         if cap is not None:
             break
     answers = body.get("n")
-    return WireCall(
-        model=model,
-        prompt=count.prompt(),
-        max_tokens=cast("int | None", cap),
-        n=1 if answers is None else cast("int", answers),
-        cache_write=False,
-        reasoning=reasoning or may_reason(model),
-    )
+    known = _known.get(model)
+    thinks = reasoning or (may_reason(model) if known is None else known)
+    return named(WireCall, (model, count.prompt(), cap, 1 if answers is None else answers, False, thinks))
 
 
 def premium(body: Mapping[str, object]) -> str | None:
@@ -217,13 +255,13 @@ def served_tier(told: Mapping[str, object]) -> ServedTier | None:
         return None
     names: list[str] = []
     factor = 10_000
-    for named, plain, most in (
+    for word, plain, most in (
         (tier, _PLAIN_SERVED, TIER_FACTOR_BP_MAX), (speed, _PLAIN_SPEEDS, SPEED_FACTOR_BP_MAX),
         (place, _PLAIN_PLACES, PLACE_FACTOR_BP_MAX),
     ):  # fmt: skip
-        if named not in plain:
-            names.append(named if isinstance(named, str) and _NAME.fullmatch(named) else "unknown")
-            factor = factor * (10_000 if named in _NO_DEARER else most) // 10_000
+        if word not in plain:
+            names.append(word if isinstance(word, str) and _NAME.fullmatch(word) else "unknown")
+            factor = factor * (10_000 if word in _NO_DEARER else most) // 10_000
     return ServedTier("-".join(names), factor)
 
 
@@ -264,14 +302,54 @@ def _add_message(given: object, count: _Count) -> None:
     said = cast("Body", message)
     content = said.get("content")
     if isinstance(content, str):
-        count.texts.append(content)
+        if content or len(said) == 2:
+            count.texts.append(content)
     elif content is not None:
         for block in _items(content):
             _add_block(block, count)
-    if "audio" in said:
+    if said.get("audio") is not None:
         count.unbounded = "audio"
     if len(said) > 2 or "content" not in said:
-        count.texts.append(_json({key: value for key, value in said.items() if key not in ("role", "content")}))
+        more = {key: value for key, value in said.items() if value and key not in ("role", "content")}
+        if "tool_calls" in more and all(_add_call(call, count) for call in _items(more["tool_calls"])):
+            del more["tool_calls"]
+        if more:
+            count.texts.append(_json(more))
+
+
+def _add_call(given: object, count: _Count) -> bool:
+    """A tool call as its name, id and arguments; False if it has anything else, and is better measured whole."""
+    if not isinstance(given, Mapping):
+        return False
+    call = cast("Body", given)
+    function = call.get("function")
+    if not isinstance(function, Mapping) or not _CALL_KEYS.issuperset(call):
+        return False
+    asked = cast("Body", function)
+    parts = (asked.get("name"), call.get("id"), asked.get("arguments"))
+    if len(asked) != 2 or not all(isinstance(part, str) for part in parts):
+        return False
+    _add_parts(cast("tuple[str, str, str]", parts), count)
+    return True
+
+
+def _add_parts(call: tuple[str, str, str], count: _Count) -> None:
+    count.messages += 1  # It is framed as a message is.
+    count.texts += call
+
+
+def answer_texts(content: object, calls: Iterable[tuple[str, str, object]] = ()) -> tuple[str, ...] | None:
+    """
+    The texts of an answer as the next request sends them back: what it says, then each call's name, id and arguments.
+
+    None if it says something that is no plain text.
+    """
+    if content is not None and not isinstance(content, str):
+        return None
+    texts = [content] if content else []
+    for name, call_id, arguments in calls:
+        texts += (name, call_id, arguments if isinstance(arguments, str) else _json(arguments))
+    return tuple(texts) or None
 
 
 def _add_item(given: object, count: _Count) -> None:
@@ -306,20 +384,57 @@ def _add_block(given: object, count: _Count, depth: int = 0) -> None:
     known = cast("Body", block)
     kind = known.get("type")
     if "cache_control" in known:
+        # It moves from one message to another, and is no part of what the model reads.
         count.cache = True
+        known = {key: value for key, value in known.items() if key != "cache_control"}
     nested = known.get("content", known.get("output")) if kind in _NESTED else None
     if isinstance(nested, list):
         count.texts.append(_json({key: value for key, value in known.items() if key not in ("content", "output")}))
         for inner in cast("list[object]", nested):
             _add_block(inner, count, depth + 1)
     elif kind in _TEXTS or kind in _NESTED:
-        count.texts.append(_json(known))
+        _add_said(kind, known, count)
     elif kind in _IMAGES:
         count.images += 1
+        count.pictures.append(picture(known))
     elif kind == "document" and _is_plain(known):
         count.texts.append(_json(known))
     else:
         count.unbounded = kind if isinstance(kind, str) else "untyped content"
+
+
+def _add_said(kind: object, block: Body, count: _Count) -> None:
+    """A block of text. The plain kinds are measured as what they say, so that an answer is known again."""
+    text, name, call_id = block.get("text"), block.get("name"), block.get("id")
+    if kind in _PLAIN_TEXTS and isinstance(text, str):
+        measured: tuple[str, ...] = ("type", "text")
+        count.texts.append(text)
+    elif kind == "tool_use" and isinstance(name, str) and isinstance(call_id, str):
+        measured = ("type", "name", "id", "input")
+        _add_parts((name, call_id, _json(block.get("input"))), count)
+    else:
+        count.texts.append(_json(block))
+        return
+    if len(block) > len(measured):
+        rest = {key: value for key, value in block.items() if value and key not in measured}
+        if rest:
+            count.texts.append(_json(rest))
+
+
+def picture(value: object) -> int:
+    """By what a picture is known again: the same for the same content, whatever marks a cache on it."""
+    if isinstance(value, Mapping):
+        known = cast("Body", value)
+        return hash(tuple(sorted((key, picture(part)) for key, part in known.items() if key != "cache_control")))
+    if isinstance(value, list | tuple):
+        return hash(tuple(map(picture, cast("Sequence[object]", value))))
+    # What cannot be told from another counts as another.
+    return hash(value) if isinstance(value, str | bytes | int | float | None) else id(value)
+
+
+def mode_of(body: Body) -> str:
+    """What of a request decides the hidden prompt beside the tools."""
+    return "".join(_json(part) for key in ("tool_choice", "thinking") if (part := body.get(key)))
 
 
 def _is_plain(document: Body) -> bool:
@@ -328,6 +443,8 @@ def _is_plain(document: Body) -> bool:
 
 
 def _add_tools(body: Body, count: _Count) -> None:
+    if "tool_choice" in body or "thinking" in body:
+        count.mode = mode_of(body)
     for tool in (*_items(body.get("tools")), *_items(body.get("functions"))):
         text = _json(tool)
         kind = cast("Body", tool).get("type") if isinstance(tool, Mapping) else None

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from runrails.figures import MARKUP_BP_MAX, check_markup_bp
+
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["price_file", "user"]
+__all__ = ["markup_bp", "price_file", "user"]
 
 PROJECT_FILE = "runrails.toml"
 
@@ -16,6 +18,15 @@ PROJECT_FILE = "runrails.toml"
 def user() -> str:
     """`RUNRAILS_USER`, else `local`."""
     return os.environ.get("RUNRAILS_USER") or "local"
+
+
+def markup_bp() -> int:
+    """`RUNRAILS_MARKUP_BP`, else 0. Raises ConfigError."""
+    written = os.environ.get("RUNRAILS_MARKUP_BP", "").strip()
+    if not written:
+        return 0
+    plain = written.isascii() and written.isdigit() and len(written) <= len(str(MARKUP_BP_MAX))
+    return check_markup_bp(int(written) if plain else written, what="RUNRAILS_MARKUP_BP")
 
 
 def price_file() -> Path | None:

@@ -10,11 +10,12 @@ from runrails.ledger import AMOUNT_MAX
 from runrails.money import apply_bp_up
 from runrails.pricing.cards import PriceCard, cost_pusd
 from runrails.usage import Usage
+from runrails.values import named
 
 if TYPE_CHECKING:
     from runrails.calls import ModelResult, Permit
 
-__all__ = ["Settlement", "settle"]
+__all__ = ["Settlement", "came_pusd", "settle"]
 
 
 _PLAIN_BP = 10_000
@@ -46,8 +47,7 @@ def settle(card: PriceCard, permit: Permit, result: ModelResult) -> Settlement:
     """
     tier = result.tier
     if tier is None and result.end == "completed" and result.usage is not None and not result.unknown_attempts:
-        actual = cost_pusd(card, result.usage)
-        return Settlement(actual, unresolved=False, usage=result.usage, price_card=card.fingerprint)
+        return named(Settlement, (cost_pusd(card, result.usage), False, result.usage, card.fingerprint))
     tier_card = None if tier is None else card.tier(tier.name)
     settlement = _last_attempt(tier_card or card, permit, result)._replace(price_card=(tier_card or card).fingerprint)
     if tier is not None and (tier_card is None or settlement.usage is None) and tier.factor_bp > _PLAIN_BP:
@@ -65,7 +65,7 @@ def _last_attempt(card: PriceCard, permit: Permit, result: ModelResult) -> Settl
     if result.usage is not None:
         return Settlement(cost_pusd(card, result.usage), unresolved=False, usage=result.usage)
     floor = 0 if result.floor_usage is None else cost_pusd(card, result.floor_usage)
-    hold = Settlement(max(permit.attempt_pusd, floor), unresolved=True, usage=None)
+    hold = Settlement(max(permit.attempt_pusd, result.held_pusd, floor), unresolved=True, usage=None)
     if result.end == "completed" or result.end == "unknown":
         return hold
     if result.end == "cut":
@@ -79,25 +79,42 @@ def _last_attempt(card: PriceCard, permit: Permit, result: ModelResult) -> Settl
 
 
 def _cut(card: PriceCard, permit: Permit, result: ModelResult) -> Settlement:
+    # The hold may have been made with the prices of another tier, without a cap, or the answer may have passed it.
+    loose = result.tier is not None or result.held_pusd or permit.uncapped
+    most = AMOUNT_MAX if loose else permit.attempt_pusd
     output_tokens = bounds.text_tokens_bound(result.output_text)
-    # The hold may have been made with the prices of another tier.
-    most = permit.attempt_pusd if result.tier is None else AMOUNT_MAX
-    reported = result.floor_usage or result.input_usage
+    amount, usage = came_pusd(card, permit, output_tokens, result.floor_usage or result.input_usage)
+    return Settlement(min(amount, most), unresolved=True, usage=usage)
+
+
+def came_pusd(card: PriceCard, permit: Permit, output_tokens: int, reported: Usage | None) -> tuple[int, Usage]:
+    """
+    What a call costs that came so far, whatever it holds, and of which usage.
+
+    Args:
+        card: The prices.
+        permit: The call.
+        output_tokens: What came of its answer.
+        reported: What was reported of its input; its output counts are not looked at.
+
+    Raises:
+        BoundUnknown: Nothing was, and the input cannot be bounded.
+    """
     if reported is not None:
         usage = replace(
             reported, output_tokens=output_tokens, reasoning_tokens=0, output_audio_tokens=0, output_image_tokens=0
         )
-        return Settlement(min(cost_pusd(card, usage), most), unresolved=True, usage=usage)
-    usage = Usage(
-        input_tokens=bounds.input_tokens_bound(
+        return cost_pusd(card, usage), usage
+    input_tokens = permit.input_tokens
+    if input_tokens is None:
+        input_tokens = bounds.input_tokens_bound(
             permit.call.prompt, provider=card.provider, model=card.model, context_tokens_max=card.context_tokens_max
-        ),
-        output_tokens=output_tokens,
-    )
+        )
+    usage = Usage(input_tokens=input_tokens, output_tokens=output_tokens)
     amount = bounds.call_bound_pusd(
         card,
         input_tokens=usage.input_tokens,
         output_tokens=usage.output_tokens,
         cache_write=permit.call.cache_write,
     )
-    return Settlement(min(amount, most), unresolved=True, usage=usage)
+    return amount, usage

@@ -6,10 +6,11 @@ from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
-from runrails.advice import explain_end, report_of
+from runrails.advice import explain_end, report_of, with_explanation
 from runrails.deadline import Abandoned, call_in_thread, call_in_time, wait_in_time
 from runrails.errors import ConfigError, GuardrailStopped
 from runrails.executors import adapt
+from runrails.lastwords import LastWords
 from runrails.outcome import Given, Outcome
 from runrails.report import Report
 from runrails.streams import AsyncSupervisedStream, Chunks, SupervisedStream
@@ -42,12 +43,21 @@ class Supervisor:
     Thread-safe; one supervisor serves any number of calls.
     """
 
-    def __init__(self, guard: Guard, executor: object, *, name: str = "", limits: Limits | None = None) -> None:
+    def __init__(
+        self, guard: Guard, executor: object, *, name: str = "", limits: Limits | None = None, wrap_up: object = None
+    ) -> None:
         self.guard = guard
         self.executor = executor
         self._name = name
         self._limits = limits
         self._adapted = adapt(guard, executor)
+        self._speaker = None if wrap_up is None else self._adapted.speaker(wrap_up)
+        if wrap_up is not None and self._speaker is None:
+            raise ConfigError(
+                f"A {type(wrap_up).__name__} cannot give a run of a {type(executor).__name__} its last answer.",
+                next_step="Pass a function that answers a prompt with one guarded call of a model. For LangChain's "
+                "executors a chat model will do as well.",
+            )
 
     def invoke(self, *args: object, **kwargs: object) -> Outcome:
         """Run it to its end."""
@@ -61,19 +71,26 @@ class Supervisor:
         """Its chunks as they come; the stream ends normally at a stop, and `.outcome` says what came of it."""
         function = self._method("stream")
         run, given = self._open(args, kwargs)
-        return SupervisedStream(run, function, given, self._finish)
+        words = self._words(run)
+        return SupervisedStream(run, words.after_chunks(function) if words else function, given, self._finish)
 
     def astream(self, *args: object, **kwargs: object) -> AsyncSupervisedStream:
         """The same on an event loop."""
         function = self._method("astream")
         run, given = self._open(args, kwargs)
-        return AsyncSupervisedStream(run, function, given, self._afinish)
+        words = self._words(run)
+        return AsyncSupervisedStream(
+            run, words.after_async_chunks(function) if words else function, given, self._afinish
+        )
 
     def astream_events(self, *args: object, **kwargs: object) -> AsyncSupervisedStream:
         """Its events as they come, for executors that tell them; ends as `astream` does."""
         function = self._method("astream_events")
         run, given = self._open(args, kwargs)
-        return AsyncSupervisedStream(run, function, given, self._afinish)
+        words = self._words(run)
+        return AsyncSupervisedStream(
+            run, words.after_async_chunks(function) if words else function, given, self._afinish
+        )
 
     def batch(
         self, inputs: Sequence[object], *args: object, max_concurrency: int | None = None, **kwargs: object
@@ -142,8 +159,12 @@ class Supervisor:
             return self.guard.run(self._name, limits=self._limits), given
         return self.guard.run_for(said, self._name, limits=self._limits), given
 
+    def _words(self, run: Run) -> LastWords | None:
+        return None if self._speaker is None else LastWords(run, self._speaker)
+
     def _invoke(self, run: Run, given: Given) -> Outcome:
-        function = self._function()
+        function, words = self._function(), self._words(run)
+        function = words.after(function) if words else function
         value: object = None
         stop: GuardrailStopped | None = None
         abandoned = False
@@ -202,8 +223,10 @@ class Supervisor:
         self, run: Run, given: Given, value: object, raised: GuardrailStopped | None, *, abandoned: bool
     ) -> Outcome:
         report = report_of(run) or _empty(run)
+        words = run.adapters.get(LastWords)
+        last = words.text if isinstance(words, LastWords) else None
         if raised is not None:
-            answer: str | None = explain_end(raised, report)
+            answer: str | None = with_explanation(last, explain_end(raised, report))
         else:
             answer = cast("str | None", self._observed(run, "answer", lambda: self._answer(value)))
         value = value.total if isinstance(value, Chunks) else value
@@ -213,7 +236,10 @@ class Supervisor:
             abandoned = True
             if stop is not None:
                 run.leave_alone(stop, run.entry.stay)
-        return Outcome(answer=answer, value=value, stop=stop, report=report, run=run, abandoned=abandoned, given=given)
+        return Outcome(
+            answer=answer, value=value, stop=stop, report=report, run=run, abandoned=abandoned, given=given,
+            wrapped_up=last is not None,
+        )  # fmt: skip
 
     def _answer(self, value: object) -> str | None:
         if not isinstance(value, Chunks):
@@ -253,9 +279,12 @@ class Supervisor:
         function: object = getattr(executor, "ainvoke", None) or getattr(executor, "invoke", executor)
         if not callable(function):
             raise _cannot("call", executor)
+        words = self._words(run)
         if hasattr(executor, "ainvoke") or _is_coroutine_function(function):
             asynchronous = cast("Callable[..., Awaitable[object]]", function)
+            asynchronous = words.after_awaiting(asynchronous) if words else asynchronous
             return await wait_in_time(run, asynchronous(*given.args, **given.kwargs))
+        function = words.after(function) if words else function
         result: object = await call_in_thread(run, partial(function, *given.args, **given.kwargs))
         return await wait_in_time(run, cast("Awaitable[object]", result)) if isawaitable(result) else result
 

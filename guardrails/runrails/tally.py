@@ -22,8 +22,8 @@ class Tally:
     """
 
     __slots__ = (
-        "admitting", "cost_pusd", "held_tokens", "limits", "model_calls", "parent", "paused_ms", "scope", "started_ms",
-        "steps", "tokens", "tool_calls",
+        "admitting", "cost_pusd", "held_tokens", "limits", "model_calls", "parent", "paused_ms", "savings", "scope",
+        "started_ms", "steps", "tokens", "tool_calls",
     )  # fmt: skip
 
     def __init__(self, scope: str, limits: Limits, *, started_ms: int, parent: Tally | None = None) -> None:
@@ -42,6 +42,8 @@ class Tally:
         self.tokens = 0
         self.held_tokens = 0
         self.cost_pusd = 0
+        self.savings: dict[str, tuple[int, int, int]] = {}
+        """Calls that were made cheaper, and the tokens and picodollars that saved, by what did it."""
 
     def elapsed_ms(self, now_ms: int) -> int:
         """How long the run has taken so far."""
@@ -86,10 +88,11 @@ class Tally:
         """
         tally: Tally | None = self
         while enforce and tally is not None:
-            tally.check_common(now_ms)
-            limit = tally.limits.model_calls
-            if limit is not None:
-                tally.check("model_calls", limit, tally.model_calls, tally.admitting)
+            limits = tally.limits
+            if limits.steps is not None or limits.tokens is not None or limits.seconds is not None:
+                tally.check_common(now_ms)
+            if limits.model_calls is not None:
+                tally.check("model_calls", limits.model_calls, tally.model_calls, tally.admitting)
             tally = tally.parent
         tally = self
         while tally is not None:
@@ -188,6 +191,12 @@ class Tally:
             tally.tokens += used_tokens
             tally.cost_pusd += cost_pusd
             tally = tally.parent
+
+    def saved(self, what: str, tokens: int, pusd: int) -> None:
+        """Count a call that was made cheaper, here and in every parent."""
+        for tally in self.chain():
+            count, all_tokens, all_pusd = tally.savings.get(what, (0, 0, 0))
+            tally.savings[what] = (count + 1, all_tokens + tokens, all_pusd + pusd)
 
     def chain(self) -> Iterator[Tally]:
         """This run's tally, then those of the runs it is part of."""

@@ -8,7 +8,8 @@ __all__ = ["TOKENS_MAX", "Usage"]
 
 TOKENS_MAX = 10**12
 """More tokens than any call can have; larger reports are refused as malformed."""
-_INT_ALONE = {int}
+_INT_ALONE = frozenset({int})
+_NO_PARTS = (0,) * 12
 
 
 @value
@@ -61,10 +62,11 @@ class Usage:
             self.code_executions,
         )
         # bool is an int to isinstance, and True tokens are a mistake, so the exact type is asked for.
-        if set(map(type, counts)) != _INT_ALONE or min(counts) < 0 or max(counts) > TOKENS_MAX:
-            raise ValueError("token counts must be whole numbers from 0 to 10**12")
-        if not any(counts[2:]):
+        whole = _INT_ALONE.issuperset(map(type, counts))
+        if whole and counts[2:] == _NO_PARTS and 0 <= counts[0] <= TOKENS_MAX and 0 <= counts[1] <= TOKENS_MAX:
             return
+        if not whole or min(counts) < 0 or max(counts) > TOKENS_MAX:
+            raise ValueError("token counts must be whole numbers from 0 to 10**12")
         if self.plain_input_tokens < 0 or self.plain_output_tokens < 0:
             raise ValueError("the parts of a token count exceed their total")
         if self.cache_read_audio_tokens > min(self.cache_read_tokens, self.input_audio_tokens):

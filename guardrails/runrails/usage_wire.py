@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from typing import cast
 
 from runrails.usage import Usage
+from runrails.values import quick
 
 __all__ = [
     "UsageMalformed",
@@ -34,6 +35,10 @@ REPORT_TOKENS_MAX = 10**9
 """More than any one call can have; at every published price it still costs less than the largest amount of a ledger."""
 _DETAILS_MAX = 64
 _NOTHING: Wire = {}
+_plain_usage = quick(Usage)
+_CACHE_KEYS = frozenset({"cacheDetails", "cacheReadInputTokens", "cacheReadInputTokenCount", "cacheWriteInputTokens",
+                         "cacheWriteInputTokenCount"})  # fmt: skip
+"""What Bedrock says of its cache, by all its names."""
 
 
 class UsageMalformed(ValueError):
@@ -47,13 +52,31 @@ def from_openai_chat(usage: Wire | None) -> Usage | None:
     Raises:
         UsageMalformed: The counts are no whole numbers or do not fit together.
     """
+    ordinary: object = type(usage)
+    if usage is not None and ordinary is dict:
+        # By far the most reports, in one go: whole numbers of tokens in and out, and no parts of them.
+        entering, leaving, both = usage.get("prompt_tokens"), usage.get("completion_tokens"), usage.get("total_tokens")
+        if (
+            type(entering) is int and 0 <= entering <= REPORT_TOKENS_MAX
+            and type(leaving) is int and 0 <= leaving <= REPORT_TOKENS_MAX
+            and type(both) is int and 0 <= both <= REPORT_TOKENS_MAX
+            and usage.get("prompt_tokens_details") is None and usage.get("completion_tokens_details") is None
+            and usage.get("prompt_cache_hit_tokens") is None and usage.get("cached_tokens") is None
+        ):  # fmt: skip
+            return _plain_usage(input_tokens=entering, output_tokens=leaving)
     given = _mapping(usage, "usage")
     prompt, completion = _count(given, "prompt_tokens"), _count(given, "completion_tokens")
     total = _count(given, "total_tokens")
     if prompt is None and completion is None and total is None:
         return None
-    details = _mapping(given.get("prompt_tokens_details"), "prompt_tokens_details")
-    out_details = _mapping(given.get("completion_tokens_details"), "completion_tokens_details")
+    of_prompt, of_completion = given.get("prompt_tokens_details"), given.get("completion_tokens_details")
+    if (
+        of_prompt is None and of_completion is None and prompt is not None and completion is not None
+        and given.get("prompt_cache_hit_tokens") is None and given.get("cached_tokens") is None
+    ):  # fmt: skip
+        return _plain_usage(input_tokens=prompt, output_tokens=completion)
+    details = _mapping(of_prompt, "prompt_tokens_details")
+    out_details = _mapping(of_completion, "completion_tokens_details")
     cached = _count(details, "cached_tokens")
     if cached is None:  # DeepSeek and Moonshot have no details
         cached = _first(_count(given, "prompt_cache_hit_tokens"), _count(given, "cached_tokens"))
@@ -165,6 +188,8 @@ def from_bedrock(usage: Wire | None) -> Usage | None:
     plain, left = _count(given, "inputTokens"), _count(given, "outputTokens")
     if plain is None and left is None:
         return None
+    if plain is not None and left is not None and _CACHE_KEYS.isdisjoint(given):
+        return _plain_usage(input_tokens=plain, output_tokens=left)
     by_ttl = _cache_details(given.get("cacheDetails"))
     written = _count(given, "cacheWriteInputTokens")
     if written is None:
@@ -389,7 +414,7 @@ def _camel_key(key: object) -> str:
 def _mapping(value: object, name: str) -> Wire:
     if value is None:
         return _NOTHING
-    if not isinstance(value, dict | Mapping):
+    if type(value) is not dict and not isinstance(value, Mapping):
         raise UsageMalformed(f"{name} is not an object")
     return cast("Wire", value)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 from runrails.calls import ModelResult
 from runrails.clients.sse import read_usage
-from runrails.request_wire import served_tier
+from runrails.request_wire import answer_texts, served_tier
 from runrails.usage_wire import from_anthropic
 
 if TYPE_CHECKING:
@@ -28,7 +28,36 @@ def answer(body: Body, *, names_model: bool) -> ModelResult:
     told = _map(body.get("usage"))
     usage = read_usage(from_anthropic, told)
     model = _text(body.get("model")) if names_model else None
-    return ModelResult(end="completed", usage=usage, model=model, tier=served_tier(told))
+    said = _said(body.get("content"))
+    return ModelResult(
+        end="completed", usage=usage, model=model, tier=served_tier(told), answer=said, answer_id=_text(body.get("id"))
+    )
+
+
+def _said(blocks: object) -> tuple[str, ...] | None:
+    """The texts of an answer, of the wire or parsed; None if it has other blocks than text and calls of tools."""
+    given = cast("list[object]", blocks) if isinstance(blocks, list) else []
+    if len(given) == 1 and getattr(given[0], "type", None) == "text":  # of the SDK, and only text: by far the most
+        alone: object = getattr(given[0], "text", None)
+        if type(alone) is str:
+            return (alone,) if alone else None
+    texts: list[str] = []
+    for block in given:
+        kind = _part(block, "type")
+        if kind == "text":
+            said = answer_texts(_part(block, "text"))
+        elif kind == "tool_use":
+            said = answer_texts(None, [(str(_part(block, "name")), str(_part(block, "id")), _part(block, "input"))])
+        else:
+            return None
+        if said is None:
+            return None
+        texts += said
+    return tuple(texts) or None
+
+
+def _part(value: object, name: str) -> object:
+    return cast("Body", value).get(name) if isinstance(value, Mapping) else getattr(value, name, None)
 
 
 class MessageEvents:
@@ -52,6 +81,7 @@ class MessageEvents:
         self.floor_usage: Usage | None = None
         self.tier: ServedTier | None = None
         self.model: str | None = None
+        self.answer_id: str | None = None
         self.ended = False
         self.failed = False
 
@@ -63,6 +93,7 @@ class MessageEvents:
         kind = event.get("type")
         if kind == "message_start":
             message = _map(event.get("message"))
+            self.answer_id = _text(message.get("id"))
             self._reported = dict(_map(message.get("usage")))
             if self._reported:
                 self.input_usage = read_usage(from_anthropic, {**self._reported, "output_tokens": 0})

@@ -26,6 +26,7 @@ class BedrockReader:
     def __init__(self, events: EventReader) -> None:
         self._events = events
         self._sse = SseReader(events)
+        self.coming = self._sse.coming
         self._tail = b""
 
     def feed(self, data: bytes) -> bytes:

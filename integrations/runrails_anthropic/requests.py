@@ -65,7 +65,8 @@ class AnthropicDialect:
         known = cast("_Client", client)
         retries = options.get_max_retries(known.max_retries)
         call = ModelCall(
-            model=wire.model, provider="bedrock" if self._on_bedrock else "anthropic", prompt=wire.prompt,
+            model=wire.model, provider="bedrock" if self._on_bedrock else "anthropic",
+            region=_region(client) if self._on_bedrock else None, prompt=wire.prompt,
             max_tokens=wire.max_tokens, can_cap=not wire.reasoning, cache_write=wire.cache_write,
             endpoint="/v1/messages", user_agent=known.user_agent,
             retries=retries if type(retries) is int and retries > 0 else 0,
@@ -78,6 +79,12 @@ class AnthropicDialect:
 
     def _answer(self, body: Body) -> ModelResult:
         return answer(body, names_model=not self._on_bedrock)
+
+
+def _region(client: object) -> str | None:
+    """Where a client of Bedrock calls: prices depend on it."""
+    region: object = getattr(client, "aws_region", None)
+    return region if isinstance(region, str) and region else None
 
 
 def _shown(path: str) -> str:

@@ -16,15 +16,17 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from runrails_langchain.attaching import attach
+    from runrails_langchain.caching import ResponseCacheAdapter
     from runrails_langchain.handler import GuardrailCallbackHandler
     from runrails_langchain.middleware import GuardrailMiddleware
     from runrails_langchain.toolguard import guard_tools
 
-__all__ = ["GuardrailCallbackHandler", "GuardrailMiddleware", "attach", "guard_tools"]
+__all__ = ["GuardrailCallbackHandler", "GuardrailMiddleware", "ResponseCacheAdapter", "attach", "guard_tools"]
 
 _HOMES = {
     "GuardrailCallbackHandler": "runrails_langchain.handler",
     "GuardrailMiddleware": "runrails_langchain.middleware",
+    "ResponseCacheAdapter": "runrails_langchain.caching",
     "attach": "runrails_langchain.attaching",
     "guard_tools": "runrails_langchain.toolguard",
 }

@@ -9,10 +9,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Part", "part_of"]
 
-Part = Literal["graph_node", "sent_node", "executor"]
+Part = Literal["graph_node", "inner_node", "sent_node", "executor"]
 """
-`graph_node`: a node of a LangGraph graph that is no subgraph; its parent is the graph. `sent_node`: a node started by a
-`Send`, as map and reduce does for every item. `executor`: a classic AgentExecutor.
+`graph_node`: a node of a LangGraph graph that is no subgraph; its parent is the graph. `inner_node`: one of a graph
+that runs inside a node of another, as a subgraph or as an agent in a tool. `sent_node`: a node started by a `Send`, as
+map and reduce does for every item. `executor`: a classic AgentExecutor.
 """
 
 _NODE_TAG = "graph:step:"
@@ -33,4 +34,4 @@ def part_of(name: object, tags: Sequence[str] | None, metadata: Mapping[str, obj
         if kind == _SENT and isinstance(number, int):
             return "sent_node"
     namespace = metadata.get("langgraph_checkpoint_ns")
-    return "graph_node" if isinstance(namespace, str) and "|" not in namespace else None
+    return "graph_node" if isinstance(namespace, str) and "|" not in namespace else "inner_node"

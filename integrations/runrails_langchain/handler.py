@@ -4,27 +4,34 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.outputs import LLMResult
 
+from runrails.advice import NOT_EXECUTED_NOW, not_executed
 from runrails.boundary import Trip
 from runrails.calls import Block, ModelCall, ModelResult
 from runrails.cover import withdraw_cover
 from runrails.current import given_up
-from runrails.errors import GuardFault, GuardrailStopped
+from runrails.errors import BudgetBusy, GuardFault, GuardrailStopped
+from runrails.thrift import carried, tell_unchanged
+from runrails_langchain.anchors import STOPS_TOLD_MAX
+from runrails_langchain.arriving import Arriving
 from runrails_langchain.chains import part_of
 from runrails_langchain.drive import Blocked, ModelDrive, ToolDrive, model_drive, tool_drive
+from runrails_langchain.enclosing import finding
 from runrails_langchain.explicit import Guarding
+from runrails_langchain.heard import Heard
 from runrails_langchain.messages import Sized, prompt_of, text_prompt
 from runrails_langchain.models import model_facts
 from runrails_langchain.payers import attribution_of
 from runrails_langchain.quirks import RunInline, be_quiet_about, drop_unawaited
 from runrails_langchain.results import answers, of_answer, of_error
-from runrails_langchain.stops import is_control_flow, stop_for
+from runrails_langchain.stops import answered, answered_for, is_control_flow, stop_for
 from runrails_langchain.tools import outcome_of, outcome_of_error, tool_name
-from runrails_langchain.tracking import ModelEntry, Spot, Tracker
+from runrails_langchain.tracking import ModelEntry, Spot, ToolEntry, Tracker
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,6 +43,7 @@ if TYPE_CHECKING:
     from runrails.calls import Permit
     from runrails.guard import Guard
     from runrails.run import Run
+    from runrails_langchain.anchors import Anchor
 
 __all__ = ["GuardrailCallbackHandler", "tracker_of"]
 
@@ -50,6 +58,14 @@ def tracker_of(guard: Guard) -> Tracker:
     assert isinstance(found, Tracker)  # noqa: S101 -- for the type checker: the key is the type
     guard.before_close.add(found)
     return found
+
+
+def _run_of(guard: Guard, parent_id: UUID) -> Run | None:
+    found = guard.adapters.get(Tracker)
+    return found.run_around(parent_id) if isinstance(found, Tracker) else None
+
+
+finding(_run_of)
 
 
 class GuardrailCallbackHandler(Guarding, BaseCallbackHandler):
@@ -172,9 +188,25 @@ class GuardrailCallbackHandler(Guarding, BaseCallbackHandler):
             params: Mapping[str, object] = kwargs.get("invocation_params") or _NO_PARAMS
             self._start(run_id, spot, entry, metadata, params, prompts, kwargs.get("batch_size", 1))
 
-    def on_llm_new_token(self, token: str | list[str | dict[str, Any]], **kwargs: Any) -> None:
-        """From the first token on the consumer may call other models, which this call's permit must not pay for."""
+    def on_llm_new_token(
+        self, token: str | list[str | dict[str, Any]], *, run_id: UUID, chunk: object = None, **kwargs: Any
+    ) -> None:
+        """
+        From the first token on the consumer may call other models, which this call's permit must not pay for. Its hold
+        grows with what comes. Never raises.
+        """
         withdraw_cover()
+        found = self._tracker.in_flight(run_id)
+        if found is None or found[1].permit is None:
+            return
+        run, entry = found
+        try:
+            if entry.arriving is None:
+                entry.arriving = Arriving(run, found[1].permit, self)
+            if entry.arriving.listener is self:
+                entry.arriving.token(token, chunk)
+        except Exception as exc:  # noqa: BLE001 -- the answer is the user's; what it cost is recorded in full
+            self._failed("on_llm_new_token", exc, run)
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
         """Settles what the call cost. Never raises."""
@@ -200,6 +232,8 @@ class GuardrailCallbackHandler(Guarding, BaseCallbackHandler):
         try:
             response = kwargs.get("response")
             result = of_error(error, response if isinstance(response, LLMResult) else None, reasoning=entry.reasoning)
+            if result.end == "unknown" and entry.arriving is not None:  # `agenerate` does not tell what had come
+                result = entry.arriving.cut(reasoning=entry.reasoning)
         except Exception as exc:  # noqa: BLE001 -- as in on_llm_end
             self._failed("on_llm_error", exc, run)
         self._settle(run, entry, result)
@@ -234,11 +268,10 @@ class GuardrailCallbackHandler(Guarding, BaseCallbackHandler):
             return
         try:
             verdict = spot.run.before_tool(entry.call, can_block=drive is not None)
-        except BaseException as exc:
+        except BaseException as exc:  # noqa: BLE001 -- it, or what stands for it, is raised
             self._tracker.tool_ended(run_id)
-            if isinstance(exc, GuardrailStopped):
-                raise stop_for(spot.run, exc) from None
-            raise
+            entry.talks.tool_ended(entry.asked, entry.call.id, entry.call.agent)
+            raise _at_tool(entry, exc, spot.anchor) from None
         if isinstance(verdict, Block):
             self._tracker.tool_ended(run_id)
             raise Blocked(verdict.message)
@@ -259,7 +292,7 @@ class GuardrailCallbackHandler(Guarding, BaseCallbackHandler):
             self._failed("on_tool_end", exc, entry.run)
 
     def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
-        """Tells the loop detector what went wrong. Never raises."""
+        """Tells the loop detector what went wrong. A stop that leaves the tool goes on so that its call is answered."""
         entry = self._tracker.tool_ended(run_id)
         if entry is None:
             return
@@ -271,6 +304,11 @@ class GuardrailCallbackHandler(Guarding, BaseCallbackHandler):
                     entry.drive.finding = finding
         except Exception as exc:  # noqa: BLE001 -- as in on_tool_end
             self._failed("on_tool_error", exc, entry.run)
+        stop = entry.run.stopped
+        if isinstance(error, GuardrailStopped) and stop is not None and entry.is_bare and given_up() is None:
+            if entry.asked is not None:
+                entry.asked.stops += 1
+            raise answered_for(entry.run, stop, not_executed(stop)) from None
 
     # Inside.
 
@@ -279,8 +317,11 @@ class GuardrailCallbackHandler(Guarding, BaseCallbackHandler):
         try:
             heard = spot.talks.hear(spot.place, messages)
             entry.agent = heard.agent
-            if heard.user_spoke:
-                spot.run.user_message(heard.agent)
+            newest = spot.run.adapters.get(Heard)
+            if isinstance(newest, Heard) and not heard.agent:
+                newest.messages = messages
+            if heard.user_spoke or heard.taken_over:
+                spot.run.user_message(heard.agent, taken_over=heard.taken_over)
             can_block = _model_drive(spot) is not None
             for call, outcome in heard.results:
                 spot.run.after_tool(call, outcome, can_block=can_block)
@@ -300,12 +341,14 @@ class GuardrailCallbackHandler(Guarding, BaseCallbackHandler):
             if batch_size > 1:
                 self._tracker.group_refused(params, batch_size)
             if isinstance(exc, GuardrailStopped):
-                raise stop_for(spot.run, exc) from None
+                raise stop_for(spot.run, exc, in_tool=spot.anchor is not None and spot.anchor.may_tell()) from None
             raise
 
     def _settle(self, run: Run, entry: ModelEntry, result: ModelResult) -> None:
         if entry.permit is None:
             return
+        if entry.arriving is not None and entry.arriving.growth.held_pusd:
+            result = replace(result, held_pusd=entry.arriving.growth.held_pusd)
         try:
             run.after_model(entry.permit, result)
         except Exception as exc:  # noqa: BLE001 -- the answer is the user's; the hold expires by the ledger's rules
@@ -333,6 +376,21 @@ class GuardrailCallbackHandler(Guarding, BaseCallbackHandler):
         )  # fmt: skip
 
 
+def _at_tool(entry: ToolEntry, error: BaseException, around: Anchor | None) -> BaseException:
+    """What to raise where a tool may not start. Who stands around the call answers for it, else a tool node can."""
+    asked = entry.asked
+    if entry.is_bare and asked is not None and given_up() is None:
+        if isinstance(error, BudgetBusy):
+            return answered(error, f"{NOT_EXECUTED_NOW} Please try again a little later.")
+        if isinstance(error, GuardrailStopped):
+            asked.stops += 1
+            if asked.stops <= STOPS_TOLD_MAX:
+                return answered_for(entry.run, error, not_executed(error))
+    if not isinstance(error, GuardrailStopped):
+        return error
+    return stop_for(entry.run, error, in_tool=around is not None and around.may_tell())
+
+
 def _model_drive(spot: Spot) -> ModelDrive | None:
     drive = model_drive.get()
     return drive if drive is not None and drive.run is spot.run else None
@@ -340,7 +398,7 @@ def _model_drive(spot: Spot) -> ModelDrive | None:
 
 def _tool_drive(spot: Spot) -> ToolDrive | None:
     drive = tool_drive.get()
-    if drive is None or drive.run is not spot.run or (spot.anchor is not None and spot.anchor.id in drive.attempts):
+    if drive is None or drive.run is not spot.run or (spot.anchor is not None and spot.anchor.is_in(drive.attempts)):
         return None
     return drive
 
@@ -348,12 +406,14 @@ def _tool_drive(spot: Spot) -> ToolDrive | None:
 def _permit(run_id: UUID, spot: Spot, call: ModelCall) -> Permit:
     drive = _model_drive(spot)
     if drive is None:
+        if spot.run.guard.saves:
+            tell_unchanged(spot.run, call)
         return spot.run.before_model(call)
     drive.calls.append(run_id.int)
     planned = drive.take()
     if planned is None:
         return spot.run.before_model(call, can_block=True)
-    return spot.run.revise(planned, call, can_block=True)
+    return spot.run.revise(planned, carried(planned.call, call), can_block=True)
 
 
 def _call(

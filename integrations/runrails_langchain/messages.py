@@ -9,7 +9,7 @@ from typing import NamedTuple, cast
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 
 from runrails.calls import Prompt
-from runrails.request_wire import premium
+from runrails.request_wire import mode_of, picture, premium
 
 __all__ = ["Sized", "prompt_of", "text_of", "text_prompt"]
 
@@ -39,11 +39,12 @@ class Sized(NamedTuple):
 
 
 class _Count:
-    __slots__ = ("cache", "images", "texts", "unbounded")
+    __slots__ = ("cache", "images", "pictures", "texts", "unbounded")
 
     def __init__(self) -> None:
         self.texts: list[str] = []
         self.images = 0
+        self.pictures: list[int] = []
         self.unbounded: str | None = None
         self.cache = False
 
@@ -81,6 +82,8 @@ def prompt_of(messages: Sequence[BaseMessage], params: Mapping[str, object]) -> 
             tools=tools,
             images=count.images,
             unbounded=count.unbounded or premium(params),
+            pictures=tuple(count.pictures),
+            mode=mode_of(params),
         ),
         cache_write=count.cache or "cache_control" in params or any('"cache' in tool for tool in tools),
     )
@@ -108,7 +111,9 @@ def _add(block: object, count: _Count, depth: int = 0) -> None:
     if kind is None and len(known) == 1:
         kind = next(iter(known))
     if "cache_control" in known or kind in ("cachePoint", "cache_point"):
+        # It moves from one message to another, and is no part of what the model reads.
         count.cache = True
+        known = {key: value for key, value in known.items() if key != "cache_control"}
     if not isinstance(kind, str):
         count.unbounded = "untyped"
     elif kind == "text-plain" and not isinstance(known.get("text"), str):
@@ -118,6 +123,7 @@ def _add(block: object, count: _Count, depth: int = 0) -> None:
         _add_nested(known.get("summary"), count, depth)
     elif kind in _IMAGES:
         count.images += 1
+        count.pictures.append(picture(known))
     elif kind == "tool_result" and isinstance(known.get("content"), list):
         count.texts.append(str(known.get("tool_use_id", "")))
         _add_nested(known["content"], count, depth)

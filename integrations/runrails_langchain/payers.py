@@ -18,22 +18,24 @@ __all__ = ["attribution_of", "open_run"]
 
 def attribution_of(metadata: Mapping[str, object] | None) -> Attribution | None:
     """
-    What `{"runrails_user": "bob", "runrails_key": …, "runrails_org": …, "runrails_tags": {"team": "x"}}` says.
+    What `{"runrails_user": "bob", "runrails_key": …, "runrails_org": …, "runrails_tags": {"team": "x"}}` says, and
+    `"runrails_byok": True` for a call on a key of the user's own.
 
     Raises:
-        ConfigError: An id or a tag is malformed.
+        ConfigError: An id, a tag or the last of these is malformed.
     """
     if not metadata:
         return None
     user, key = metadata.get("runrails_user"), metadata.get("runrails_key")
     org, tags = metadata.get("runrails_org"), metadata.get("runrails_tags")
-    if user is None and key is None and org is None and tags is None:
+    byok = metadata.get("runrails_byok")
+    if user is None and key is None and org is None and tags is None and byok is None:
         return None
     try:
         # Whatever it is, it is checked there.
         return Attribution(
             user=cast("str | None", user), key=cast("str | None", key), org=cast("str | None", org),
-            tags=cast("Mapping[str, str] | None", tags),
+            tags=cast("Mapping[str, str] | None", tags), byok=cast("bool | None", byok),
         )  # fmt: skip
     except ConfigError as exc:
         raise ConfigError(

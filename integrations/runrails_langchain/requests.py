@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from runrails.attribution import Attribution
 
-__all__ = ["Planned", "plan", "with_text"]
+__all__ = ["Planned", "capped_settings", "plan", "with_text"]
 
 Settings = Mapping[str, object]
 
@@ -63,6 +63,16 @@ def plan(request: ModelRequest[Any], by: Attribution | None) -> Planned:
         can_cap=cap is not None, cache_write=sized.cache_write, by=by,
     )  # fmt: skip
     return Planned(call=call, cap=cap)
+
+
+def capped_settings(model: BaseChatModel, settings: Settings, max_tokens: int) -> Settings | None:
+    """The settings of a call of the model without tools, with that cap; None if nobody knows one that works."""
+    facts, params = _facts(model, settings)
+    cap = _cap_name(facts, params)
+    if cap is None:
+        return None
+    capped = {**settings, cap: max_tokens}
+    return capped if _facts(model, capped)[0].max_tokens == max_tokens else None
 
 
 def with_text(messages: list[AnyMessage], text: str) -> list[AnyMessage]:

@@ -12,7 +12,7 @@ from runrails.boundary import Trip
 from runrails.calls import ModelResult
 from runrails.errors import RunrailsError
 from runrails.usage_wire import UsageMalformed, from_anthropic, from_langchain, from_openai_chat
-from runrails_langchain.messages import text_of
+from runrails_langchain.messages import prompt_of, text_of
 
 if TYPE_CHECKING:
     from runrails.usage import Usage
@@ -32,8 +32,12 @@ def of_answer(response: LLMResult) -> ModelResult:
     message = _message(response)
     told = None if message is None else message.usage_metadata
     if told is not None and cast("Mapping[str, object]", told).get("total_cost", 1) == 0:
-        return ModelResult(end="cached")
-    return ModelResult(end="completed", usage=_usage(response, message), model=_model(response, message))
+        return ModelResult(end="cached", stored_usage=_usage(response, message))
+    said = None if message is None else prompt_of([message], {}).prompt.texts
+    return ModelResult(
+        end="completed", usage=_usage(response, message), model=_model(response, message), answer=said,
+        answer_id=_id_of(message),
+    )  # fmt: skip
 
 
 def of_error(error: BaseException, response: LLMResult | None, *, reasoning: bool) -> ModelResult:
@@ -41,8 +45,8 @@ def of_error(error: BaseException, response: LLMResult | None, *, reasoning: boo
     A call that ended with an error.
 
     `failed` needs proof that it costs nothing: a definite HTTP error, no connection, or a refusal of ours. A stream
-    that was broken off is `cut`; unless it had already told its usage, what had arrived is the measure. Of anything
-    else (a timeout, a lost connection, an unknown exception) the money may be spent.
+    that has begun and was broken off, by whomever, is `cut`; unless it had already told its usage, what had arrived is
+    the measure. Of anything else (a timeout, a lost connection, an unknown exception) the money may be spent.
     """
     partial = _partial(response)
     cut = isinstance(error, GeneratorExit) or type(error).__name__ == "CancelledError"
@@ -50,14 +54,12 @@ def of_error(error: BaseException, response: LLMResult | None, *, reasoning: boo
         finished = _finished(response, partial)
         if finished is not None:
             return finished
-        if cut:
-            return ModelResult(
-                end="cut",
-                output_text=_output(response),
-                model=_model(response, _message(response)),
-                reasoning=reasoning,
-            )
-        return ModelResult(end="unknown")
+        return ModelResult(
+            end="cut",
+            output_text=_output(response),
+            model=_model(response, _message(response)),
+            reasoning=reasoning,
+        )
     if isinstance(error, GeneratorExit):
         return ModelResult(end="cut", reasoning=reasoning)
     return ModelResult(end="failed" if not cut and _costs_nothing(error) else "unknown")
@@ -81,6 +83,14 @@ def _message(response: LLMResult) -> AIMessage | None:
                 return generation.message
             return None
     return None
+
+
+def _id_of(message: AIMessage | None) -> str | None:
+    """The provider's id of the answer. LangChain names messages itself where it has none."""
+    if message is None:
+        return None
+    named = cast("Mapping[str, object]", message.response_metadata).get("id") or message.id
+    return named if isinstance(named, str) and not named.startswith(("run-", "lc_")) else None
 
 
 def _usage(response: LLMResult, message: AIMessage | None) -> Usage | None:

@@ -6,16 +6,19 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
+from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage, HumanMessage
 from langchain_core.runnables import Runnable, RunnableBinding, RunnableConfig
 from langchain_core.runnables.config import merge_configs
 
 from runrails.advice import not_executed
+from runrails.lastwords import PlainSpeaker
 from runrails.loops.explain import MARK
 from runrails.outcome import Given
 from runrails_langchain.payers import attribution_of
 from runrails_langchain.repair import missing_results
 from runrails_langchain.toolguard import ToolGuard
+from runrails_langchain.wrapping import ModelSpeaker
 
 if TYPE_CHECKING:
     from langgraph.types import StateSnapshot
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from runrails.attribution import Attribution
     from runrails.errors import GuardrailStopped
     from runrails.guard import Guard
+    from runrails.lastwords import Speaker
 
 __all__ = ["adapt"]
 
@@ -62,6 +66,12 @@ class Adapter:
     def whose(self, given: Given) -> Attribution | None:
         """What the metadata of the executor and of the call say."""
         return attribution_of(self._configured(given).get("metadata"))
+
+    def speaker(self, how: object) -> Speaker | None:
+        """A chat model, or a function of the user's own."""
+        if isinstance(how, BaseChatModel):
+            return ModelSpeaker(how)
+        return PlainSpeaker(how) if callable(how) else None
 
     def answer(self, value: object) -> str | None:
         """The text of a state's last message, of a message, or of a chain's `output`."""

@@ -17,7 +17,7 @@ from runrails.deadline import Abandoned, call_in_time
 from runrails_langchain.drive import tool_drive
 from runrails_langchain.handler import GuardrailCallbackHandler, tracker_of
 from runrails_langchain.stops import stop_for
-from runrails_langchain.turns import ToolTurn, arun_tool, asked_of, config_of, run_tool
+from runrails_langchain.turns import ToolTurn, arun_tool, asked_of, config_of, is_direct, run_tool
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -80,19 +80,21 @@ class ToolGuard:
             owner = self._run(config)
             if owner is None:
                 return work()
-            turn = self._turn(owner, _asked(tool, tool_input, kwargs), config)
+            turn = self._turn(owner, _asked(tool, tool_input, kwargs), config, direct=tool.return_direct)
             if turn is None:
                 return _in_time(owner, work)
-            return _told(tool, turn, kwargs, run_tool(turn, owner, lambda owner: _in_time(owner, work)))
+            return _told(turn, kwargs, run_tool(turn, owner, lambda owner: _in_time(owner, work)))
 
         async def arun(tool_input: Any, *args: Any, **kwargs: Any) -> Any:
             config = _config(args, kwargs)
             owner = self._run(config)
-            turn = None if owner is None else self._turn(owner, _asked(tool, tool_input, kwargs), config)
+            turn = None
+            if owner is not None:
+                turn = self._turn(owner, _asked(tool, tool_input, kwargs), config, direct=tool.return_direct)
             if turn is None:
                 return await tool.arun(tool_input, *args, **kwargs)
             result = await arun_tool(turn, None, lambda _: tool.arun(tool_input, *args, **kwargs))
-            return _told(tool, turn, kwargs, result)
+            return _told(turn, kwargs, result)
 
         # All ways to call a tool lead there, and a tool's class may be one that cannot be derived from.
         vars(made).update(run=run, arun=arun)
@@ -159,7 +161,9 @@ class ToolGuard:
             inner, ainner = node._wrap_tool_call, node._awrap_tool_call  # noqa: SLF001 -- as above
             made._wrap_tool_call = self.node_call(inner)  # noqa: SLF001 -- as above
             made._awrap_tool_call = self.anode_call(ainner, inner)  # noqa: SLF001 -- as above
-        made.func, made.afunc = made._func, made._afunc  # noqa: SLF001 -- a copy would go on calling the original's
+        for name in ("func", "afunc"):  # a copy would go on calling the original's
+            if getattr(node, name) == getattr(node, f"_{name}"):
+                setattr(made, name, getattr(made, f"_{name}"))
         return made
 
     # One call.
@@ -167,10 +171,10 @@ class ToolGuard:
     def _turn_at(self, request: Any) -> ToolTurn | None:
         config = config_of(request)
         run = self._run(config)
-        return None if run is None else self._turn(run, asked_of(request), config)
+        return None if run is None else self._turn(run, asked_of(request), config, direct=is_direct(request))
 
-    def _turn(self, run: Run, asked: Mapping[str, Any], config: Mapping[str, Any]) -> ToolTurn | None:
-        return None if _is_asked_for(run, asked) else ToolTurn(self._handler, run, asked, config)
+    def _turn(self, run: Run, asked: Mapping[str, Any], config: Mapping[str, Any], *, direct: bool) -> ToolTurn | None:
+        return None if _is_asked_for(run, asked) else ToolTurn(self._handler, run, asked, config, direct=direct)
 
     def _run(self, config: Mapping[str, Any]) -> Run | None:
         run = current_run()
@@ -204,12 +208,11 @@ def _is_asked_for(run: Run, asked: Mapping[str, Any]) -> bool:
     return asked["id"] is None or asked["id"] == outer.call.id
 
 
-def _told(tool: BaseTool, turn: ToolTurn, kwargs: Mapping[str, Any], result: Any) -> Any:
+def _told(turn: ToolTurn, kwargs: Mapping[str, Any], result: Any) -> Any:
     """What a tool's caller gets: a message where it has told the call's id, else what the message would say."""
     if isinstance(result, ToolMessage) and kwargs.get("tool_call_id") is None:
         return result.content
-    # What is given to the user as it is gets no advice for the model.
-    if isinstance(result, str) and turn.hint is not None and not tool.return_direct:
+    if isinstance(result, str) and turn.hint is not None:
         return f"{result}\n\n{turn.hint}"
     return result
 

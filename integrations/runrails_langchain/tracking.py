@@ -15,8 +15,10 @@ from weakref import ref
 
 from runrails.boundary import Trip
 from runrails.calls import ModelResult, Permit, ToolCall
-from runrails.current import current_run, given_up, is_of, stay
+from runrails.current import current_run, is_of
 from runrails.errors import ConfigError
+from runrails_langchain.anchors import Anchor
+from runrails_langchain.arriving import Arriving, settle_untold
 from runrails_langchain.conversations import Asked, Conversations, Place
 from runrails_langchain.payers import open_run
 
@@ -24,13 +26,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from uuid import UUID
 
-    from runrails.errors import GuardrailStopped
     from runrails.guard import Guard
     from runrails.run import Run
     from runrails_langchain.chains import Part
     from runrails_langchain.drive import ToolDrive
 
-__all__ = ["Anchor", "ModelEntry", "Spot", "ToolEntry", "Tracker"]
+__all__ = ["ModelEntry", "Spot", "ToolEntry", "Tracker"]
 
 CHAINS_MAX = 50_000
 CALLS_MAX = 10_000
@@ -38,42 +39,6 @@ SHARED_RUNS_MAX = 1_000
 RUNS_KEPT_MAX = 64
 IN_FLIGHT_MS_MAX = 3_600_000
 """A call LangChain never told the end of (a cancelled task, a crashed thread) is settled as unknown after this long."""
-
-
-class Anchor:
-    """A root chain or a tool call: what happens inside belongs to it."""
-
-    __slots__ = ("base", "calls", "ended", "id", "opened", "outer", "root", "run", "stay")
-
-    def __init__(
-        self, run: Run, anchor_id: UUID, root: UUID | None, *, base: str, opened: bool, outer: Anchor | None = None
-    ) -> None:
-        self.run = run
-        self.id = anchor_id
-        self.outer = outer
-        """The root chain in which an agent of its own is such an anchor as well."""
-        self.root = root
-        self.base = base
-        """Agent path of what is inside."""
-        self.opened = opened
-        """Whether the run was opened for it and ends with it."""
-        self.ended = False
-        self.calls: set[int] = set()
-        """Model calls in flight."""
-        self.stay = stay.get()
-        """What is inside may be called from a thread that has no context of ours."""
-
-    @property
-    def given_up(self) -> GuardrailStopped | None:
-        """The stop for which what is inside was left alone."""
-        return None if self.stay is None else given_up(self.stay)
-
-    def hold(self, call: int, *, open: bool) -> None:  # noqa: A002 -- of a call: in flight or not
-        """A model call in it, and so in what encloses it, is in flight or is not any more."""
-        anchor: Anchor | None = self
-        while anchor is not None:
-            (anchor.calls.add if open else anchor.calls.discard)(call)
-            anchor = anchor.outer
 
 
 class Spot(NamedTuple):
@@ -88,7 +53,7 @@ class Spot(NamedTuple):
 class ModelEntry:
     """A model call in flight."""
 
-    __slots__ = ("agent", "anchor", "lifeline", "permit", "reasoning", "since_ms", "talks")
+    __slots__ = ("agent", "anchor", "arriving", "lifeline", "permit", "reasoning", "since_ms", "talks")
 
     def __init__(self, spot: Spot, since_ms: int, lifeline: object) -> None:
         self.lifeline = lifeline
@@ -98,6 +63,8 @@ class ModelEntry:
         self.since_ms = since_ms
         self.agent = ""
         self.permit: Permit | None = None
+        self.arriving: Arriving | None = None
+        """What has come of its answer, if that is streamed."""
         self.reasoning = False
 
 
@@ -124,6 +91,11 @@ class ToolEntry(NamedTuple):
     """Where a middleware stands around the call."""
     admitted: bool = False
     """Whether that one has asked for it already."""
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether only the callback can answer for it: a guarded model asked for it, and nobody stands around it."""
+        return self.drive is None and self.asked is not None
 
 
 class Tracker:
@@ -188,15 +160,14 @@ class Tracker:
         if joined is not None:
             run = joined
             if anchor is not None and anchor.run is not joined:
-                anchor = Anchor(joined, anchor.id, anchor.root, base=anchor.base, opened=False)
+                anchor = Anchor(joined, anchor.id, anchor.root, base=anchor.base, opened=False, outer=anchor.outer)
         elif anchor is not None:
             run = anchor.run
         else:
             run = self._share(handler, metadata)
         graph = "" if metadata is None else metadata.get("langgraph_checkpoint_ns")
         inside = graph.rpartition("|")[0] if isinstance(graph, str) else ""
-        place = Place(None, None, inside, "") if anchor is None else Place(anchor.root, anchor.id, inside, anchor.base)
-        return Spot(run, anchor, self._talk(run), place)
+        return Spot(run, anchor, self._talk(run), _place(anchor, inside))
 
     def run_around(self, parent_id: UUID | None) -> Run | None:
         """
@@ -215,8 +186,8 @@ class Tracker:
     # Model calls.
 
     def settle_open(self, calls: list[int]) -> None:
-        """What is still in flight of these calls has an unknown end."""
-        self._settle(calls)
+        """Whoever made these calls is done with them: what is still in flight was broken off."""
+        self._settle(calls, over=True)
 
     def model_starts(self, run_id: UUID, spot: Spot) -> ModelEntry | None:
         """Claim a model call; None if another handler has it already."""
@@ -236,8 +207,12 @@ class Tracker:
             if spot.anchor is not None:
                 spot.anchor.hold(key, open=True)
         if lost is not None:
-            _settle_unknown(*lost)
+            settle_untold(*lost)
         return entry
+
+    def in_flight(self, run_id: UUID) -> tuple[Run, ModelEntry] | None:
+        """A model call that is in flight."""
+        return self._calls.get(run_id.int)
 
     def model_ended(self, run_id: UUID) -> tuple[Run, ModelEntry] | None:
         """Take a model call out of flight; None if it is not in flight, or another handler took it."""
@@ -279,7 +254,8 @@ class Tracker:
                 spot.run, spot.talks, call, asked, drive, admitted=admitted is not None
             )
             base = f"{call.agent}/{name}" if call.agent else name
-            self._keep_anchor(run_id, Anchor(spot.run, run_id, spot.place.root, base=base, opened=False))
+            anchor = Anchor(spot.run, run_id, spot.place.root, base=base, opened=False, bare=entry.is_bare)
+            self._keep_anchor(run_id, anchor)
             return entry
 
     def tool_ended(self, run_id: UUID) -> ToolEntry | None:
@@ -367,9 +343,11 @@ class Tracker:
         return anchor
 
     def _agent_in(self, around: Anchor, chain: UUID, parent_id: UUID | None, part: Part) -> Anchor:
-        """The anchor of a chain that is an agent of its own inside a root chain; inside a tool all is one anyway."""
-        agent = parent_id if part == "graph_node" else chain
-        if agent is None or around.id == agent or around.id != around.root:
+        """The anchor of a chain that is an agent of its own inside a root chain or a tool."""
+        agent = parent_id if part in ("graph_node", "inner_node") else chain
+        if agent is None or around.id == agent or around.outer is not None:
+            return around
+        if not around.is_tool and part == "inner_node":  # a subgraph of the root chain's
             return around
         inner = Anchor(around.run, agent, agent, base=around.base, opened=False, outer=around)
         self._keep_anchor(agent, inner)
@@ -395,7 +373,7 @@ class Tracker:
                 call = self._lost.popleft()
             except IndexError:  # another thread has just taken it
                 return
-            self._settle([call])
+            self._settle([call], over=True)
 
     def _in_group(self, params: object, size: int) -> _Group:
         group = self._groups.setdefault(id(params), _Group(params))
@@ -427,13 +405,17 @@ class Tracker:
             self._settle(list(anchor.calls))
             self._talk(anchor.run).root_ended(anchor.id)
 
-    def _settle(self, ids: list[int]) -> None:
-        """LangChain does not tell the end of every call; for a cancelled task, for instance, it tells nothing."""
+    def _settle(self, ids: list[int], *, over: bool = False) -> None:
+        """
+        LangChain does not tell the end of every call; for a cancelled task, for instance, it tells nothing.
+
+        Where it is `over` for sure, what came of a stream is all that came; else its end is unknown.
+        """
         for call in ids:
             with self._lock:
                 found = self._take(call)
             if found is not None:
-                _settle_unknown(*found)
+                settle_untold(*found, over=over)
 
     def _forget(self, run: Run) -> None:
         with self._lock:
@@ -443,9 +425,14 @@ class Tracker:
                 self._drop_anchor(run_id)
 
 
-def _settle_unknown(run: Run, entry: ModelEntry) -> None:
-    if entry.permit is not None:
-        run.after_model(entry.permit, ModelResult(end="unknown"))
+def _place(anchor: Anchor | None, graph: str) -> Place:
+    if anchor is None:
+        return Place(None, None, graph, "")
+    outer = anchor.outer
+    return Place(
+        anchor.root, anchor.id, graph, anchor.base, tool=outer.id if outer is not None and outer.is_tool else None,
+        shared=anchor.is_tool,
+    )  # fmt: skip
 
 
 def _on_event_loop() -> bool:

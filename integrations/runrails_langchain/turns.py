@@ -18,6 +18,7 @@ from runrails_langchain.attaching import attached
 from runrails_langchain.drive import Blocked, ModelDrive, ToolDrive, model_drive, tool_drive
 from runrails_langchain.handler import GuardrailCallbackHandler, tracker_of
 from runrails_langchain.requests import Planned, plan, with_text
+from runrails_langchain.saving import Models, spared
 from runrails_langchain.stops import is_control_flow
 from runrails_langchain.tools import outcome_of, outcome_of_error
 
@@ -37,18 +38,20 @@ _P = ParamSpec("_P")
 _Q = TypeVar("_Q")
 _R = TypeVar("_R")
 
-__all__ = ["ModelTurn", "ToolTurn", "arun_tool", "asked_of", "config_of", "run_tool"]
+__all__ = ["ModelTurn", "ToolTurn", "arun_tool", "asked_of", "config_of", "is_direct", "run_tool"]
 
 
 class ModelTurn:
     """One model call: a permit before, the callback inside, whatever is left over given back after."""
 
     def __init__(
-        self, handler: GuardrailCallbackHandler, run: Run, request: ModelRequest[Any], by: Attribution | None
-    ) -> None:
+        self, handler: GuardrailCallbackHandler, run: Run, request: ModelRequest[Any], by: Attribution | None,
+        cheaper: Models,
+    ) -> None:  # fmt: skip
         self.run = run
         self.request = request
         self._by = by
+        self._cheaper = cheaper
         self._handler = handler
         self._drive = ModelDrive(run, None)
         self._planned: Planned | None = None
@@ -58,6 +61,10 @@ class ModelTurn:
         """Whether another middleware of this guard stands around this call already."""
         outer = model_drive.get()
         return outer is not None and outer.run is self.run
+
+    def instead(self, request: ModelRequest[Any]) -> ModelTurn:
+        """Another call for the same payer."""
+        return ModelTurn(self._handler, self.run, request, self._by, self._cheaper)
 
     def begin(self) -> None:
         """Ask for the call as it is known here. Raises stops; what is refused is asked for again at the call."""
@@ -116,6 +123,8 @@ class ModelTurn:
             if note is not None:
                 self.request = self.request.override(messages=with_text(self.request.messages, note))
             self._planned = plan(self.request, self._by)
+            if self.run.guard.saves:
+                self.request, self._planned = spared(self.run, self.request, self._planned, self._by, self._cheaper)
         except Exception as exc:  # noqa: BLE001 -- the callback reads what is really sent, and decides
             _failed(self.run, "wrap_model_call", exc)
             return False
@@ -141,9 +150,12 @@ class ToolTurn:
     """One tool call: asked for before, told after, answered in the tool's place if it may not be executed."""
 
     def __init__(
-        self, handler: GuardrailCallbackHandler, run: Run, asked: Mapping[str, Any], config: Mapping[str, Any]
-    ) -> None:
+        self, handler: GuardrailCallbackHandler, run: Run, asked: Mapping[str, Any], config: Mapping[str, Any], *,
+        direct: bool = False,
+    ) -> None:  # fmt: skip
         self.run = run
+        self._direct = direct
+        """Whether the result is given to the user as it is, who needs no advice for the model."""
         self._handler = handler
         self._asked = asked
         self._talks: Conversations | None = None
@@ -154,7 +166,7 @@ class ToolTurn:
     def hint(self) -> str | None:
         """What the model should be told with the result."""
         finding = self._drive.finding
-        return None if finding is None else finding.for_model
+        return None if finding is None or self._direct else finding.for_model
 
     def _call(self, config: Mapping[str, Any]) -> ToolCall:
         """The call, joined with the answer of the model that asked for it."""
@@ -205,7 +217,8 @@ class ToolTurn:
             if call is not None:  # no callback has seen it: an unknown tool, or a layer that answered for it
                 drive.finding = self.run.after_tool(call, outcome_of(_own(result, call.id), call.id), can_block=True)
             self._counted()
-            return result if drive.finding is None else _hinted(result, drive.finding, self._asked["id"])
+            finding = None if self._direct else drive.finding
+            return result if finding is None else _hinted(result, finding, self._asked["id"])
         except Exception as exc:  # noqa: BLE001 -- it observes; the result is the user's
             _failed(self.run, "wrap_tool_call", exc)
             return result
@@ -271,6 +284,11 @@ async def arun_tool(turn: ToolTurn, request: _Q, call: Callable[[_Q], Awaitable[
 def asked_of(request: ToolCallRequest) -> Mapping[str, Any]:
     """What the model has asked for."""
     return cast("Mapping[str, Any]", request.tool_call)
+
+
+def is_direct(request: ToolCallRequest) -> bool:
+    """Whether what the tool answers is the agent's answer."""
+    return bool(getattr(getattr(request, "tool", None), "return_direct", False))
 
 
 def config_of(request: ToolCallRequest) -> Mapping[str, Any]:

@@ -39,5 +39,5 @@ def wrap(guard: Guard, client: _C) -> _C:
             next_step="Pass a client object, not its class or one of its resources.",
         )
     is_async = isinstance(client, AsyncOpenAI)
-    guard_client(guard, client, OpenAIDialect(), is_async=is_async, sealed="websocket_base_url")
+    guard_client(guard, client, OpenAIDialect(client), is_async=is_async, sealed="websocket_base_url")
     return client

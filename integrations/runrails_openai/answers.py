@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, cast
 
 from runrails.calls import ModelResult
 from runrails.clients.sse import read_usage
-from runrails.request_wire import served_tier
-from runrails.usage_wire import from_openai_chat, from_openai_responses
+from runrails.request_wire import answer_texts, served_tier
+from runrails.usage_wire import UsageMalformed, from_openai_chat, from_openai_responses
+from runrails.values import quick
 
 if TYPE_CHECKING:
     from runrails.calls import ServedTier
@@ -19,20 +20,63 @@ __all__ = ["ChatEvents", "ResponseEvents", "chat_answer", "response_answer"]
 
 Body = Mapping[str, object]
 _LAST = (b"response.completed", b"response.incomplete", b"response.failed")
+_model_result = quick(ModelResult)
 _HEAD_BYTES = 200
 """How far into an event its type is looked for."""
 
 
 def chat_answer(body: Body) -> ModelResult:
     """A chat completion, or embeddings."""
-    usage = read_usage(from_openai_chat, _map(body.get("usage")))
-    return ModelResult(end="completed", usage=usage, model=_text(body.get("model")), tier=served_tier(body))
+    report, model = body.get("usage"), body.get("model")
+    try:
+        usage = from_openai_chat(_map(report))
+    except UsageMalformed:  # settled at the hold
+        usage = None
+    model = model if type(model) is str and model else _text(model)
+    said, answer_id = _said(body.get("choices")), body.get("id")
+    return _model_result(
+        end="completed", usage=usage, model=model, tier=served_tier(body), answer=said,
+        answer_id=answer_id if type(answer_id) is str and answer_id else None,
+    )  # fmt: skip
+
+
+def _said(choices: object) -> tuple[str, ...] | None:
+    """The texts of the one answer, of the wire or parsed; None if they are not of the plain kinds."""
+    if not isinstance(choices, list):
+        return None
+    answers: list[object] = choices  # pyright: ignore[reportUnknownVariableType] -- a cast is one call more
+    if len(answers) != 1:
+        return None
+    message: object = getattr(answers[0], "message", None)
+    if message is not None and not getattr(message, "tool_calls", None):  # of the SDK, and only text: by far the most
+        content: object = getattr(message, "content", None)
+        if type(content) is str:
+            return (content,) if content else None
+    message = _part(answers[0], "message")
+    given = _part(message, "tool_calls")
+    calls: list[tuple[str, str, object]] = []
+    for call in cast("list[object]", given) if isinstance(given, list) else ():
+        function = _part(call, "function")
+        name, call_id = _part(function, "name"), _part(call, "id")
+        if not isinstance(name, str) or not isinstance(call_id, str):
+            return None
+        calls.append((name, call_id, _part(function, "arguments")))
+    return answer_texts(_part(message, "content"), calls)
+
+
+def _part(value: object, name: str) -> object:
+    if isinstance(value, dict):
+        return cast("Body", value).get(name)
+    return getattr(value, name, None)
 
 
 def response_answer(body: Body) -> ModelResult:
     """A response. One that runs in the background has no usage yet."""
     usage = read_usage(from_openai_responses, _map(body.get("usage")))
-    return ModelResult(end="completed", usage=usage, model=_text(body.get("model")), tier=served_tier(body))
+    return ModelResult(
+        end="completed", usage=usage, model=_text(body.get("model")), tier=served_tier(body),
+        answer_id=_text(body.get("id")),
+    )  # fmt: skip
 
 
 class ChatEvents:
@@ -53,6 +97,7 @@ class ChatEvents:
         self.floor_usage: Usage | None = None
         self.tier: ServedTier | None = None
         self.model: str | None = None
+        self.answer_id: str | None = None
         self.ended = False
         self.failed = False
         self._looked = False
@@ -83,6 +128,7 @@ class ChatEvents:
         if usage is None:
             return None
         self.model = _text(chunk.get("model"))
+        self.answer_id = _text(chunk.get("id"))
         self._see_tier(chunk)
         choices = _list(chunk.get("choices"))
         self._finished.update(choice.get("index") for choice in choices if choice.get("finish_reason") is not None)
@@ -98,7 +144,9 @@ class ChatEvents:
     def text(self, data: bytes) -> str:
         """Whatever the choices' deltas hold."""
         texts: list[str] = []
-        for choice in _list(_decode(data).get("choices")):
+        chunk = _decode(data)
+        self.answer_id = self.answer_id or _text(chunk.get("id"))
+        for choice in _list(chunk.get("choices")):
             _strings(choice.get("delta"), texts)
         return "".join(texts)
 
@@ -117,6 +165,7 @@ class ResponseEvents:
         self.floor_usage: Usage | None = None
         self.tier: ServedTier | None = None
         self.model: str | None = None
+        self.answer_id: str | None = None
         self.ended = False
         self.failed = False
 
@@ -129,12 +178,15 @@ class ResponseEvents:
             self.failed = self.failed or b'"error"' in head
             return None
         if b"response.created" in head:
-            self.tier = served_tier(_map(_decode(data).get("response")))
+            response = _map(_decode(data).get("response"))
+            self.tier = served_tier(response)
+            self.answer_id = _text(response.get("id"))
         elif any(kind in head for kind in _LAST):
             response = _map(_decode(data).get("response"))
             self.usage = read_usage(from_openai_responses, _map(response.get("usage")))
             self.tier = served_tier(response)
             self.model = _text(response.get("model"))
+            self.answer_id = _text(response.get("id"))
             self.ended = True
             return True
         return None
@@ -166,7 +218,7 @@ def _strings(value: object, texts: list[str]) -> None:
 
 
 def _map(value: object) -> Body:
-    return cast("Body", value) if isinstance(value, dict | Mapping) else {}
+    return cast("Body", value) if type(value) is dict or isinstance(value, Mapping) else {}
 
 
 def _list(value: object) -> list[Body]:

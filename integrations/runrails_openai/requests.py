@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
+from operator import attrgetter
 from typing import TYPE_CHECKING, Protocol, cast
 
 from runrails.calls import ModelCall
 from runrails.clients.plan import Plan, is_straight, request_body
 from runrails.clients.sse import SseReader
 from runrails.errors import BoundUnknown
-from runrails.request_wire import WireCall, openai_chat, openai_embeddings, openai_responses
+from runrails.request_wire import WireCall, openai_chat, openai_embeddings, openai_responses, premium
+from runrails.values import quick
 from runrails_openai.answers import ChatEvents, ResponseEvents, chat_answer, response_answer
 
 if TYPE_CHECKING:
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["OpenAIDialect"]
 
 Body = Mapping[str, object]
+_NOTHING: Body = {}
+_model_call = quick(ModelCall)
 
 _USUAL = {"/chat/completions": "chat/completions", "/responses": "responses", "/embeddings": "embeddings"}
 """What the SDK posts to; by far the most requests."""
@@ -50,7 +55,9 @@ class _Client(Protocol):
 class OpenAIDialect:
     """Reads requests of `OpenAI` and `AzureOpenAI`, synchronous or not."""
 
-    def __init__(self) -> None:
+    def __init__(self, client: object) -> None:
+        self._told = attrgetter(_address_of(client), "max_retries")
+        """A client's address, and how often it may send again."""
         self._newest: tuple[object, str | None, str] = (None, None, "")
         """The newest address, whose it is, and what its client calls itself: most clients have one for life."""
 
@@ -75,10 +82,25 @@ class OpenAIDialect:
                 endpoint=_shown(path),
             )
         body = request_body(options)
-        known = cast("_Client", client)
+        if "service_tier" in body:
+            return self._in_tier(client, options, body, kind)
+        if kind == "chat/completions":
+            return self._chat(client, options, body)
+        return self._planned(client, options, body, kind)
+
+    def _in_tier(self, client: object, options: Options, body: Body, kind: str) -> Plan:
+        """A request that names a dearer tier is held for at that tier's price, or refused where nobody knows it."""
+        tier = body["service_tier"]
+        if not isinstance(tier, str) or premium({"service_tier": tier}) is None:
+            return self._planned(client, options, body, kind)
+        plan = self._planned(client, options, {**body, "service_tier": None}, kind)
+        plan.call = replace(plan.call, service_tier=tier)
+        return plan
+
+    def _planned(self, client: object, options: Options, body: Body, kind: str) -> Plan:
         match kind:
             case "chat/completions":
-                return self._chat(known, options, body)
+                return self._chat(client, options, body)
             case "responses":
                 wire = openai_responses(body)
                 stream = None
@@ -86,20 +108,20 @@ class OpenAIDialect:
                     # What runs in the background is worked on and billed whether somebody reads it or not.
                     goes_on = bool(body.get("background"))
                     stream = SseReader(ResponseEvents(reasoning=wire.reasoning, goes_on=goes_on))
-                call = self._call(known, options, wire, "/responses")
+                call = self._call(client, options, wire, "/responses")
                 return Plan(call, response_answer, stream, {}, "max_output_tokens")
             case _:
-                call = self._call(known, options, openai_embeddings(body), "/embeddings", "embedding")
+                call = self._call(client, options, openai_embeddings(body), "/embeddings", "embedding")
                 return Plan(call, chat_answer, None, {}, "")
 
-    def _chat(self, client: _Client, options: Options, body: Body) -> Plan:
+    def _chat(self, client: object, options: Options, body: Body) -> Plan:
         wire = openai_chat(body)
         call = self._call(client, options, wire, "/chat/completions")
         # OpenAI's newer models know the longer name alone, the servers that copied it the shorter one.
         newer = call.provider is not None and body.get("max_tokens") is None
         cap_name = "max_completion_tokens" if newer or body.get("max_completion_tokens") is not None else "max_tokens"
         if body.get("stream") is not True:
-            return Plan(call, chat_answer, None, {}, cap_name)
+            return Plan(call, chat_answer, None, _NOTHING, cap_name)
         changes: Body = {}
         given = body.get("stream_options")
         asked: Body = cast("Body", given) if isinstance(given, Mapping) else {}
@@ -109,19 +131,27 @@ class OpenAIDialect:
         return Plan(call, chat_answer, SseReader(events), changes, cap_name)
 
     def _call(
-        self, client: _Client, options: Options, wire: WireCall, endpoint: str, kind: RequestType = "completion"
+        self, client: object, options: Options, wire: WireCall, endpoint: str, kind: RequestType = "completion"
     ) -> ModelCall:
-        retries = options.get_max_retries(client.max_retries)
-        address = client.base_url
+        address, retries = self._told(client)
+        retries = options.get_max_retries(retries)
         known, provider, user_agent = self._newest
         if known is not address:
-            provider, user_agent = _provider(client), client.user_agent
+            told = cast("_Client", client)
+            provider, user_agent = _provider(told), told.user_agent
             self._newest = (address, provider, user_agent)
-        return ModelCall(
+        return _model_call(
             model=wire.model, provider=provider, prompt=wire.prompt, max_tokens=wire.max_tokens, n=wire.n,
             can_cap=kind == "completion", request_type=kind, endpoint=endpoint, user_agent=user_agent,
             retries=retries if type(retries) is int and retries > 0 else 0,
         )  # fmt: skip
+
+
+def _address_of(client: object) -> str:
+    """Where the address of a client and its copies is; the SDK's own property for it executes an import each time."""
+    owner = next((kind for kind in type(client).__mro__ if "base_url" in vars(kind)), object)
+    plain = owner.__module__.partition(".")[0] == "openai" and "_base_url" in vars(client)
+    return "_base_url" if plain else "base_url"
 
 
 def _provider(client: _Client) -> str | None:

@@ -77,7 +77,7 @@ class GuardedModel(Model):
                 system_instructions, input, with_cap(model_settings, turn.cap), tools, output_schema, handoffs, tracing,
                 previous_response_id=previous_response_id, conversation_id=conversation_id, prompt=prompt,
             )  # fmt: skip
-            turn.tell(lambda: ModelResult(end="completed", usage=usage_of(answer.usage)))
+            turn.tell(lambda: ModelResult(end="completed", usage=usage_of(answer.usage), answer_id=answer.response_id))
         dialogue.asked(lambda: asked_for(answer.output))
         return answer
 
@@ -204,7 +204,11 @@ class _Reading:
             self._over = True
             response: object = getattr(event, "response", None)
             tier = served_tier({"service_tier": getattr(response, "service_tier", None)})
-            self._turn.tell(lambda: ModelResult(end="completed", usage=_usage(response), tier=tier))
+            named: object = getattr(response, "id", None)
+            answer_id = named if isinstance(named, str) else None
+            self._turn.tell(
+                lambda: ModelResult(end="completed", usage=_usage(response), tier=tier, answer_id=answer_id)
+            )
             output = cast("list[TResponseOutputItem]", getattr(response, "output", None)) or self._items
             self._dialogue.asked(lambda: asked_for(output))
 

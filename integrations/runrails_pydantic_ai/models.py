@@ -96,7 +96,10 @@ def _with_cap(settings: ModelSettings | None, cap: int | None) -> ModelSettings 
 
 def _answered(answer: ModelResponse) -> ModelResult:
     tier = served_tier(answer.provider_details or {}) if answer.provider_name == "openai" else None
-    return ModelResult(end="completed", usage=usage_of(answer.usage), model=answer.model_name, tier=tier)
+    return ModelResult(
+        end="completed", usage=usage_of(answer.usage), model=answer.model_name, tier=tier,
+        answer_id=answer.provider_response_id,
+    )  # fmt: skip
 
 
 def _streamed(answer: ModelResponse) -> ModelResult:

@@ -19,6 +19,7 @@ from pydantic_ai.messages import (
 )
 
 from runrails.calls import ModelCall, Prompt, ToolOutcome
+from runrails.request_wire import picture
 from runrails.usage import Usage
 from runrails_pydantic_ai.settings import answers_of, can_cap, cap_of, with_settings
 
@@ -42,10 +43,11 @@ def model_call(
     """One request to a model, measured by Pydantic AI's own form of it, which holds all the texts that are sent."""
     given = cast("Json", {**(model.settings or {}), **(settings or {})})
     count = _Count()
-    for message in cast("list[Json]", ModelMessagesTypeAdapter.dump_python(messages, mode="json", fallback=repr)):
-        count.texts.append(_json(count.pruned(message.get("parts"))))
+    # First what is the same in every request, so that a longer conversation begins as the shorter one did.
     for instructions in _instructions(messages, params):
         count.texts.append(instructions)
+    for message in cast("list[Json]", ModelMessagesTypeAdapter.dump_python(messages, mode="json", fallback=repr)):
+        count.texts.append(_json(count.pruned(message.get("parts"))))
     tools = [_tool(tool) for tool in (*params.function_tools, *params.output_tools)]
     if params.output_object is not None:
         tools.append(_json(params.output_object.json_schema))
@@ -53,7 +55,7 @@ def model_call(
         count.unbounded = f"the tool {hosted.kind}"
     prompt = Prompt(
         texts=tuple(count.texts), messages=len(messages) + 1, tools=tuple(tools), images=count.images,
-        unbounded=count.unbounded,
+        unbounded=count.unbounded, pictures=tuple(count.pictures),
     )  # fmt: skip
     return ModelCall(
         model=model.model_name, provider=_provider(model), prompt=with_settings(prompt, given),
@@ -126,6 +128,7 @@ class _Count:
     def __init__(self) -> None:
         self.texts: list[str] = []
         self.images = 0
+        self.pictures: list[int] = []
         self.cache = False
         self.unbounded: str | None = None
 
@@ -140,6 +143,7 @@ class _Count:
         media = str(known.get("media_type") or "")
         if kind == "image-url" or (kind == "binary" and media.startswith("image/")):
             self.images += 1
+            self.pictures.append(picture(known))
         elif kind == "binary" or kind in _UNBOUNDED:
             self.unbounded = media if kind == "binary" else str(kind)
         elif kind == "cache-point":

@@ -28,6 +28,7 @@ _UNBOUNDED = (
 """Settings, without the provider's name before it, that cost what no price card has, or more than one answer."""
 _STORED = ("cached_content", "conversation_id", "previous_response_id")
 """Settings that let the provider add what it keeps."""
+_MODES = ("thinking", "tool_choice")
 _DEARER = ("service_tier", "speed", "inference_geo")
 _THINKING = ("anthropic_thinking", "thinking")
 """With these, a smaller cap may be refused: it must be larger than the budget for thoughts."""
@@ -72,7 +73,9 @@ def with_settings(prompt: Prompt, settings: Json) -> Prompt:
         unbounded = (seen and f"{seen} beside what the agent sends") or own or unbounded
         stored = response.stored or stored
         tools += chat.tools
-    return replace(prompt, unbounded=unbounded, stored=stored, tools=tuple(tools))
+    # A forced tool or thinking changes what the provider puts around the messages.
+    mode = "".join(f"{key}={value!r}" for key, value in settings.items() if _names(key, _MODES))
+    return replace(prompt, unbounded=unbounded, stored=stored, tools=tuple(tools), mode=mode)
 
 
 def _bodies(settings: Json) -> Iterator[Json]:

@@ -1,4 +1,4 @@
-"""What `from runrails import Guard, Limits` costs over the bare interpreter, in fresh processes."""
+"""What `from runrails import Guard, Limits` costs over the bare interpreter, and the first price over that."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from rr_bench import Row, main
 
 ROUNDS = 15
 OURS = "from runrails import Guard, Limits"
+BOOK = f"{OURS}; from runrails.pricing import PriceBook; import json"
+PRICED = f"{BOOK}; PriceBook().card('gpt-4o', provider='openai', now_ms=1_795_262_400_000)"
+"""The price data is read when a first price is asked for, and not before."""
 YARDSTICK = "import asyncio, json, decimal, dataclasses, sqlite3, threading, hashlib, uuid, logging, inspect"
 
 
@@ -28,11 +31,16 @@ def measure() -> list[Row]:
     bare = _seconds("pass")
     ours = _seconds(OURS) - bare
     yardstick = _seconds(YARDSTICK) - bare
+    priced = _seconds(PRICED) - _seconds(BOOK)
     return [
         Row(
             "import Guard, Limits over the bare interpreter", ours * 1e3, "ms", ours / yardstick,
             f"ten modules of the standard library ({yardstick * 1e3:.0f} ms)", 1.5,
-        )
+        ),
+        Row(
+            "reading the price book, at the first price", priced * 1e3, "ms", priced / yardstick,
+            "the same", 0.8,
+        ),
     ]  # fmt: skip
 
 

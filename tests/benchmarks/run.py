@@ -15,7 +15,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from rr_bench import Row, failed, main
 
-BENCHMARKS = ("bench_import", "bench_stores", "bench_loops", "bench_langchain", "bench_middleware", "bench_clients")
+BENCHMARKS = (
+    "bench_import", "bench_stores", "bench_loops", "bench_bound", "bench_langchain", "bench_middleware",
+    "bench_clients", "bench_bedrock",
+)  # fmt: skip
 
 
 TRIES_MAX = 3

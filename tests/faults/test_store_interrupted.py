@@ -79,6 +79,7 @@ VERBS: dict[str, Callable[[FullStore], object]] = {
     "settle above the hold": lambda store: store.settle("a", 2 * HELD),
     "settle other units": lambda store: store.settle("b", 2, units={"tokens": 5}),
     "release": lambda store: store.release("a"),
+    "raise": lambda store: store.raise_hold("a", 2 * HELD),
     "limit": lambda store: store.set_limit("user:alice", 5 * DOLLAR),
 }
 

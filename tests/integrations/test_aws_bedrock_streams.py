@@ -15,6 +15,7 @@ from botocore.exceptions import EventStreamError
 
 from rr_bedrock import STREAMS, BedrockWorld, claude, edge_of, invoke_stream, read, run_of, stream
 from rr_clients import TOLD
+from runrails import BudgetExceeded, Limits
 from runrails.testing.provider import Error, HangUp, Stall, Text, ToolCalls, ToolUse
 from runrails.usage import Usage
 
@@ -134,25 +135,60 @@ def test_all_told_is_settled_at_once(wire: str) -> None:
 
 
 @pytest.mark.parametrize("wire", STREAMS)
-def test_lost_connection_is_charged_the_hold(wire: str) -> None:
-    """Nobody knows what was generated: the whole bound, unresolved; the error is the one botocore lets through."""
+def test_lost_connection_is_charged_for_what_came(wire: str) -> None:
+    """The input and what came, unresolved; the error is the one botocore lets through."""
     with BedrockWorld(HangUp(WORDS, after_chunks=3)) as world:
         events = STREAMS[wire](world.boto())
         held = world.held
         with pytest.raises(Exception, match="ended prematurely"):
             read(events)
-        assert (held, 0) == (world.spent, world.held)
+        assert (True, 0) == (world.billed <= world.spent < held, world.held)
 
 
 @pytest.mark.parametrize("wire", STREAMS)
-def test_error_inside_a_stream_is_charged_the_hold(wire: str) -> None:
-    """The provider gave up in the middle; what it bills is not known."""
+def test_error_inside_a_stream_is_charged_for_what_came(wire: str) -> None:
+    """The provider gave up in the middle: it has worked no further than it said."""
     with BedrockWorld(HangUp(WORDS, after_chunks=2, error=Error(429))) as world:
         events = STREAMS[wire](world.boto())
         held = world.held
         with pytest.raises(EventStreamError, match="throttlingException"):
             read(events)
-        assert (held, 0) == (world.spent, world.held)
+        assert (True, 0) == (world.billed <= world.spent < held, world.held)
+
+
+DIGITS = "0123456789" * 800
+IGNORES = Text(
+    DIGITS, usage=Usage(input_tokens=20, output_tokens=len(DIGITS)), ignores_max_tokens=True, chunks=100
+)  # fmt: skip
+"""Nearly nine times the cap of these calls, at a token a byte as some tokenizers count digits."""
+
+
+@pytest.mark.parametrize("wire", STREAMS)
+def test_hold_grows_with_an_answer_that_ignores_the_cap(wire: str) -> None:
+    """What was reported replaces it at the end, without an overrun."""
+    with BedrockWorld(IGNORES) as world:
+        events = STREAMS[wire](world.boto())
+        held = [world.held, *(world.held for _ in events)]
+        world.settled()
+        assert (True, False) == (held[0] < max(held), "bound_violated" in world.names())
+
+
+@pytest.mark.parametrize("wire", STREAMS)
+def test_stream_that_no_budget_pays_for_is_closed(wire: str) -> None:
+    """The reader gets what came, then the stop; it is charged for what came, and the run stays stopped."""
+    limits = Limits(run=None, month="0.06", steps=None, hold_wait_ms=0)
+    with BedrockWorld(IGNORES, limits) as world:
+        client = world.boto()
+        seen: list[Any] = []
+        with pytest.raises(BudgetExceeded):
+            for event in STREAMS[wire](client):
+                seen.append(event)  # noqa: PERF402 -- what came before the stop is looked at
+        world.provider.wait_idle()
+        assert (0, 1, True) == (world.held, world.hits, len(seen) > 80)
+        assert 0.06 < world.spent / 1e12
+        with pytest.raises(BudgetExceeded):
+            STREAMS[wire](client)
+        assert 1 == world.hits
 
 
 def test_input_that_was_told_at_the_start_is_charged_exactly() -> None:
@@ -211,9 +247,9 @@ def test_streamed_tool_calls_are_billed(wire: str) -> None:
 
 def test_long_streams_are_not_kept_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     """Past some size only the texts are kept; a stream that is left then still pays for all that came."""
-    from runrails_aws.bedrock import answers
+    from runrails.clients import coming
 
-    monkeypatch.setattr(answers, "KEPT_MAX", 10)
+    monkeypatch.setattr(coming, "KEPT_SIZE_MAX", 100)
     gate = threading.Event()
     for ask in STREAMS.values():
         gate.clear()

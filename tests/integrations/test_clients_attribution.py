@@ -25,7 +25,7 @@ def spent(world: World, user: str) -> int:
 
 def test_one_users_month_does_not_end_a_client_for_all() -> None:
     """The client's own run serves many: bob is refused with nothing sent, carol and the guard's own user go on."""
-    with World(limits=Limits(month="0.02", run=None, steps=None)) as world:
+    with World(limits=Limits(month="0.06", run=None, steps=None)) as world:
         client = world.openai()
 
         def ask(user: str) -> None:

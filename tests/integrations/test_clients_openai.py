@@ -209,8 +209,6 @@ def test_free_requests_pass_and_are_not_counted() -> None:
         ),
         lambda c: c.responses.create(model=MODEL, input="hi", tools=[{"type": "web_search"}]),
         lambda c: c.chat.completions.create(model=MODEL, messages=HI, web_search_options={}),
-        lambda c: c.chat.completions.create(model=MODEL, messages=HI, service_tier="priority"),
-        lambda c: c.chat.completions.create(model=MODEL, messages=HI, extra_body={"service_tier": "fast"}),
         lambda c: c.chat.completions.create(model=MODEL, messages=HI, n=1000),
         lambda c: c.chat.completions.create(model=MODEL, messages=HI, max_tokens=-5),
     ],

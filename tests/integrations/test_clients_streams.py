@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from rr_clients import HI, MODEL, World, in_loop, run_of
+from rr_clients import HI, MODEL, Canned, World, in_loop, run_of
 from runrails.testing.provider import Error, HangUp, Stall, Text
 
 WORDS = Text("one two three four five six seven eight nine ten")
@@ -140,8 +140,8 @@ def test_stream_that_told_its_usage_is_charged_exactly(wire: str) -> None:
 
 
 @pytest.mark.parametrize("wire", STREAMS)
-def test_lost_connection_is_charged_the_hold(wire: str) -> None:
-    """Nobody knows what was generated: the whole bound, unresolved."""
+def test_lost_connection_is_charged_for_what_came(wire: str) -> None:
+    """The input and what came, unresolved: no less than the bill, and less than the hold."""
     kind, ask = STREAMS[wire]
     with World(HangUp(WORDS, after_chunks=3)) as world:
         client = getattr(world, kind)()
@@ -153,11 +153,24 @@ def test_lost_connection_is_charged_the_hold(wire: str) -> None:
             raise EOFError  # some wires end without a word
         world.guard.flush()
         assert caught.value is not None
-        assert (held, 0) == (world.spent, world.held)
+        assert (True, 0) == (world.billed <= world.spent < held, world.held)
+        assert world.spent == run_of(client).report().unresolved_pusd
 
 
-def test_error_inside_a_stream_is_charged_the_hold() -> None:
-    """The provider gave up in the middle; what it bills is not known."""
+@pytest.mark.parametrize("wire", ["chat", "responses", "messages"])
+def test_stream_that_is_lost_before_anything_came_is_charged_the_hold(wire: str) -> None:
+    """Headers alone do not tell how far the provider came: the whole bound, unresolved."""
+    kind, ask = STREAMS[wire]
+    with World() as world, Canned(b"", kind="text/event-stream") as server:
+        url = server.url if kind == "openai" else server.url.removesuffix("/v1")
+        stream = ask(getattr(world, kind)(base_url=url))
+        held = world.held
+        list(stream)
+        assert (held, 0, True) == (world.spent, world.held, held > 0)
+
+
+def test_error_inside_a_stream_is_charged_for_what_came() -> None:
+    """The provider gave up in the middle: it has worked no further than it said."""
     for kind, ask in (STREAMS["chat"], STREAMS["messages"]):
         with World(HangUp(WORDS, after_chunks=2, error=Error(500))) as world:
             stream = ask(getattr(world, kind)())
@@ -165,7 +178,7 @@ def test_error_inside_a_stream_is_charged_the_hold() -> None:
             with pytest.raises(Exception, match=r"scripted error|error"):
                 for _ in stream:
                     pass
-            assert (held, 0) == (world.spent, world.held)
+            assert (True, 0) == (world.billed <= world.spent < held, world.held)
 
 
 def test_hidden_reasoning_keeps_the_whole_hold() -> None:
@@ -202,9 +215,9 @@ def test_unread_body_keeps_the_hold() -> None:
 
 def test_long_streams_are_not_kept_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     """Past some size only the texts are kept; a stream that is left then still pays for all that came."""
-    from runrails.clients import sse
+    from runrails.clients import coming
 
-    monkeypatch.setattr(sse, "KEPT_BYTES_MAX", 300)
+    monkeypatch.setattr(coming, "KEPT_SIZE_MAX", 300)
     gate = threading.Event()
     with World(Stall(gate, Text("word " * 60), after_chunks=50)) as world:
         client = world.openai()

@@ -273,6 +273,28 @@ def test_error_inside_a_stream(provider, client):
 # Connections
 
 
+def test_connection_can_be_reset(provider, client):
+    """What was sent is billed; the client sees an error, not an end."""
+    usage = Usage(input_tokens=10, output_tokens=8)
+    provider.use(HangUp(Text("abcd", chunks=4, usage=usage), after_chunks=2, reset=True))
+    with pytest.raises(Exception, match=r"reset|closed|peer|Connection"):
+        for _ in client.with_options(max_retries=0).chat.completions.create(model="gpt-4o", messages=ASK, stream=True):
+            pass
+    provider.wait_idle()
+    assert [("errored", 4)] == [(call.end, call.usage.output_tokens) for call in provider.bill]
+
+
+def test_usage_can_run_along(provider, client):
+    """Every chunk of content tells what was used so far; the last report is the bill."""
+    usage = Usage(input_tokens=10, output_tokens=8)
+    provider.use(Text("abcd", chunks=4, usage=usage, report="running"))
+    stream = client.chat.completions.create(
+        model="gpt-4o", messages=ASK, stream=True, stream_options={"include_usage": True}
+    )
+    told = [chunk.usage.completion_tokens for chunk in stream if chunk.usage is not None]
+    assert ([0, 2, 4, 6, 8], 8) == (told[:5], told[-1])
+
+
 @pytest.mark.parametrize(("billed", "lines"), [(True, 3), (False, 0)])
 def test_hang_up_before_the_headers_is_retried(provider, client, billed, lines):
     """The SDK takes it for a connection error and tries again; each attempt may have cost money."""

@@ -35,8 +35,6 @@ KINDS: dict[str, tuple[Limits | None, tuple[tuple[str, str], ...]]] = {
     "tool calls": (Limits(tool_calls=2, loops=None), rr_lc.ONE),
     "tool calls among parallel ones": (Limits(tool_calls=4, loops=None), rr_lc.THREE),
 }
-AT_A_TOOL = ("steps at the tool", "steps among parallel tools", "tool calls", "tool calls among parallel ones")
-"""Limits that are reached where a tool would start. A callback cannot answer in its place; whoever can, does."""
 LAYERS = ("callback", "boundary", "middleware", "supervisor", "supervisor+middleware")
 EXECUTORS = ("create_agent", "create_react_agent", "StateGraph")
 CASES = [
@@ -44,8 +42,7 @@ CASES = [
     for executor in EXECUTORS
     for layer in LAYERS
     for kind in KINDS
-    if (executor == "create_agent" or "middleware" not in layer)
-    and not (layer in {"callback", "boundary"} and kind in AT_A_TOOL)
+    if executor == "create_agent" or "middleware" not in layer
 ]
 
 

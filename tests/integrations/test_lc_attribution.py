@@ -316,3 +316,16 @@ async def test_a_supervised_runs_metadata_say_whose_the_run_is() -> None:
         assert ("bob", "acme") == (again.report.user, again.report.org)
         assert [0, 2] == spent(guard, "alice", "bob")
         assert supervisor.invoke(asked()).stop is None
+
+
+def test_a_stream_is_paid_by_whoever_begins_to_read_it() -> None:
+    """LangChain's streams begin with the first chunk: what a block has only made is nobody's call yet."""
+    with rr_lc.make_guard(user="alice") as guard:
+        config: Any = {"callbacks": [GuardrailCallbackHandler(guard)]}
+        with guard.attribute(user="bob"):
+            made, begun = (flat("one two three").stream("hi", config) for _ in range(2))
+            next(begun)
+        with guard.attribute(user="carol"):
+            list(made)
+            list(begun)
+        assert [0, 1, 1] == spent(guard, "alice", "bob", "carol")

@@ -297,9 +297,11 @@ def test_a_stream_left_after_its_end_is_complete() -> None:
     assert ("completed", Usage(input_tokens=10, output_tokens=4), "m-1") == (result.end, result.usage, result.model)
 
 
-def test_a_connection_lost_in_mid_stream_is_unknown() -> None:
-    """The provider may go on writing what nobody reads."""
-    assert "unknown" == of_error(ConnectionError(), _chunk(), reasoning=False).end
+def test_a_connection_lost_in_mid_stream_is_charged_for_what_came() -> None:
+    """As one that its reader has left; before anything came nobody knows."""
+    result = of_error(ConnectionError(), _chunk(), reasoning=False)
+    assert ("cut", True) == (result.end, bool("".join(result.output_text)))
+    assert "unknown" == of_error(ConnectionError(), None, reasoning=False).end
 
 
 # Tools.

@@ -523,9 +523,10 @@ async def test_a_stream_that_is_left_early_is_settled(make: Any) -> None:
     result = bench.runner.run_streamed(bench.agent(), TASK)
     async for _ in result.stream_events():
         break
-    await until(lambda: bench.world.names() != [])
+    await until(lambda: "run_ended" in bench.world.names())
 
-    assert ["run_ended"] == bench.world.names()
+    # What the fake answer reports of its short question is more than any text can be.
+    assert ["input_underestimated", "run_ended"] == sorted(bench.world.names())
 
 
 # Runs.

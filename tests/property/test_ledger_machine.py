@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -29,6 +30,7 @@ from runrails.ledger import (
     Reservation,
     Reserved,
     Settled,
+    SupportsCorrections,
 )
 from runrails.stores.memory import MemoryStore
 from runrails.stores.sqlite import SQLiteStore
@@ -99,6 +101,7 @@ class Ledgers(RuleBasedStateMachine):
         ]
         self.model = Model()
         self.states: dict[str, str] = {}
+        self.asked: dict[str, dict[Account, int]] = {}
 
     def teardown(self) -> None:
         for engine in self.engines:
@@ -126,7 +129,7 @@ class Ledgers(RuleBasedStateMachine):
         first = self.model.open.get(i, self.model.done.get(i))
         answer = self.both(lambda engine: engine.reserve(reservation))
         if first is not None:
-            same = {h.account: h.amount for h in first[0].holds} == {h.account: h.amount for h in holds}
+            same = self.asked[i] == {h.account: h.amount for h in holds}
             if same and first[0].on_expiry == policy:
                 assert isinstance(answer, Reserved)
                 assert (True, self.states[i]) == (answer.replayed, answer.state)
@@ -151,6 +154,7 @@ class Ledgers(RuleBasedStateMachine):
                 self.model.code[hold.account] = hold.limit
         self.model.open[i] = reservation, self.clock() + ttl
         self.states[i] = "held"
+        self.asked[i] = {h.account: h.amount for h in holds}
         for hold in holds if enforce else ():
             account = hold.account
             assert self.model.spent(account) + self.model.held(account) <= self.model.limit(account)
@@ -180,10 +184,49 @@ class Ledgers(RuleBasedStateMachine):
             self.model.done[i] = reservation, (0,) * len(reservation.holds)
             self.states[i] = "released"
 
+    @rule(i=IDS, actual=AMOUNTS)
+    def correct(self, i: str, actual: int) -> None:
+        answer = self.both(lambda engine: cast("SupportsCorrections", engine).correct(i, actual, source="bill"))
+        if not isinstance(answer, Settled) or answer.replayed:
+            return
+        assert self.states[i] != "held"
+        reservation, before = self.model.done[i]
+        charges = tuple(
+            actual if h.account.unit == "pusd" else charge for h, charge in zip(reservation.holds, before, strict=True)
+        )
+        self.model.done[i] = reservation, charges
+        self.states[i] = "settled" if self.states[i] == "settled" else "late"
+        assert (self.states[i], actual) == (answer.state, answer.actual)
+        for engine in self.engines:
+            line = list(cast("SupportsCorrections", engine).corrections(reservation_id=i))[-1]
+            assert (actual, self.clock(), "bill") == (line.after_pusd, line.at_ms, line.source)
+
     @rule(count=st.integers(1, 5))
     def expire(self, count: int) -> None:
         answer = self.both(lambda engine: engine.expire(count_max=count))
         assert Expired(self.swept(count)) == answer
+
+    @rule(i=IDS, amount=AMOUNTS, enforce=st.booleans())
+    def raise_hold(self, i: str, amount: int, enforce: bool) -> None:
+        answer = self.both(lambda engine: engine.raise_hold(i, amount, enforce=enforce))
+        if i not in self.model.open:
+            assert not isinstance(answer, Reserved) or (self.states[i], True) == (answer.state, answer.replayed)
+            return
+        reservation, expires = self.model.open[i]
+        raised = tuple(
+            h._replace(amount=max(h.amount, amount) if h.account.unit == "pusd" else h.amount)
+            for h in reservation.holds
+        )
+        more = {new.account: new.amount - old.amount for new, old in zip(raised, reservation.holds, strict=True)}
+        used = {a: self.model.spent(a) + self.model.held(a) + add for a, add in more.items() if add}
+        poor = {a for a, sum_ in used.items() if sum_ > self.model.limit(a)}
+        if (poor and enforce) or any(sum_ > AMOUNT_MAX for sum_ in used.values()):
+            assert isinstance(answer, Refused)
+            assert answer.available < answer.needed == more[answer.account]
+            return
+        assert isinstance(answer, Reserved)
+        assert ("held", bool(poor)) == (answer.state, answer.would_refuse is not None)
+        self.model.open[i] = reservation._replace(holds=raised), expires
 
     def swept(self, count: int) -> tuple[str, ...]:
         ids = self.model.expire(self.clock(), count)

@@ -45,6 +45,9 @@ with guard.attribute(user="bob", tags={"team": "search"}), guard.run(user="carol
     assert_type(theirs.attribution, Attribution)
 assert_type(guard.usage("tag:team", month="2026-11"), tuple[GroupRow, ...])
 assert_type(theirs.report().by("user")[0].name, str | None)
+house = Guard(markup_bp=200, byok=True, store="memory:")
+with house.attribute(byok=False), house.run(byok=True) as served:
+    assert_type(served.report().billed_pusd, int)
 assert_type(guard.store.balance(Account("user:alice", "2026-11")), Balance)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from runrails.cli.shell import NEGATIVE, OK, USAGE, run
 from runrails.ledger import RunRecord
-from runrails.report import Report, StepRow
+from runrails.report import Report, Saving, StepRow
 from runrails.stores.sqlite import SQLiteStore
 
 NOON_MS = 1_795_262_400_000  # 2026-11-21 12:00 UTC
@@ -33,6 +33,7 @@ def record(run_id: str, *, name: str, user: str, ended_ms: int, stopped: bool) -
         stop_reason="loop_detected" if stopped else None,
         stop_message="classify_review gave the same result 5 times." if stopped else None,
         would_have_stopped=None, findings=(), rows=tuple(step(number) for number in range(1, 11)),
+        savings=(Saving("cache", 2, 1_000, 30_000_000_000),),
     )  # fmt: skip
     return RunRecord(
         id=run_id, name=name, user=user, started_ms=report.started_ms, ended_ms=ended_ms, mode="enforce",
@@ -111,7 +112,12 @@ def test_the_report_tells_what_stopped_the_run(url: str, capsys: pytest.CaptureF
     assert run(["report", "aaaa1", "--store", url, "--steps", "2"]) == OK
     out = capsys.readouterr().out
     assert max(map(len, out.splitlines())) <= 80
-    for words in ("classify_review gave the same result 5 times.", "$0.675 of $1.00", "newest 2 of 10 steps"):
+    for words in (
+        "classify_review gave the same result 5 times.",
+        "$0.675 of $1.00",
+        "$0.03 (2 calls)",
+        "newest 2 of 10 steps",
+    ):
         assert words in out
 
 

@@ -216,6 +216,7 @@ def test_a_ledger_of_the_first_version_is_brought_up(tmp_path: Path) -> None:
     SQLiteStore(path, clock=ManualClock(BEFORE_MS)).close()
     connection = sqlite3.connect(path)
     connection.execute("DROP TABLE price_card")
+    connection.execute("DROP TABLE correction")
     connection.execute("PRAGMA user_version = 1")
     connection.close()
     world = World(SQLiteStore(path, clock=ManualClock(BEFORE_MS)))
@@ -330,13 +331,17 @@ def test_a_changed_line_is_found_out(url: str, capsys: pytest.CaptureFixture[str
 
 
 def test_lines_without_kept_rates_use_todays_if_they_are_the_same(url: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """As for lines of before rates were kept; what a contract made of them is beyond recall, and is said to be."""
+    """As for lines of before rates were kept; what a contract made of them is beyond recall, and fails."""
     connection = sqlite3.connect(url.removeprefix("sqlite:///"))
     connection.execute("DELETE FROM price_card")
     connection.commit()
     connection.close()
     code, told = _verify(url, capsys)
-    assert (0, 0) == (code, told["differs"])
+    assert (1, 0) == (code, told["differs"])
+    assert 1 == runrails(["prices", "verify", "--store", url])
+    assert "could not be verified" in capsys.readouterr().err
+    code, _ = _verify(url, capsys, "--allow-unkept")
+    assert 0 == code
     equal, unkept = told["equal"], told["unkept"]
     assert isinstance(equal, int)
     assert isinstance(unkept, int)

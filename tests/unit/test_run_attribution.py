@@ -423,7 +423,7 @@ def test_a_report_is_kept_with_its_groups() -> None:
     )  # fmt: skip
     groups = kept.report["groups"]
     assert isinstance(groups, dict)
-    row = {"name": "ads", "calls": 1, "input_tokens": 10, "output_tokens": 5, "cost_pusd": CENT}
+    row = {"name": "ads", "calls": 1, "input_tokens": 10, "output_tokens": 5, "cost_pusd": CENT, "own_key_pusd": 0}
     assert [row] == groups["tag:team"]
 
 

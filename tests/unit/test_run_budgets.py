@@ -281,7 +281,7 @@ def test_utilisation_with_a_worst_case_of_three_times_the_price() -> None:
         while True:
             permit = run.before_model(call)
             assert permit.bound_pusd <= 3 * CENT
-            run.after_model(permit, ModelResult(end="completed", usage=Usage(input_tokens=1_000)))
+            run.after_model(permit, ModelResult(end="completed", usage=Usage(input_tokens=10, output_tokens=330)))
             made += 1
 
     assert made >= 98

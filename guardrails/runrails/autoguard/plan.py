@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from runrails.autoguard.variables import BUDGETS, KNOWN, OFF, ON, option_of
 from runrails.errors import ConfigError
+from runrails.figures import MARKUP_BP_MAX
 from runrails.ids import check_id
 from runrails.limits import Limits
 from runrails.money import usd
@@ -45,6 +46,7 @@ class Plan:
     zone: str = "UTC"
     prices: Mapping[str, PriceSpec] = field(default_factory=lambda: _EMPTY)
     price_file: str | None = None
+    markup_bp: int = 0
     polls: tuple[str, ...] = ()
     stop_code: int | None = STOP_CODE
     """None: the program's own."""
@@ -81,6 +83,7 @@ def read_plan(environment: Mapping[str, str]) -> Plan:
         zone=_zone(read),
         prices=_prices(read),
         price_file=read.text("RUNRAILS_PRICES"),
+        markup_bp=read.number("RUNRAILS_MARKUP_BP", least=0, most=MARKUP_BP_MAX, default=0) or 0,
         polls=tuple(read.items("RUNRAILS_POLL_TOOLS")),
         stop_code=_stop_code(read),
         grace_s=read.number("RUNRAILS_STOP_GRACE", least=0, most=GRACE_S_MAX, default=GRACE_S) or 0,

@@ -184,7 +184,7 @@ def make_guard(plan: Plan, *, sinks: Iterable[Sink] = ()) -> Guard:
     made = Guard(
         plan.limits, user=plan.user, key=plan.key, org=plan.org, tags=plan.tags, store=plan.store, prices=plan.prices,
         price_file=plan.price_file, mode="observe" if plan.observe else "enforce", zone=plan.zone,
-        tools={name: ToolRule(poll=True) for name in plan.polls}, sinks=sinks,
+        tools={name: ToolRule(poll=True) for name in plan.polls}, sinks=sinks, markup_bp=plan.markup_bp,
     )  # fmt: skip
     made.yields = True
     return made

@@ -62,6 +62,7 @@ VARIABLES = (
     Variable("RUNRAILS_ZONE", "--zone", "Time zone in which months begin; UTC if left out."),
     Variable("RUNRAILS_MODEL_PRICES", "--price", "Prices as model=IN/OUT,model=0: dollars per million tokens."),
     Variable("RUNRAILS_PRICES", "", "The price file; runrails.toml in the working directory if left out."),
+    Variable("RUNRAILS_MARKUP_BP", "", "What is charged on top of a provider's price: 200 is 2 %."),
     Variable("RUNRAILS_POLL_TOOLS", "--poll", "Tools whose answer may stay the same for long, separated by commas."),
     Variable("RUNRAILS_LOOPS", "--no-loops", "off switches the loop detector off."),
     Variable("RUNRAILS_STOP_CODE", "--stop-code", "Exit code after a stop, 3 if left out; own for the program's own."),

@@ -12,7 +12,8 @@ import typer
 from runrails.cli.output import AsJson, make_table, print_json, print_json_list, stderr, stdout, when
 from runrails.cli.tags import Tag, tags_of
 from runrails.errors import ConfigError, format_amount
-from runrails.grouping import GroupRow, check_dimension, group_usage, with_tags
+from runrails.figures import figures_of
+from runrails.grouping import GroupRow, Groups, check_dimension, group_usage, with_tags
 from runrails.ledger import RUN_PERIOD, Balance, FullStore, UsageRecord
 from runrails.money import format_usd, usd
 from runrails.stores.checks import MONEY, check_limit_key
@@ -20,7 +21,7 @@ from runrails.stores.checks import MONEY, check_limit_key
 if TYPE_CHECKING:
     from collections.abc import Container, Generator, Iterable, Sequence
 
-__all__ = ["budget", "usage"]
+__all__ = ["StoreUrl", "budget", "check_month", "open_ledger", "usage"]
 
 NOT_FOUND = 1
 WIDTH_MIN = 80
@@ -28,6 +29,7 @@ WIDTH_WIDE = 130
 """From so many columns on, a table has a column of its own for everything."""
 NAME_SHOWN_MAX = 19
 """Longest user in the usage table: as long as a time, which it shares a column with."""
+_PARTS = ("provider_pusd", "discount_pusd", "markup_pusd", "own_key_pusd", "billed_pusd")
 SHOWN_MAX = 200
 """Most records that the usage table shows; the sums and ``--json`` have them all."""
 
@@ -50,7 +52,7 @@ def set_budget(
     """Set the limit of a scope for every period from now on. It wins over limits in code; none removes it."""
     _check_scope(scope, unit)
     limit = None if amount.lower() == "none" else _parse(amount, unit)
-    with _ledger(store) as ledger:
+    with open_ledger(store) as ledger:
         ledger.set_limit(scope, limit, unit=unit)
         over = [
             balance
@@ -77,7 +79,7 @@ def show_budget(
     """Show what a scope may spend, has spent and holds, newest period first."""
     _check_scope(scope, MONEY)
     _check_period(period)
-    with _ledger(store) as ledger:
+    with open_ledger(store) as ledger:
         balances = list(ledger.balances(scope=scope, period=period))
         limits = [row for row in ledger.limits() if row[0] == scope]
     if balances:
@@ -97,7 +99,7 @@ def list_budgets(
 ) -> None:
     """List every account, newest period first, and the limits set for scopes that have none yet."""
     _check_period(period)
-    with _ledger(store) as ledger:
+    with open_ledger(store) as ledger:
         balances = [
             balance
             for balance in ledger.balances(period=period)
@@ -118,6 +120,7 @@ def list_budgets(
 
 
 def usage(
+    context: typer.Context,
     by: Annotated[
         str | None,
         typer.Option("--by", metavar="WHAT", help="Sum by user, key, org, model, agent, run, day or tag:NAME."),
@@ -130,11 +133,13 @@ def usage(
     as_json: AsJson = False,
 ) -> None:
     """List model calls with their tokens and costs, oldest first, and their sums; with --by only the sums."""
-    _check_month(month)
+    if context.invoked_subcommand is not None:
+        return
+    check_month(month)
     tags = tags_of(tag)
     if by is not None:
         _check_dimension(by)
-    with _ledger(store) as ledger:
+    with open_ledger(store) as ledger:
         records = with_tags(ledger.usage(user=user, period=month, run=run), tags)
         if by is not None:
             _print_groups(by, group_usage(records, by), as_json=as_json)
@@ -163,6 +168,19 @@ def _print_groups(by: str, groups: Sequence[GroupRow], *, as_json: bool) -> None
         stdout().print(table)
         calls, cost = sum(row.calls for row in groups), sum(row.cost_pusd for row in groups)
         stdout().print(f"{'1 call' if calls == 1 else f'{calls:,} calls'}, {format_usd(cost)}")
+        _print_parts(groups)
+
+
+def _print_parts(groups: Iterable[GroupRow]) -> None:
+    """Of what the cost is made, where it is not just what providers ask."""
+    provider, discount, markup, own_key, billed = (
+        sum(column) for column in zip(*([getattr(row, name) for name in _PARTS] for row in groups), strict=True)
+    )
+    if discount or markup or own_key:
+        stdout().print(
+            f"provider {format_usd(provider)}, discount {format_usd(discount)}, mark-up {format_usd(markup)}"
+        )
+        stdout().print(f"on users' own keys {format_usd(own_key)}, billed by the platform {format_usd(billed)}")
 
 
 def _group_row(name: str, rows: Sequence[GroupRow]) -> tuple[str, ...]:
@@ -183,6 +201,7 @@ def _group_fields(row: GroupRow) -> dict[str, object]:
         "output_tokens": row.output_tokens,
         "cost_pusd": row.cost_pusd,
         "cost_usd": _usd_text(row.cost_pusd, MONEY),
+        **{name: getattr(row, name) for name in _PARTS},
     }
 
 
@@ -197,20 +216,29 @@ def _print_usage(records: Iterable[UsageRecord]) -> None:
     """The newest calls and the sums over all; a year of them is never in the memory at once."""
     newest: deque[UsageRecord] = deque(maxlen=SHOWN_MAX)
     count = open_calls = total = 0
+    sums = Groups()
     for record in records:
         newest.append(record)
         count += 1
         total += record.actual_pusd or 0
+        figures = figures_of(record)
+        if figures is not None:
+            sums.add(
+                None, 1, cost_pusd=record.actual_pusd or 0, own_key_pusd=figures.own_key_pusd,
+                discount_pusd=figures.discount_pusd, markup_pusd=figures.markup_pusd,
+            )  # fmt: skip
         open_calls += record.state == "held"
     title = "Usage" if count <= SHOWN_MAX else f"Usage: the newest {SHOWN_MAX} of {count:,} calls"
     headings = ("time (UTC)", "user", "run step", "model", "end", "", "in", "out", "held", "cost")
     _print_pairs(title, headings, map(_record_row, newest), numbers=(6, 7, 8, 9))
     words = "1 call" if count == 1 else f"{count:,} calls"
     stdout().print(f"{words}, {format_usd(total)}" + (f", {open_calls} in flight" if open_calls else ""))
+    _print_parts(sums.rows())
 
 
 @contextmanager
-def _ledger(url: str | None) -> Generator[FullStore]:
+def open_ledger(url: str | None) -> Generator[FullStore]:
+    """The store a command works on. Raises ConfigError if it cannot list what it has."""
     from runrails.stores import open_store
 
     store = open_store(url)
@@ -232,7 +260,8 @@ def _check_scope(scope: str, unit: str) -> None:
         raise typer.BadParameter(str(error)) from error
 
 
-def _check_month(month: str | None, *, option: str = "--month") -> None:
+def check_month(month: str | None, *, option: str = "--month") -> None:
+    """Raise BadParameter unless it is a month, or none."""
     from runrails.periods import check_period
 
     try:
@@ -243,7 +272,7 @@ def _check_month(month: str | None, *, option: str = "--month") -> None:
 
 
 def _check_period(period: str | None) -> None:
-    _check_month(None if period == RUN_PERIOD else period, option="--period")
+    check_month(None if period == RUN_PERIOD else period, option="--period")
 
 
 def _parse(amount: str, unit: str) -> int:
@@ -379,7 +408,7 @@ def _print_limits(limits: Iterable[tuple[str, str, int]], *, as_json: bool) -> N
 
 
 def _record_fields(record: UsageRecord) -> dict[str, object]:
-    facts, result = record.facts, record.result
+    facts, result, figures = record.facts, record.result, figures_of(record)
     counts = None if result is None else result.usage
     return {
         "id": record.id,
@@ -389,15 +418,18 @@ def _record_fields(record: UsageRecord) -> dict[str, object]:
         "estimated_pusd": record.estimated_pusd,
         "actual_pusd": record.actual_pusd,
         "cost_usd": _usd_text(record.actual_pusd, MONEY),
+        **({} if figures is None else figures._asdict()),
+        "corrected": record.corrected,
         **{
             name: getattr(facts, name)
             for name in (
                 "user", "run", "step", "key", "org", "provider", "model", "request_type", "endpoint", "user_agent",
-                "agent", "byok",
+                "agent", "byok", "markup_bp", "input_bound_tokens",
             )
         },
         "tags": dict(facts.tags),
         "end": None if result is None else result.end,
+        "answer_id": None if result is None else result.answer_id,
         "duration_ms": None if result is None else result.duration_ms,
         "input_tokens": None if counts is None else counts.input_tokens,
         "output_tokens": None if counts is None else counts.output_tokens,

@@ -93,6 +93,9 @@ def verify(
     ] = None,
     since: Annotated[str | None, typer.Option(help="Only calls since this day or moment, UTC.")] = None,
     project: Annotated[Path | None, typer.Option(help="Price file. Default: ./runrails.toml if it is there.")] = None,
+    allow_unkept: Annotated[
+        bool, typer.Option("--allow-unkept", help="Do not fail for lines whose rates nobody has kept.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Work every charge out again, from its usage and the rates kept under its fingerprint."""
@@ -115,14 +118,21 @@ def verify(
         ledger.close()
     facts: dict[str, object] = {
         "lines": counts.total() - counts["assumed"],
-        **{name: counts[name] for name in ("equal", "differs", "stand_in", "open", "unkept", "assumed")},
+        **{name: counts[name] for name in ("equal", "differs", "stand_in", "open", "unkept", "billed", "assumed")},
         "differences": differences,
     }
     if as_json:
         print_json(facts)
     else:
         _show_verified(facts, differences)
-    if differences:
+    unverified = counts["unkept"] > 0 and not allow_unkept
+    if unverified and not as_json:
+        stderr().print(
+            f"{counts['unkept']} lines could not be verified: nobody has kept the rates behind their fingerprints. "
+            "If that is known (lines of before rates were kept), pass --allow-unkept.",
+            soft_wrap=True,
+        )
+    if differences or unverified:
         raise typer.Exit(EXIT_NEGATIVE)
 
 
@@ -357,8 +367,8 @@ def _difference(record: UsageRecord, found: Recomputed) -> dict[str, object]:
 def _show_verified(facts: Mapping[str, object], differences: list[dict[str, object]]) -> None:
     stdout().print(
         f"{facts['lines']} lines: {facts['equal']} as recorded, {facts['differs']} differ, {facts['stand_in']} charged "
-        f"by a stand-in, {facts['open']} in flight, {facts['unkept']} without kept rates, {facts['assumed']} at an "
-        "assumed price.",
+        f"by a stand-in, {facts['open']} in flight, {facts['unkept']} without kept rates, {facts['billed']} as billed, "
+        f"{facts['assumed']} at an assumed price.",
         soft_wrap=True,
     )
     if differences:

@@ -20,7 +20,7 @@ COMMANDS: Mapping[str, str] = {
     "run": "runrails.cli.run:run",
     "audit": "runrails.cli.audit:audit",
     "budget": "runrails.cli.ledger_commands:budget",
-    "usage": "runrails.cli.ledger_commands:usage",
+    "usage": "runrails.cli.usage:app",
     "prices": "runrails.cli.prices:app",
     "runs": "runrails.cli.runs:runs",
     "report": "runrails.cli.runs:report",

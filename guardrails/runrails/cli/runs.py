@@ -183,6 +183,9 @@ def _head(record: RunRecord) -> Iterable[tuple[str, str]]:
     for key, words in (("unresolved_pusd", "of it not confirmed"), ("overrun_pusd", "billed above the holds")):
         if _number(facts, key):
             yield words, format_usd(_number(facts, key))
+    for saving in _items(facts, "savings"):
+        amount, calls = format_usd(_number(saving, "saved_pusd")), _number(saving, "calls")
+        yield f"saved by {saving.get('what', '')}", f"{amount} ({calls:,} {'call' if calls == 1 else 'calls'})"
     yield "model calls", f"{_number(facts, 'model_calls'):,}"
     yield "tool calls", f"{_number(facts, 'tool_calls'):,}"
     yield "tokens", f"{_number(facts, 'input_tokens'):,} in, {_number(facts, 'output_tokens'):,} out"

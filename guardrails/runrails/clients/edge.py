@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Protocol, cast
 from weakref import WeakSet
 
 from runrails import aio
+from runrails import current as around
 from runrails.calls import ModelResult
 from runrails.clients.plan import capped
 from runrails.clients.reading import body_of, response_of
 from runrails.clients.tapping import Tap, tap_response
-from runrails.cover import take_cover
-from runrails.current import current_run, is_of
+from runrails.cover import covering, take_cover
+from runrails.current import current, current_run, enclosing, is_of, run_around
 from runrails.errors import CallRefused, ConfigError, GuardFault
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from runrails.calls import Permit
     from runrails.clients.plan import Dialect, Options, Plan
     from runrails.clients.reading import Response
+    from runrails.clients.saving import Keeping
+    from runrails.errors import GuardrailStopped
     from runrails.guard import Guard
     from runrails.run import Run
 
@@ -51,7 +54,7 @@ class Reading(Protocol):
 class Ticket:
     """One call that was let through. Settles once, whoever asks first."""
 
-    __slots__ = ("_open", "edge", "lost", "permit", "plan", "run", "seen", "sent")
+    __slots__ = ("_open", "edge", "keeping", "lost", "permit", "plan", "run", "seen", "sent")
 
     def __init__(self, edge: Edge, run: Run, permit: Permit, plan: Plan) -> None:
         self.edge = edge
@@ -64,11 +67,15 @@ class Ticket:
         """Earlier attempts whose outcome is unknown."""
         self.seen: ModelResult | None = None
         """What an answer said that the SDK may still fail to make something of."""
+        self.keeping: Keeping | None = None
+        """Where its answer is kept, if it is."""
         self._open = [None]
 
     def settle(self, result: ModelResult) -> None:
         """Hand the permit back. Never raises."""
-        if not self._close():
+        try:
+            self._open.pop()
+        except IndexError:
             return
         try:
             self.run.after_model(self.permit, self._with_lost(result) if self.lost else result)
@@ -124,7 +131,7 @@ class Ticket:
         if not self.sent:  # a cache in the client's own middleware
             return ModelResult(end="cached")
         try:
-            if isinstance(body, dict | Mapping):
+            if type(body) is dict or isinstance(body, Mapping):
                 return self.plan.answer(cast("Mapping[str, object]", body))
         except Exception as exc:  # noqa: BLE001 -- see above; the answer is the user's
             self.failed(exc)
@@ -137,6 +144,12 @@ class Ticket:
             "adapter_failed", "error", adapter="clients", hook="after_model", error=type(error).__name__,
             run=self.run.id,
         )  # fmt: skip
+
+    def closed(self, reason: GuardrailStopped | CallRefused) -> None:
+        """Its stream is closed, as what comes is no longer paid for: tell of it."""
+        self.edge.guard.emit(
+            "stream_closed", "warning", run=self.run.id, reservation=self.permit.id, reason=reason.code
+        )
 
     def _cost_nothing(self, error: BaseException | None) -> bool:
         try:
@@ -199,7 +212,9 @@ class Edge:
             fault.__cause__ = exc
             self.bypassed(fault)
             return None
-        return None if plan is None or take_cover(self.guard, plan.call) else plan
+        if plan is None or (covering.get() is not None and take_cover(self.guard, plan.call)):
+            return None
+        return plan
 
     def bypassed(self, refusal: CallRefused) -> None:
         """Something is about to be sent that cannot be guarded: raise the refusal, or only tell of it if observing."""
@@ -217,7 +232,9 @@ class Edge:
         keeper = self.guard.housekeeper
         if keeper.left_behind:
             keeper.settle_left_behind()
-        run = self._joined() or self._shared or self._share()
+        run = self._shared
+        if run is None or current.get() is not None or around.default is not None or enclosing:
+            run = self.run()
         return Ticket(self, run, run.before_model(plan.call, sends=True), plan)
 
     async def abegin(self, plan: Plan) -> Ticket:
@@ -225,10 +242,23 @@ class Edge:
         remote = self.guard.store.remote
         if not remote:
             self.guard.housekeeper.settle_left_behind()
+        run = await self.arun()
+        return Ticket(self, run, await aio.before_model(run, plan.call), plan)
+
+    def run(self) -> Run:
+        """The run that a call belongs to which is made here and now."""
+        run = None
+        if current.get() is not None or around.default is not None or enclosing:
+            run = self._joined()
+        return run or self._shared or self._share()
+
+    async def arun(self) -> Run:
+        """As `run`, without blocking the event loop."""
         run = self._joined()
         if run is None:
-            run = await aio.off_loop(self.guard, self._share) if remote and self._shared is None else self._share()
-        return Ticket(self, run, await aio.before_model(run, plan.call), plan)
+            far = self.guard.store.remote and self._shared is None
+            run = await aio.off_loop(self.guard, self._share) if far else self._share()
+        return run
 
     def prepared(self, ticket: Ticket, options: Options) -> Options:
         """
@@ -237,14 +267,17 @@ class Edge:
         Raises:
             GuardFault: They cannot be made; nothing may be sent.
         """
+        plan, permit = ticket.plan, ticket.permit
         try:
-            return self._prepared(ticket, options)
+            changes = capped(plan, permit)
+            if not changes and permit.retries == plan.call.retries and not callable(options.post_parser):
+                return options
+            return self._changed(options, ticket, changes)
         except Exception as exc:
             raise _fault("Putting the limits into the request", exc) from exc
 
-    def _prepared(self, ticket: Ticket, options: Options) -> Options:
+    def _changed(self, options: Options, ticket: Ticket, changes: Mapping[str, object]) -> Options:
         plan, permit = ticket.plan, ticket.permit
-        changes = capped(plan, permit)
         fewer = permit.retries < plan.call.retries and self.guard.mode == "enforce"
         parser = options.post_parser
         if not changes and not fewer and not callable(parser):
@@ -287,7 +320,9 @@ class Edge:
 
     def _joined(self) -> Run | None:
         run = current_run()
-        if run is not None and not is_of(run, self.guard):
+        if run is None:
+            return run_around(self.guard) if enclosing else None
+        if not is_of(run, self.guard):
             if run.guard.yields:
                 return None
             raise ConfigError(

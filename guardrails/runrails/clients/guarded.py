@@ -6,21 +6,28 @@ import os
 import threading
 from typing import TYPE_CHECKING, ClassVar, cast
 
+from runrails.calls import ModelResult
 from runrails.clients.edge import Edge, sending
 from runrails.clients.reading import inherited, subclass_of
+from runrails.clients.saving import CACHE_HOOKS, spare
 from runrails.clients.sealed import sealing
+from runrails.current import given_up
 from runrails.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from runrails.clients.edge import Ticket
     from runrails.clients.plan import Dialect, Options
+    from runrails.clients.saving import Keeping
     from runrails.guard import Guard
 
 __all__ = ["HOOKS", "AsyncGuarded", "SyncGuarded", "guard_client"]
 
 HOOKS = ("request", "_prepare_request", "_sleep_for_retry")
 """What this needs of an SDK; the last two tell whether something was sent and what became of it."""
+_STORED = ("_runrails_stored",)
+_SEEN = ("_process_response",)
 _COPIERS = ("copy", "with_options")
 _lock = threading.Lock()
 
@@ -43,7 +50,13 @@ class SyncGuarded:
         plan = edge.plan(self, options)
         if plan is None:
             return self.runrails_request(cast_to, options, **kwargs)
+        keeping = None
+        if edge.guard.saves:
+            options, plan, keeping = spare(edge, edge.run(), self, options, plan, kwargs)
+            if keeping is not None and keeping.stored is not None:
+                return self._runrails_stored(keeping, edge.begin(plan), cast_to, options)
         ticket = edge.begin(plan)
+        ticket.keeping = keeping
         token = sending.set(ticket)
         try:
             answer = self.runrails_request(cast_to, edge.prepared(ticket, options), **kwargs)
@@ -54,8 +67,21 @@ class SyncGuarded:
             sending.reset(token)
         result = ticket.result(answer)
         if result is not None:
+            if keeping is not None:
+                keeping.keep(ticket, result)
             ticket.settle(result)
         return answer
+
+    def _runrails_stored(self, keeping: Keeping, ticket: Ticket, cast_to: object, options: Options) -> object:
+        """An answer that is there already: a step of the run, for which nothing is sent and nothing paid."""
+        try:
+            return keeping.answer(self, cast_to, options)
+        finally:
+            ticket.settle(keeping.stored or ModelResult(end="failed"))
+
+    def _process_response(self, **kwargs: object) -> object:
+        _seen(kwargs)
+        return inherited(self, "_process_response")(**kwargs)
 
     def _prepare_request(self, request: object) -> None:
         self.runrails_prepare(request)
@@ -66,6 +92,7 @@ class SyncGuarded:
     def _sleep_for_retry(self, **kwargs: object) -> None:
         _retrying(kwargs)
         inherited(self, "_sleep_for_retry")(**kwargs)
+        _not_if_left_alone()
 
 
 class AsyncGuarded:
@@ -86,7 +113,13 @@ class AsyncGuarded:
         plan = edge.plan(self, options)
         if plan is None:
             return await self.runrails_request(cast_to, options, **kwargs)
+        keeping = None
+        if edge.guard.saves:
+            options, plan, keeping = spare(edge, await edge.arun(), self, options, plan, kwargs)
+            if keeping is not None and keeping.stored is not None:
+                return await self._runrails_stored(keeping, await edge.abegin(plan), cast_to, options)
         ticket = await edge.abegin(plan)
+        ticket.keeping = keeping
         token = sending.set(ticket)
         try:
             answer = await self.runrails_request(cast_to, edge.prepared(ticket, options), **kwargs)
@@ -97,8 +130,21 @@ class AsyncGuarded:
             sending.reset(token)
         result = ticket.result(answer)
         if result is not None:
+            if keeping is not None:
+                keeping.keep(ticket, result)
             await ticket.asettle(result)
         return answer
+
+    async def _runrails_stored(self, keeping: Keeping, ticket: Ticket, cast_to: object, options: Options) -> object:
+        """An answer that is there already: a step of the run, for which nothing is sent and nothing paid."""
+        try:
+            return await cast("Awaitable[object]", keeping.answer(self, cast_to, options))
+        finally:
+            await ticket.asettle(keeping.stored or ModelResult(end="failed"))
+
+    async def _process_response(self, **kwargs: object) -> object:
+        _seen(kwargs)
+        return await cast("Awaitable[object]", inherited(self, "_process_response")(**kwargs))
 
     async def _prepare_request(self, request: object) -> None:
         await self.runrails_prepare(request)
@@ -109,6 +155,7 @@ class AsyncGuarded:
     async def _sleep_for_retry(self, **kwargs: object) -> None:
         _retrying(kwargs)
         await cast("Awaitable[None]", inherited(self, "_sleep_for_retry")(**kwargs))
+        _not_if_left_alone()
 
 
 def guard_client(guard: Guard, client: object, dialect: Dialect, *, is_async: bool, sealed: str | None = None) -> None:
@@ -137,7 +184,8 @@ def guard_client(guard: Guard, client: object, dialect: Dialect, *, is_async: bo
                     next_step="Make a client of its own for each guard, or use the same Guard for both.",
                 )
             kind = kind.__bases__[0]
-        missing = [name for name in HOOKS if not hasattr(kind, name)]
+        hooks = HOOKS if guard.cache is None else (*HOOKS, *CACHE_HOOKS)
+        missing = [name for name in hooks if not hasattr(kind, name)]
         missing += [name for name in (sealed,) if name is not None and name not in vars(client)]
         if missing:
             raise ConfigError(
@@ -149,7 +197,7 @@ def guard_client(guard: Guard, client: object, dialect: Dialect, *, is_async: bo
         more = {} if sealed is None else sealing(edge, sealed, [name for name in _COPIERS if hasattr(kind, name)])
         # What is called for every request is found without going through `super`.
         more |= {"runrails_request": getattr(kind, HOOKS[0]), "runrails_prepare": getattr(kind, HOOKS[1])}
-        made = subclass_of(kind, own, HOOKS, more)
+        made = subclass_of(kind, own, (*HOOKS, *_STORED, *(_SEEN if guard.cache is not None else ())), more)
         type.__setattr__(made, "runrails_edge", edge)
         client.__class__ = made
 
@@ -164,7 +212,22 @@ if hasattr(os, "register_at_fork"):  # not on Windows, which cannot fork
     os.register_at_fork(after_in_child=_after_fork)
 
 
+def _seen(kwargs: dict[str, object]) -> None:
+    """The SDK is about to make something of a response, which may be kept as it is."""
+    ticket = sending.get()
+    if ticket is not None and ticket.keeping is not None:
+        ticket.keeping.seen = kwargs.get("response")
+
+
 def _retrying(kwargs: dict[str, object]) -> None:
     ticket = sending.get()
     if ticket is not None:
         ticket.retrying(kwargs.get("response"))
+        _not_if_left_alone()
+
+
+def _not_if_left_alone() -> None:
+    """What a time limit left alone is not sent again; the time may be up before the wait or during it."""
+    stop = given_up()
+    if stop is not None:
+        raise stop.again()

@@ -10,11 +10,14 @@ from runrails.errors import BoundUnknown
 
 if TYPE_CHECKING:
     from runrails.calls import ModelCall, ModelResult, Permit
+    from runrails.clients.coming import Coming
 
 __all__ = [
     "AnswerReader", "Dialect", "Leaving", "Options", "Plan", "StreamReader", "capped", "is_straight", "request_body",
 ]  # fmt: skip
 
+_JSON = frozenset({str, int, float, bool, type(None), list, dict})
+"""Types whose values are always sent; by far the most requests have no others."""
 _LEFT_OUT = frozenset({"NotGiven", "Omit"})
 """Types of the SDKs' own marks for arguments that were not given."""
 Leaving = Literal["ended", "left", "lost"]
@@ -43,6 +46,11 @@ class StreamReader(Protocol):
     """What has come and was not shown yet; not what is hidden."""
 
     @property
+    def coming(self) -> Coming[bytes]:
+        """The content that has come."""
+        ...
+
+    @property
     def failed(self) -> bool:
         """Whether the stream said that the provider gave up."""
         ...
@@ -68,9 +76,9 @@ class AnswerReader(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Plan:
-    """A request that costs money."""
+    """A request that costs money. Nobody changes it; freezing it would take as long again as making it."""
 
     call: ModelCall
     answer: AnswerReader
@@ -115,7 +123,7 @@ def request_body(options: Options) -> Mapping[str, object]:
         BoundUnknown: It has none.
     """
     given, extra = options.json_data, options.extra_json
-    if not isinstance(given, dict | Mapping):
+    if type(given) is not dict and not isinstance(given, Mapping):
         raise BoundUnknown(
             "The request's body is no JSON object, so what it costs cannot be told.",
             next_step="Send it through the SDK's own methods.",
@@ -123,6 +131,8 @@ def request_body(options: Options) -> Mapping[str, object]:
     body = cast("Mapping[str, object]", given)
     if extra and isinstance(extra, Mapping):
         body = {**body, **cast("Mapping[str, object]", extra)}
+    if _JSON.issuperset(map(type, body.values())):
+        return body
     for value in body.values():
         if type(value).__name__ in _LEFT_OUT:
             return {name: value for name, value in body.items() if type(value).__name__ not in _LEFT_OUT}

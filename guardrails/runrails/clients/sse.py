@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from runrails.calls import ModelResult
+from runrails.clients.coming import Coming
 from runrails.usage_wire import UsageMalformed
 
 if TYPE_CHECKING:
@@ -15,9 +17,6 @@ if TYPE_CHECKING:
     from runrails.usage import Usage
 
 __all__ = ["EventReader", "SseReader", "read_usage"]
-
-KEPT_BYTES_MAX = 262_144
-"""Events beyond this are boiled down to their texts, so that a long answer is not kept whole."""
 
 
 class EventReader(Protocol):
@@ -36,6 +35,8 @@ class EventReader(Protocol):
     tier: ServedTier | None
     """The service tier that serves it, if an event has named another one than the standard."""
     model: str | None
+    answer_id: str | None
+    """The provider's id of the answer."""
     ended: bool
     """Whether the last event has come."""
     failed: bool
@@ -61,9 +62,8 @@ class SseReader:
         self._events = events
         self._signs = events.signs
         self._tail = b""
-        self._kept: list[bytes] = []
-        self._kept_bytes = 0
-        self._texts: list[str] = []
+        self.coming: Coming[bytes] = Coming(partial(_text_of, events))
+        self._keep = self.coming.keep
         self._begun = False
         self.kept_back = b""
         self.failed = False
@@ -82,11 +82,9 @@ class SseReader:
         self._tail = lines.pop()
         hidden = False
         for place, line in enumerate(lines):
-            if line.startswith(b"data:"):
-                self._begun = True
-                if self.event(line) is False:
-                    lines[place] = b""
-                    hidden = True
+            if line.startswith(b"data:") and self.event(line) is False:
+                lines[place] = b""
+                hidden = True
         if not self._events.hides:
             return data
         self.kept_back = self._tail
@@ -96,8 +94,12 @@ class SseReader:
 
     def event(self, line: bytes) -> bool:
         """Read one event; False if the caller must not see it."""
-        told = self._events.telling(line)
-        self.failed = self._events.failed
+        events = self._events
+        self._begun = True
+        told = events.telling(line)
+        self.failed = events.failed
+        if events.floor_usage is not None or events.input_usage is not None:
+            self.coming.told(events.input_usage, events.floor_usage)
         if told is not None:
             return told
         self._keep(line)
@@ -115,29 +117,22 @@ class SseReader:
         events = self._events
         model, tier, floor = events.model, events.tier, events.floor_usage
         if events.usage is not None:
-            return ModelResult(end="completed", usage=events.usage, model=model, tier=tier)
+            return ModelResult(end="completed", usage=events.usage, model=model, tier=tier, answer_id=events.answer_id)
         if events.ended:
-            return ModelResult(end="completed", model=model, tier=tier, floor_usage=floor)
-        if how != "left" or events.failed or events.goes_on:
+            return ModelResult(end="completed", model=model, tier=tier, floor_usage=floor, answer_id=events.answer_id)
+        # A provider that answers has begun to work: of one that was lost before that, nobody knows how far it came.
+        if events.goes_on or (how != "left" and not self._begun):
             return ModelResult(end="unknown", model=model, tier=tier, floor_usage=floor)
-        self._boil_down()
         return ModelResult(
-            end="cut", output_text=tuple(self._texts), model=model, reasoning=events.reasoning,
+            end="cut", output_text=self.coming.texts(), model=model, reasoning=events.reasoning,
             input_usage=events.input_usage, floor_usage=floor, tier=tier,
+            answer_id=events.answer_id,  # known now that the texts have been read
         )  # fmt: skip
 
-    def _keep(self, data: bytes) -> None:
-        self._kept.append(data)
-        self._kept_bytes += len(data)
-        if self._kept_bytes > KEPT_BYTES_MAX:
-            self._boil_down()
 
-    def _boil_down(self) -> None:
-        lines = b"\n".join(self._kept).split(b"\n")
-        texts = [self._events.text(line) for line in lines if line.startswith(b"data:")]
-        self._texts.append("".join(texts))
-        self._kept.clear()
-        self._kept_bytes = 0
+def _text_of(events: EventReader, kept: list[bytes]) -> str:
+    lines = b"\n".join(kept).split(b"\n")
+    return "".join([events.text(line) for line in lines if line.startswith(b"data:")])
 
 
 def read_usage(read: Callable[[Mapping[str, object]], Usage | None], report: Mapping[str, object]) -> Usage | None:

@@ -8,16 +8,21 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
+from runrails import aio
 from runrails.calls import ModelResult
+from runrails.clients.coming import NOTHING, Coming
 from runrails.clients.reading import inherited, subclass_of
+from runrails.growth import Growth
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from runrails.clients.edge import Ticket
     from runrails.clients.plan import Leaving, StreamReader
+    from runrails.errors import CallRefused, GuardrailStopped
 
 __all__ = ["Tap", "WholeReader", "tap_response"]
 
@@ -25,6 +30,7 @@ __all__ = ["Tap", "WholeReader", "tap_response"]
 class WholeReader:
     """Reads along with an answer that is no stream."""
 
+    coming = NOTHING
     kept_back = b""
     failed = False
 
@@ -54,6 +60,7 @@ class WholeReader:
 class _Blind:
     """Takes the place of a reader that broke."""
 
+    coming = NOTHING
     kept_back = b""
     failed = False
 
@@ -76,11 +83,17 @@ class Tap:
     One body that is being read. What goes wrong in here is told of and charged at the hold; the caller's bytes pass.
     """
 
-    __slots__ = ("__weakref__", "blind", "over", "pulling", "reader", "ticket")
+    __slots__ = ("__weakref__", "_growth", "_refusal", "blind", "coming", "over", "pulling", "reader", "ticket")
 
     def __init__(self, ticket: Ticket) -> None:
         self.ticket = ticket
         self.reader: StreamReader = ticket.plan.stream or WholeReader(ticket)
+        self.coming: Coming[bytes] = self.reader.coming
+        self._refusal: GuardrailStopped | CallRefused | None = None
+        self._growth: Growth | None = None
+        if self.coming is not NOTHING:
+            self._growth = Growth(ticket.run, ticket.permit, lost=ticket.lost)
+            self.coming.watch(self._growth)
         self.pulling = False
         """Whether the SDK is just waiting for the next piece: then whoever asked for it tells the end."""
         self.blind = False
@@ -98,7 +111,12 @@ class Tap:
         """What the call came to."""
         self.over = True
         try:
-            return self.reader.outcome("lost" if self.blind else how)
+            result = self.reader.outcome(how)
+            held_pusd = 0 if self._growth is None else self._growth.held_pusd
+            if held_pusd:
+                result = replace(result, held_pusd=held_pusd)
+            if not (self.blind and result.end == "cut"):
+                return result
         except Exception as exc:  # noqa: BLE001 -- the answer is the user's
             self.broke(exc)
         return ModelResult(end="unknown")
@@ -106,8 +124,35 @@ class Tap:
     def broke(self, error: Exception) -> bytes:
         """Reading along has failed: give it up, and return what the caller has not seen yet."""
         reader, self.reader = self.reader, _Blind()
+        self.coming = NOTHING
         self.ticket.failed(error)
         return reader.kept_back
+
+    def grow(self) -> bool:
+        """More came than is held for: hold more. True if that is refused, so that the stream must be closed."""
+        growth, coming = self._growth, self.coming
+        if growth is None or self.over:
+            return False
+        try:
+            self._refusal = growth.grow(coming)
+            coming.watch(growth)
+        except Exception as exc:  # noqa: BLE001 -- the answer is the user's; what it cost is recorded in full
+            coming.grown = False
+            self.ticket.failed(exc)
+        if self._refusal is None:
+            return False
+        self.ticket.closed(self._refusal)
+        return True
+
+    async def agrow(self) -> bool:
+        """As `grow`, without blocking the event loop."""
+        guard = self.ticket.edge.guard
+        return await aio.off_loop(guard, self.grow) if guard.store.remote else self.grow()
+
+    def refuse(self) -> None:
+        """The stream is closed, and all that came of it was handed on: raise why."""
+        if self._refusal is not None:
+            raise self._refusal
 
     def end(self, how: Leaving) -> None:
         """Settle; later if a finaliser may be at work here."""
@@ -163,6 +208,11 @@ class _SyncTapped:
                     shown = tap.broke(exc) + data
                 if tap.reader.failed:
                     tap.end("lost")
+                if tap.coming.grown and tap.grow():
+                    self.close()
+                    if shown:
+                        yield shown
+                    tap.refuse()
                 if shown:
                     yield shown
             rest = tap.rest()
@@ -219,6 +269,11 @@ class _AsyncTapped:
                     shown = tap.broke(exc) + data
                 if tap.reader.failed:
                     await tap.aend("lost")
+                if tap.coming.grown and await tap.agrow():
+                    await self.aclose()
+                    if shown:
+                        yield shown
+                    tap.refuse()
                 if shown:
                     yield shown
             rest = tap.rest()

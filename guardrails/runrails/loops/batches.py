@@ -11,12 +11,16 @@ from struct import Struct
 from typing import Literal, Self
 
 from runrails.loops.digest import digest64
-from runrails.loops.memory import MASK64, bytes_of
+from runrails.loops.memory import MASK64, SCOPES_MAX, bytes_of
 
 __all__ = ["Arrival", "Batch", "Batches"]
 
-BATCHES_MAX = 6
+BATCHES_SPARE = 6
+"""Kept beside the newest one of every agent: what is still to come of older answers."""
+BATCHES_MAX = SCOPES_MAX + BATCHES_SPARE
 ENTRIES_MAX = 128
+ENTRIES_TOTAL_MAX = 1_024
+"""Of all batches together; a new one finds room for at least one of full size."""
 _LAYOUT = Struct("<QB")
 _ORDINAL = 0x7F
 _BLOCKED = 0x80
@@ -31,9 +35,11 @@ class Batch:
     A batch whose memory is `lost` (too large, or evicted) counts nothing more: that can delay a stop, never cause one.
     """
 
-    __slots__ = ("entries", "lost")
+    __slots__ = ("_room", "entries", "lost")
 
-    def __init__(self, entries: dict[int, int] | None = None, *, lost: bool = False) -> None:
+    def __init__(self, room: list[int], entries: dict[int, int] | None = None, *, lost: bool = False) -> None:
+        self._room = room
+        """How many entries all batches may still get, shared by them."""
         self.entries = {} if entries is None else entries
         self.lost = lost
 
@@ -85,30 +91,42 @@ class Batch:
         return self._put(key, ordinal)
 
     def _put(self, key: int, value: int) -> bool:
-        if key not in self.entries and len(self.entries) >= ENTRIES_MAX:
-            self.lost = True
-        if self.lost and key not in self.entries:
-            return False
+        if key not in self.entries:
+            if len(self.entries) >= ENTRIES_MAX or self._room[0] <= 0:
+                self.lost = True
+            if self.lost:
+                return False
+            self._room[0] -= 1
         self.entries[key] = value
         return True
 
 
 class Batches:
-    """The batches seen last, over all agents."""
+    """The batches seen last: the newest one of every agent, and some more."""
 
-    __slots__ = ("table",)
+    __slots__ = ("_room", "table")
 
     def __init__(self) -> None:
         self.table: dict[int, Batch] = {}
+        self._room = [ENTRIES_TOTAL_MAX]
 
-    def get(self, key: int, *, latest: bool) -> Batch:
-        """The batch under `key`, made if need be. `latest`: its agent was busy with it a moment ago."""
-        batch = self.table.get(key)
+    def get(self, key: int, *, latest: bool, agents: int) -> Batch:
+        """
+        The batch under `key`, made if need be.
+
+        Args:
+            key: Of the answer, in its agent.
+            latest: Whether its agent was busy with it a moment ago.
+            agents: How many there are. Each needs its own, or those side by side would push out each other's.
+        """
+        batch = self.table.pop(key, None)
         if batch is None:
-            if len(self.table) >= BATCHES_MAX:
-                del self.table[next(iter(self.table))]
+            table, room = self.table, self._room
+            while table and (len(table) >= agents + BATCHES_SPARE or room[0] < ENTRIES_MAX):
+                room[0] += len(table.pop(next(iter(table))).entries)
             # A batch that was begun but is not in the table has been evicted: it is not begun again.
-            batch = self.table[key] = Batch(lost=latest)
+            batch = Batch(room, lost=latest)
+        self.table[key] = batch
         return batch
 
     def pack(self) -> list[list[str | bool]]:
@@ -132,7 +150,10 @@ class Batches:
             entries = dict(_LAYOUT.iter_unpack(bytes_of(text)))
             if len(entries) > ENTRIES_MAX or type(lost) is not bool:
                 raise ValueError("a batch of the wrong form")
-            batches.table[int(str(key), 16)] = Batch(entries, lost=lost)
+            batches._room[0] -= len(entries)
+            batches.table[int(str(key), 16)] = Batch(batches._room, entries, lost=lost)
+        if batches._room[0] < 0:
+            raise ValueError("too many entries in batches")
         return batches
 
 

@@ -110,8 +110,13 @@ class LoopDetector:
         scope, seed = self._scope(call.agent)
         printed = print_call(call, rule.loop_key) if started is None else started[1]
         read = read_outcome(outcome, rule.outcome_key)
-        memory = self._count(scope, seed, call, printed, read, rule)
-        if memory is None or self._rules.is_quiet(scope, seed, memory, read):
+        counted = self._count(scope, seed, call, printed, read, rule)
+        if counted is None:
+            return None
+        memory, as_failure = counted
+        if read.worded and not as_failure:  # what did not count for a rule is no reason to tell of it again
+            read = read._replace(worded=False)
+        if self._rules.is_quiet(scope, seed, memory, read):
             return None
         return self._judge_result(scope, seed, call, printed, memory, read, can_block)
 
@@ -122,10 +127,19 @@ class LoopDetector:
         told = self._memory.told.get(self._seed(agent))
         return Stop(told.finding) if told is not None and (told.final or not can_block) else PROCEED
 
-    def user_message(self, agent: str = "") -> None:
-        """A person spoke to this agent, or with `""` to the run: what repeated before does not count any more."""
-        self._latest = (None, Scope(), 0)
+    def user_message(self, agent: str = "", *, taken_over: bool = False) -> None:
+        """
+        A person spoke to this agent, or with `""` to the run: what repeated before does not count any more.
+
+        `taken_over`: it was not a person, but another agent that goes on in the place of one that has ended. What that
+        one could not do still counts if it has learnt nothing.
+        """
         scopes = self._memory.scopes
+        if taken_over:
+            left = scopes.get(self._seed(agent))
+            if left is None or left.ok_era == left.epoch:
+                return
+        self._latest = (None, Scope(), 0)
         for seed in list(scopes) if agent == "" else [self._seed(agent)]:
             self._memory.told.pop(seed, None)
             if seed in scopes:
@@ -260,8 +274,14 @@ class LoopDetector:
         printed: CallPrint,
         read: Outcome,
         rule: ToolRule,
-    ) -> CallMemory | None:
-        """Take a result into the memory; None if its batch has counted the same one already."""
+    ) -> tuple[CallMemory, bool] | None:
+        """
+        Take a result into the memory; None if its batch has counted the same one already.
+
+        Returns:
+            What is known of the call, and whether it counted as one more of the same failure over different calls.
+
+        """
         tables, policy = self._memory, self.policy
         key = printed.key ^ seed
         batch = self._batch(scope, seed, call)
@@ -282,7 +302,8 @@ class LoopDetector:
         count_repeat(scope, pair_key, pair, memory, read, poll=rule.poll, failed=failed, policy=policy)
         told = read.worded and not rule.poll and (batch is None or batch.counts(read.key, ordinal))
         # What one input lacks, another may have: a long list of ids that are not found is work, not a loop.
-        if told and not (new_call and is_about_input(read) and self._is_other_input(seed, call.name, printed)):
+        told = told and not (new_call and is_about_input(read) and self._is_other_input(seed, call.name, printed))
+        if told:
             count_failure(tables, scope, seed, call.name, read, threshold=policy.same_failure_at)
         if new_call and acts(call.name) and (read.status is _OK or read.status is _EMPTY):
             scope.touched = names(printed.text)
@@ -292,7 +313,7 @@ class LoopDetector:
         idle = not waiting and (new or pair.count > 1) and (batch is None or batch.counts(_PROGRESS, ordinal))
         if progress or idle:
             count_progress(scope, progress=progress, slow="\n" in read.text, policy=policy)
-        return memory
+        return memory, told
 
     # Small parts.
 
@@ -347,7 +368,8 @@ class LoopDetector:
         if call.batch is None:
             return None
         key = _batch_key(seed, call.batch)
-        batch = self._memory.batches.get(key, latest=scope.last_batch == key)
+        memory = self._memory
+        batch = memory.batches.get(key, latest=scope.last_batch == key, agents=len(memory.scopes))
         scope.last_batch = key
         return batch
 

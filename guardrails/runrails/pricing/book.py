@@ -124,6 +124,7 @@ class PriceBook:
     Raises:
         TypeError: An override is neither a `Price` nor text, a contract's part no `Term`.
         ValueError: An override is a text other than "0", or `assume` is no known word.
+        ConfigError: A term of the contract names an alias, which is never asked for a price itself.
     """
 
     def __init__(
@@ -141,7 +142,12 @@ class PriceBook:
         aliases: Mapping[str, str] = project.aliases if project else {}
         self._aliases = {name.strip().lower(): to for name, to in aliases.items()}
         self._run: tuple[_Layer, ...] = (_Layer("run", overrides or {}),)
-        self._contract = Contract(contract, project.contract if project else ())
+        terms = tuple(contract)
+        self._contract = Contract(terms, project.contract if project else ())
+        for term in (*terms, *(project.contract if project else ())):
+            _refuse_alias(term, self._aliases)
+        self.contracted = bool(self._contract)
+        """Whether anything was agreed with providers, so that a price may have a list price beside it."""
         self._project = _Layer("project", project.prices if project else {})
         self._given = None if snapshot is None else Shipped(snapshot)
         self._schedules: dict[_Key, _Found] = {}
@@ -222,6 +228,17 @@ class PriceBook:
         if in_tier is None:
             raise tier_unknown(card, tier)
         return in_tier
+
+    def list_card(
+        self, agreed: PriceCard, model: str, *, provider: str | None = None, now_ms: int, region: str | None = None
+    ) -> PriceCard | None:
+        """What would apply in the place of a model's `agreed` card without the contract; None if nothing would."""
+        key = (model, provider, region)
+        found = self._schedules.get(key) or self._remember(key)
+        if not isinstance(found, ContractSchedule) or found.at(now_ms) != agreed:
+            return None
+        below = found.below(now_ms)
+        return None if below == agreed else below  # no term is valid on that day
 
     def explain(
         self, model: str, *, provider: str | None = None, now_ms: int, region: str | None = None
@@ -333,6 +350,17 @@ class PriceBook:
 
     def _data(self) -> Shipped:
         return self._given if self._given is not None else shipped()
+
+
+def _refuse_alias(term: Term, aliases: Mapping[str, str]) -> None:
+    model = "" if term.model is None else term.model.strip().lower()
+    owned = f"{term.provider.strip().lower()}:{model}" if term.provider else model
+    target = aliases.get(owned) or aliases.get(model)
+    if target is not None:
+        raise ConfigError(
+            f"A term of the contract is for {model[:60]!r}, which is an alias: it would never apply.",
+            next_step=f"Write it for what that stands for: model = {target[:120]!r}.",
+        )
 
 
 def _checked(prices: Mapping[str, PriceSpec]) -> dict[str, PriceSpec]:

@@ -107,6 +107,10 @@ class Contract:
                 raise TypeError(f"a contract is made of Term(…), not of {type(term).__name__}.")
         self._named: list[tuple[ModelName, Term]] | None = None
 
+    def __bool__(self) -> bool:
+        """Whether there is any term."""
+        return any(self._groups)
+
     def over(self, name: ModelName, lower: Lower, why: str | None, data: Shipped) -> ContractSchedule | None:
         """
         The price of a model under the contract; None if no term is about it.
@@ -150,7 +154,7 @@ class ContractSchedule:
         self._lower = lower
         limits = data.limits(ModelName(provider or None, model))
         self._terms = [_Valid(*term.days(), term, _fixed(term, provider, model, limits)) for term in terms]
-        self._scaled: dict[tuple[int, str], PriceCard] = {}
+        self._scaled: dict[tuple[int, int], PriceCard] = {}
 
     def at(self, now_ms: int) -> PriceCard | None:
         """The card that applies at this moment; None if there is no price."""
@@ -162,7 +166,8 @@ class ContractSchedule:
                 return valid.card
             if lower is None:
                 return None  # a percentage of a price that nobody knows
-            key = (place, lower.fingerprint)
+            # Not by its fingerprint: a card that gets a service tier on some day keeps that, and its schedule is ours.
+            key = (place, id(lower))
             if key not in self._scaled:
                 self._scaled[key] = _scale(lower, valid.term)
             return self._scaled[key]

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias, cast
 
-from runrails.pricing.cards import PriceCard, make_card
+from runrails.pricing.cards import PriceCard, fingerprint_of, make_card
 from runrails.pricing.snapshot import (
     CardSchedule,
     Prices,
@@ -106,7 +106,8 @@ def _tiered(card: PriceCard, entries: list[TierEntry]) -> PriceCard:
             variants=[], source=SOURCE, tier=tier, note=note,
         )  # fmt: skip
         if made is not None:
-            added.append(replace(made, uses=card.uses))
+            with_uses = replace(made, uses=card.uses)
+            added.append(replace(with_uses, fingerprint=fingerprint_of(with_uses.text())))
     return replace(card, service_tiers=(*card.service_tiers, *added)) if added else card
 
 

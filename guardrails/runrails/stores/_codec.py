@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypedDict, cast
 
-from runrails.ledger import AMOUNT_MAX, Account, CallFacts, Refused, ResultFacts, RunRecord
+from runrails.ledger import AMOUNT_MAX, Account, CallFacts, Discount, Refused, ResultFacts, RunRecord
 from runrails.usage import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    _Written = tuple[str, str | None, int, dict[str, int] | None, *tuple[object, ...]]
 
 __all__ = [
     "facts_from_text",
@@ -24,6 +26,12 @@ __all__ = [
     "result_text",
     "run_copy",
 ]
+
+
+class _Known(TypedDict, total=False):
+    answer_id: str
+    discount: tuple[int, str]
+
 
 # Only what differs from its default is written. Text is ASCII (lone surrogates are escaped), so SQLite takes all of it.
 _FACTS = tuple((f.name, f.default) for f in fields(CallFacts) if f.name not in {"user", "run", "tags"})
@@ -57,17 +65,27 @@ def result_text(result: ResultFacts) -> str:
         if usage is None
         else {name: value for name, default in _USAGE if (value := getattr(usage, name)) != default}
     )
-    more = [result.price_card] if result.price_card else []
+    known: dict[str, object] = {}
+    if result.answer_id is not None:
+        known["answer_id"] = result.answer_id
+    if result.discount is not None:
+        known["discount"] = result.discount
+    more = [result.price_card, known] if known else [result.price_card] if result.price_card else []
     return _compact([result.end, result.model, result.duration_ms, counts, *more])
 
 
 def result_from_text(text: str) -> ResultFacts:
     """The result that `result_text` wrote."""
-    end, model, duration_ms, counts, *more = cast(
-        "tuple[str, str | None, int, dict[str, int] | None, *tuple[str, ...]]", tuple(json.loads(text))
-    )
+    end, model, duration_ms, counts, *more = cast("_Written", tuple(json.loads(text)))
+    # Both were added later, and a later version may know more than this one.
+    price_card = cast("str", more[0]) if more else ""
+    known = cast("_Known", more[1] if len(more) > 1 else {})
     usage = None if counts is None else Usage(**counts)
-    return ResultFacts(end=end, usage=usage, model=model, duration_ms=duration_ms, price_card=more[0] if more else "")
+    discount = known.get("discount")
+    return ResultFacts(
+        end=end, usage=usage, model=model, duration_ms=duration_ms, price_card=price_card,
+        answer_id=known.get("answer_id"), discount=None if discount is None else Discount(discount[0], discount[1]),
+    )  # fmt: skip
 
 
 def refused_text(refused: Refused) -> str:

@@ -7,13 +7,24 @@ from contextlib import contextmanager
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING
 
-from runrails.ledger import AMOUNT_MAX, Account, Balance, Hold, Refused, Reservation, ResultFacts, State, UsageRecord
+from runrails.ledger import (
+    AMOUNT_MAX,
+    Account,
+    Balance,
+    Hold,
+    Refused,
+    Reservation,
+    Reserved,
+    ResultFacts,
+    State,
+    UsageRecord,
+)
 from runrails.stores import rules
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Sequence
 
-__all__ = ["Books", "Record", "Row"]
+__all__ = ["Books", "RaisedRecord", "Record", "Row"]
 
 _DEADLINES_SLACK = 1_024
 
@@ -88,6 +99,11 @@ class Record:
         self.resolved_ms: int
         self.result: ResultFacts | None
 
+    @property
+    def asked(self) -> Reservation:
+        """The reservation as it was made."""
+        return self.reservation
+
     def entry(self) -> rules.Entry:
         """The record as the rules see it."""
         holds = self.reservation.holds
@@ -102,6 +118,7 @@ class Record:
             (actual,) * len(holds) if change is None else change.charges,
             actual,
             change is not None and change.stand_in,
+            change is not None and change.corrected,
         )
 
     def usage(self) -> UsageRecord | None:
@@ -119,7 +136,30 @@ class Record:
             actual_pusd=None if held else self.actual,
             facts=facts,
             result=None if held else self.result,
+            corrected=self.change is not None and self.change.corrected,
         )
+
+
+class RaisedRecord(Record):
+    """A reservation that holds more than it was made with: `reservation` has what it holds now."""
+
+    __slots__ = ("_asked",)
+
+    def __init__(self, record: Record, more: Sequence[Hold]) -> None:
+        holds = [
+            hold._replace(amount=hold.amount + add.amount)
+            for hold, add in zip(record.reservation.holds, more, strict=True)
+        ]
+        super().__init__(
+            record.reservation._replace(holds=tuple(holds)), record.rows, -1, record.at_ms, record.expires_ms
+        )
+        self.would_refuse = record.would_refuse
+        self._asked = record.asked
+
+    @property
+    def asked(self) -> Reservation:
+        """The reservation as it was made."""
+        return self._asked
 
 
 class Books:
@@ -205,6 +245,24 @@ class Books:
         record = Record(reservation, rows, -1, now_ms, now_ms + reservation.ttl_ms)
         record.would_refuse = refused
         return record
+
+    def raise_hold(self, record: Record, amount: int, *, enforce: bool) -> Reserved | Refused:
+        """Hold `amount` in every account of money that holds less, or change nothing."""
+        rows = record.rows
+        more = rules.raises([row.account for row in rows], record.entry(), amount)
+        standings = [rules.Standing(row.limit(None), row.spent, row.held) for row in rows]
+        if not any(hold.amount for hold in more):
+            return Reserved(record.reservation.id)
+        refused = rules.no_raise(more, standings)
+        if refused is not None:
+            impossible = rules.overflow(more, standings)
+            if impossible is not None or enforce:
+                return impossible or refused
+        raised = RaisedRecord(record, more)
+        for row, hold in zip(rows, more, strict=True):
+            row.room -= hold.amount
+        self.records[raised.reservation.id] = raised
+        return Reserved(raised.reservation.id, would_refuse=refused)
 
     def apply(self, record: Record, change: rules.Change, now_ms: int, result: ResultFacts | None = None) -> None:
         """Write a change: charges, released holds and the record's new state."""

@@ -16,16 +16,34 @@ if TYPE_CHECKING:
 
 __all__ = ["APPLICATION_ID", "SCHEMA_VERSION", "prepare"]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """
 1: the first. 2: the facts of a call may have tags, and its usage pictures and searches, which programs that know only
 version 1 cannot read; there is a table of price cards.
+3: amounts may be corrected by a provider's bill, with a table that says by which; what is known of a call's end may
+have more parts.
 """
 APPLICATION_ID = 0x72_72_6C_67
 """The letters "rrlg" in the file's header."""
 
 # The fingerprint is the SHA-256 of the card's text, so a line of the ledger can be worked out again and proven.
 _PRICE_CARD = "CREATE TABLE price_card (fingerprint TEXT PRIMARY KEY, card TEXT NOT NULL) WITHOUT ROWID"
+
+# Only ever added to.
+_CORRECTIONS = (
+    """
+    CREATE TABLE correction (
+        seq INTEGER PRIMARY KEY,
+        reservation_id TEXT NOT NULL,
+        at_ms INTEGER NOT NULL,
+        source TEXT NOT NULL,
+        state_before TEXT NOT NULL,
+        before_pusd INTEGER NOT NULL CHECK (typeof(before_pusd) = 'integer'),
+        after_pusd INTEGER NOT NULL CHECK (typeof(after_pusd) = 'integer')
+    )
+    """,
+    "CREATE INDEX correction_of ON correction (reservation_id)",
+)
 
 # Amounts are checked to be integers because SQLite turns a sum past 2^63 into a float without a word.
 _TABLES = (
@@ -52,8 +70,9 @@ _TABLES = (
     ) WITHOUT ROWID
     """,
     # One row is the reservation, the record that makes its verbs repeatable, and the usage record of its call.
-    # `holds` is JSON [[account id, amount], ...]; `charges` is JSON [amount, ...] in the same order,
-    # or NULL if each is actual_pusd.
+    # `holds` is JSON [[account id, amount], ...], where it was raised with the first amount behind it;
+    # `charges` is JSON [amount, ...] in the same order, or NULL if each is actual_pusd.
+    # `stand_in` is 1 while its owner's amount is a stand-in, 2 once a bill has corrected it.
     # `seq` is at_ms * 2^20 and counts on within a millisecond: rows lie in order of time, and a month is a range of
     # rows. It spares the hot path an index.
     """
@@ -104,8 +123,9 @@ _TABLES = (
     """,
     "CREATE INDEX run_ended ON run (ended_ms, id)",
     _PRICE_CARD,
+    *_CORRECTIONS,
 )
-_STEPS: tuple[tuple[str, ...], ...] = ((_PRICE_CARD,),)
+_STEPS: tuple[tuple[str, ...], ...] = ((_PRICE_CARD,), _CORRECTIONS)
 """What makes a ledger of version 1 one of version 2, and so on."""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, cast
 
-from runrails.ledger import AMOUNT_MAX, Account, Balance, RunRecord, State, UsageRecord
+from runrails.ledger import AMOUNT_MAX, Account, Balance, Correction, RunRecord, State, UsageRecord
 from runrails.stores import _sqlite_rows as rows
 from runrails.stores._codec import facts_from_text, report_text, result_from_text
 
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 __all__ = [
     "balances",
     "claim_warning",
+    "corrections",
     "fix_zone",
+    "keep_correction",
     "keep_price_card",
     "limits",
     "price_card",
@@ -33,7 +35,7 @@ _PAGE = 500
 _LOOKED_AT_MAX = 20_000
 """Rows looked at at once for those of one user, so that others wait some milliseconds and not for the whole month."""
 
-UsageRow = tuple[int, str, State, int, int | None, int, int | None, str, str, str, str | None]
+UsageRow = tuple[int, str, State, int, int | None, int, int | None, int, str, str, str, str | None]
 RunRow = tuple[str, str, str, int, int, str, str | None, str]
 _RUN_COLUMNS = "id, name, user, started_ms, ended_ms, mode, stop_reason, report"
 
@@ -124,7 +126,7 @@ def usage(file: LedgerFile, user: str | None, run: str | None, first_ms: int, en
     after, end = (first_ms << 20) - 1, min(end_ms << 20, AMOUNT_MAX)
     where, wanted = _where(user=user, run=run)
     statement = (
-        "SELECT seq, id, state, at_ms, resolved_ms, estimated_pusd, actual_pusd, user, run, facts, result "  # noqa: S608 -- names of ours and question marks
+        "SELECT seq, id, state, at_ms, resolved_ms, estimated_pusd, actual_pusd, stand_in, user, run, facts, result "  # noqa: S608 -- names of ours and question marks
         f"FROM reservation WHERE seq > ? AND seq < ? AND facts IS NOT NULL AND {where} ORDER BY seq LIMIT ?"
     )
     scans = user is not None and run is None  # A run's rows have an index.
@@ -158,7 +160,7 @@ def _ahead(connection: sqlite3.Connection, after: int, end: int) -> int:
 
 
 def _usage_of(row: UsageRow) -> UsageRecord:
-    _, reservation_id, state, at_ms, resolved_ms, estimated, actual, user, run, facts, result = row
+    _, reservation_id, state, at_ms, resolved_ms, estimated, actual, stand_in, user, run, facts, result = row
     return UsageRecord(
         id=reservation_id,
         state=state,
@@ -168,7 +170,41 @@ def _usage_of(row: UsageRow) -> UsageRecord:
         actual_pusd=actual,
         facts=facts_from_text(user, run, facts),
         result=None if result is None else result_from_text(result),
+        corrected=stand_in == rows.CORRECTED,
     )
+
+
+def keep_correction(connection: sqlite3.Connection, line: Correction) -> None:
+    """Add a line to the audit trail, in the step that makes the correction."""
+    connection.execute(
+        "INSERT INTO correction (reservation_id, at_ms, source, state_before, before_pusd, after_pusd) "
+        "VALUES (?, ?, ?, ?, ?, ?)",
+        (line.reservation_id, line.at_ms, line.source, line.state_before, line.before_pusd, line.after_pusd),
+    )
+
+
+def corrections(file: LedgerFile, reservation_id: str | None) -> Iterator[Correction]:
+    """The audit trail, oldest first, a page at a time."""
+    where, wanted = _where(reservation_id=reservation_id)
+    statement = (
+        "SELECT seq, reservation_id, at_ms, source, state_before, before_pusd, after_pusd "  # noqa: S608 -- as above
+        f"FROM correction WHERE seq > ? AND {where} ORDER BY seq LIMIT ?"
+    )
+    after = 0
+
+    def page(connection: sqlite3.Connection) -> list[tuple[int, str, int, str, State, int, int]]:
+        return connection.execute(statement, (after, *wanted, _PAGE)).fetchall()
+
+    while True:
+        found = file.read(page)
+        for _, name, at_ms, source, state, amount, billed in found:
+            yield Correction(
+                reservation_id=name, at_ms=at_ms, source=source, state_before=state, before_pusd=amount,
+                after_pusd=billed,
+            )  # fmt: skip
+        if len(found) < _PAGE:
+            return
+        after = found[-1][0]
 
 
 def keep_price_card(file: LedgerFile, fingerprint: str, text: str) -> None:

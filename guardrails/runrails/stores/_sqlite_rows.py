@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BALANCE_COLUMNS",
+    "CORRECTED",
     "AccountIds",
     "Found",
     "Glance",
@@ -27,11 +28,15 @@ __all__ = [
     "operator_limit",
     "overdue",
     "standings",
+    "standings_of",
     "write_change",
+    "write_raise",
 ]
 
 BALANCE_COLUMNS = "scope, period, unit, code_limit, operator_limit, spent, held"
 _ACCOUNTS_KNOWN_MAX = 10_000
+STAND_IN, CORRECTED = 1, 2
+"""What a reservation's `stand_in` says, if it is not 0."""
 
 BalanceRow = tuple[str, str, str, int | None, int | None, int, int]
 
@@ -100,12 +105,14 @@ class AccountIds:
 
 
 class Found(NamedTuple):
-    """A reservation's row."""
+    """A reservation's row. A hold that was raised is written as [account id, amount, amount it was made with]."""
 
     seq: int
     entry: rules.Entry
     account_ids: tuple[int, ...]
     on_expiry: str
+    asked: tuple[int, ...]
+    """What it was made with."""
 
 
 _ENTRY = "SELECT seq, id, state, holds, charges, actual_pusd, stand_in, on_expiry FROM reservation "
@@ -136,15 +143,17 @@ def overdue(connection: sqlite3.Connection, ids: AccountIds, now_ms: int, count_
 
 def _found(connection: sqlite3.Connection, ids: AccountIds, row: EntryRow) -> Found:
     seq, reservation_id, state, holds_text, charges_text, actual, stand_in, on_expiry = row
-    holds = cast("list[tuple[int, int]]", json.loads(holds_text))
-    amounts = tuple([amount for _, amount in holds])
+    holds = cast("list[list[int]]", json.loads(holds_text))
+    amounts = tuple([hold[1] for hold in holds])
     # Charges are written only where accounts were charged differently.
     charges = (
         (actual or 0,) * len(holds) if charges_text is None else tuple(cast("list[int]", json.loads(charges_text)))
     )
-    units = tuple([ids.account(connection, account_id).unit for account_id, _ in holds])
-    entry = rules.Entry(reservation_id, state, units, amounts, charges, actual or 0, bool(stand_in))
-    return Found(seq, entry, tuple([account_id for account_id, _ in holds]), on_expiry)
+    units = tuple([ids.account(connection, hold[0]).unit for hold in holds])
+    entry = rules.Entry(
+        reservation_id, state, units, amounts, charges, actual or 0, stand_in == STAND_IN, stand_in == CORRECTED
+    )
+    return Found(seq, entry, tuple([hold[0] for hold in holds]), on_expiry, tuple([hold[-1] for hold in holds]))
 
 
 class Glance(NamedTuple):
@@ -228,6 +237,36 @@ def add_amounts(connection: sqlite3.Connection, account_ids: Sequence[int], delt
     return True
 
 
+def standings_of(connection: sqlite3.Connection, account_ids: Sequence[int]) -> list[rules.Standing]:
+    """What a decision has to know of accounts that are there."""
+    found: list[rules.Standing] = []
+    for account_id in account_ids:
+        code, operator, spent, held = cast(
+            "tuple[int | None, int | None, int, int]",
+            connection.execute(
+                "SELECT code_limit, operator_limit, spent, held FROM account WHERE id = ?", (account_id,)
+            ).fetchone(),
+        )
+        limit = rules.effective_limit(operator=operator, code=None, code_before=code)
+        found.append(rules.Standing(limit, spent, held))
+    return found
+
+
+def write_raise(connection: sqlite3.Connection, found: Found, more: Sequence[Hold]) -> None:
+    """Write by how much the holds of an open reservation grow."""
+    add_amounts(connection, found.account_ids, [(hold.amount, 0) for hold in more])
+    amounts = [held + hold.amount for held, hold in zip(found.entry.amounts, more, strict=True)]
+    money = [a for a, unit in zip(amounts, found.entry.units, strict=True) if unit == rules.MONEY]
+    connection.execute(
+        "UPDATE reservation SET holds = ?, estimated_pusd = ? WHERE seq = ?",
+        (
+            json.dumps(list(zip(found.account_ids, amounts, found.asked, strict=True)), separators=(",", ":")),
+            max(money, default=0),
+            found.seq,
+        ),
+    )
+
+
 def write_change(
     connection: sqlite3.Connection,
     ids: AccountIds,
@@ -252,7 +291,7 @@ def write_change(
             change.state,
             None if change.charges.count(change.actual) == len(change.charges) else json.dumps(change.charges),
             change.actual,
-            change.stand_in,
+            CORRECTED if change.corrected else int(change.stand_in),
             now_ms,
             None if result is None else result_text(result),
             found.seq,

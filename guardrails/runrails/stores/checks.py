@@ -30,6 +30,7 @@ __all__ = [
     "check_limit_key",
     "check_price_card",
     "check_reservation",
+    "check_source",
     "check_ttl",
     "check_warning",
     "check_zone_of",
@@ -46,6 +47,7 @@ TTL_MS_MAX = 86_400_000
 FACTS_CHARS_MAX = 4_096
 """Most characters in a call's endpoint, user agent, model and agent path together."""
 PRICE_CARD_CHARS_MAX = 65_536
+SOURCE_CHARS_MAX = 256
 
 _KNOWN_IDS_MAX = 4_096
 _SCOPE_KIND = re.compile(r"[a-z][a-z0-9_-]{0,31}")
@@ -96,6 +98,12 @@ def check_warning(mark: object, window_ms: object) -> None:
     if mark not in {"warning", "limit"}:
         raise ValueError("A warning's mark must be 'warning' or 'limit'.")
     check_count(window_ms, what="window_ms", count_max=366 * 86_400_000)
+
+
+def check_source(source: object) -> None:
+    """Check what an audit line says of its source: printable text of 1 to 256 characters. Raises ValueError."""
+    if not isinstance(source, str) or not 1 <= len(source) <= SOURCE_CHARS_MAX or not source.isprintable():
+        raise ValueError(f"the source of a correction must be printable text of 1 to {SOURCE_CHARS_MAX} characters.")
 
 
 def check_limit_key(scope: object, unit: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from heapq import heappush
 from threading import Lock
 from typing import TYPE_CHECKING, Protocol, TypeVar, cast
@@ -10,6 +11,7 @@ from runrails.clocks import Clock, system_ms
 from runrails.ledger import (
     Account,
     Balance,
+    Correction,
     Expired,
     Refused,
     Reservation,
@@ -57,6 +59,7 @@ class MemoryStore:
         self._zones: dict[str, str] = {}
         self._runs: dict[str, RunRecord] = {}
         self._price_cards: dict[str, str] = {}
+        self._corrections: deque[Correction] = deque(maxlen=records_max)
 
     def reserve(self, reservation: Reservation) -> Reserved | Refused:
         """Take every hold or none. See `runrails.ledger.Store.reserve`."""
@@ -113,7 +116,7 @@ class MemoryStore:
     def _replay(self, reservation: Reservation) -> Reserved:
         checks.check_reservation(reservation)
         record = self._books.records[reservation.id]
-        first = record.reservation
+        first = record.asked
         rules.check_same(
             reservation,
             holds=[(hold.account, hold.amount) for hold in first.holds],
@@ -194,6 +197,31 @@ class MemoryStore:
                 self._books.apply(record, change, self._clock())
             return record.entry().answer(replayed=change is None)
 
+    def correct(self, reservation_id: str, actual: int, *, source: str) -> Settled:
+        """Replace what a call was charged by what it was billed. See `runrails.ledger.SupportsCorrections.correct`."""
+        checks.check_source(source)
+        with self._lock, self._books.mended():
+            record = self._books.records.get(reservation_id)
+            if record is None:
+                raise rules.unknown(reservation_id)
+            entry = record.entry()
+            change = rules.corrected(entry, actual)
+            if change is not None:
+                now_ms = self._clock()
+                line = Correction(
+                    reservation_id=reservation_id, at_ms=now_ms, source=source, state_before=entry.state,
+                    before_pusd=entry.actual, after_pusd=actual,
+                )  # fmt: skip
+                self._books.apply(record, change, now_ms)
+                self._corrections.append(line)
+            return record.entry().answer(replayed=change is None)
+
+    def corrections(self, *, reservation_id: str | None = None) -> Iterator[Correction]:
+        """The audit trail of corrections, oldest first."""
+        with self._lock:
+            found = [line for line in self._corrections if reservation_id in (None, line.reservation_id)]
+        return iter(found)
+
     def expire(self, *, count_max: int = checks.SWEEP_MAX) -> Expired:
         """Resolve overdue reservations. See `runrails.ledger.Store.expire`."""
         checks.check_count(count_max, what="count_max")
@@ -212,6 +240,17 @@ class MemoryStore:
                 record.expires_ms = expires_ms
                 self._books.add_deadline(expires_ms, reservation_id)
             return True
+
+    def raise_hold(self, reservation_id: str, amount: int, *, enforce: bool = True) -> Reserved | Refused:
+        """Let a reservation hold more. See `runrails.ledger.SupportsRaise.raise_hold`."""
+        checks.check_amount(amount, what="The amount to hold")
+        with self._lock, self._books.mended():
+            record = self._books.records.get(reservation_id)
+            if record is None:
+                raise rules.unknown(reservation_id)
+            if record.state != "held":
+                return Reserved(reservation_id, record.state, replayed=True)
+            return self._books.raise_hold(record, amount, enforce=enforce)
 
     def balance(self, account: Account) -> Balance:
         """The account as it stands; zeroes if it has never been used."""

@@ -32,10 +32,13 @@ __all__ = [
     "check_same",
     "check_sum",
     "closed",
+    "corrected",
     "effective_limit",
     "expired",
     "limit_source",
+    "no_raise",
     "overflow",
+    "raises",
     "refusal",
     "released",
     "settled",
@@ -64,6 +67,8 @@ class Entry(NamedTuple):
     actual: int = 0
     stand_in: bool = False
     """Its owner has settled it with an amount that a later settle will correct."""
+    corrected: bool = False
+    """A bill has corrected it, and stands."""
 
     def answer(self, *, replayed: bool) -> Settled:
         """What `settle` or `release` returns for this entry."""
@@ -72,7 +77,10 @@ class Entry(NamedTuple):
 
     def after(self, change: Change) -> Entry:
         """The entry once the change is written."""
-        return self._replace(state=change.state, charges=change.charges, actual=change.actual, stand_in=change.stand_in)
+        return self._replace(
+            state=change.state, charges=change.charges, actual=change.actual, stand_in=change.stand_in,
+            corrected=change.corrected,
+        )  # fmt: skip
 
 
 class Change(NamedTuple):
@@ -82,6 +90,7 @@ class Change(NamedTuple):
     charges: tuple[int, ...]
     actual: int
     stand_in: bool = False
+    corrected: bool = False
 
     def deltas(self, entry: Entry) -> list[tuple[int, int]]:
         """(held, spent) to add to each account, in the order of the holds."""
@@ -154,6 +163,20 @@ def overflow(holds: Sequence[Hold], standings: Sequence[Standing]) -> Refused | 
     return refusal(holds, [Standing(AMOUNT_MAX, spent, held) for _, spent, held in standings])
 
 
+def raises(accounts: Sequence[Account], entry: Entry, amount: int) -> list[Hold]:
+    """By how much each hold of an entry grows if money is to hold `amount`; nothing for accounts that hold enough."""
+    return [
+        Hold(account, max(0, amount - held) if unit == MONEY else 0)
+        for account, held, unit in zip(accounts, entry.amounts, entry.units, strict=True)
+    ]
+
+
+def no_raise(more: Sequence[Hold], standings: Sequence[Standing]) -> Refused | None:
+    """The refusal that holds get which are to grow; an account in which nothing grows refuses nothing."""
+    growing = [(hold, each) for hold, each in zip(more, standings, strict=True) if hold.amount]
+    return refusal([hold for hold, _ in growing], [each for _, each in growing])
+
+
 def settled(entry: Entry, actual: int, *, units: Mapping[str, int] | None, unresolved: bool) -> Change | None:
     """
     What settling makes of an entry; None if it is a repetition of the settlement it already has.
@@ -164,6 +187,8 @@ def settled(entry: Entry, actual: int, *, units: Mapping[str, int] | None, unres
         ReservationMismatch: Already resolved with another amount, or released.
     """
     charges = settlement(entry, actual, units)
+    if entry.corrected:
+        return None
     state = entry.state
     if state == "held":
         return Change("unresolved" if unresolved else "settled", charges, actual, unresolved)
@@ -198,9 +223,33 @@ def released(entry: Entry) -> Change | None:
     """
     if entry.state == "held":
         return Change("released", (0,) * len(entry.amounts), 0)
-    if entry.state == "released":
+    if entry.state == "released" or entry.corrected:
         return None
     raise _resolved_otherwise(entry, "released")
+
+
+def corrected(entry: Entry, actual: int) -> Change | None:
+    """
+    What a bill makes of an entry; None if it stands in the books as billed.
+
+    Raises:
+        TypeError, ValueError: The amount is none.
+        ReservationMismatch: It is in flight, and its owner may still settle it.
+    """
+    check_amount(actual, what="The billed cost")
+    if entry.state == "held":
+        raise ReservationMismatch(
+            "This reservation is in flight and cannot be corrected yet; nothing was changed.",
+            next_step="Correct it once its call has ended, or its time has run out.",
+            reservation_id=entry.id,
+            state=entry.state,
+        )
+    charges = tuple(
+        actual if unit == MONEY else charge for unit, charge in zip(entry.units, entry.charges, strict=True)
+    )
+    if entry.state != "unresolved" and (actual, charges) == (entry.actual, entry.charges):
+        return None
+    return Change("settled" if entry.state == "settled" else "late", charges, actual, corrected=True)
 
 
 def expired(entry: Entry, on_expiry: Literal["charge", "release"] | str) -> Change:

@@ -10,6 +10,7 @@ from runrails.errors import ConfigError
 from runrails.ledger import (
     Account,
     Balance,
+    Correction,
     Expired,
     Refused,
     Reservation,
@@ -130,7 +131,7 @@ class SQLiteStore:
         accounts = [self._ids.account(connection, account_id) for account_id in first.account_ids]
         rules.check_same(
             reservation,
-            holds=zip(accounts, first.entry.amounts, strict=True),
+            holds=zip(accounts, first.asked, strict=True),
             on_expiry=first.on_expiry,
             same_facts=reservation.facts == (None if facts is None else facts_from_text(user, run, facts)),
         )
@@ -182,6 +183,32 @@ class SQLiteStore:
         rows.write_change(connection, self._ids, found, change, self._clock(), result)
         return found.entry.after(change).answer(replayed=False)
 
+    def correct(self, reservation_id: str, actual: int, *, source: str) -> Settled:
+        """Replace what a call was charged by what it was billed. See `runrails.ledger.SupportsCorrections.correct`."""
+        checks.check_source(source)
+
+        def step(connection: sqlite3.Connection) -> Settled:
+            found = rows.find(connection, self._ids, reservation_id) if rows.can_be_id(reservation_id) else None
+            if found is None:
+                raise rules.unknown(reservation_id)
+            entry, now_ms = found.entry, self._clock()
+            change = rules.corrected(entry, actual)
+            if change is None:
+                return entry.answer(replayed=True)
+            rows.write_change(connection, self._ids, found, change, now_ms)
+            line = Correction(
+                reservation_id=entry.id, at_ms=now_ms, source=source, state_before=entry.state,
+                before_pusd=entry.actual, after_pusd=actual,
+            )  # fmt: skip
+            archive.keep_correction(connection, line)
+            return entry.after(change).answer(replayed=False)
+
+        return self._file.write(step)
+
+    def corrections(self, *, reservation_id: str | None = None) -> Iterator[Correction]:
+        """The audit trail of corrections, oldest first."""
+        return archive.corrections(self._file, _findable(reservation_id))
+
     def expire(self, *, count_max: int = checks.SWEEP_MAX) -> Expired:
         """Resolve overdue reservations. See `runrails.ledger.Store.expire`."""
         checks.check_count(count_max, what="count_max")
@@ -201,6 +228,32 @@ class SQLiteStore:
                 == 1
             )
         )
+
+    def raise_hold(self, reservation_id: str, amount: int, *, enforce: bool = True) -> Reserved | Refused:
+        """Let a reservation hold more. See `runrails.ledger.SupportsRaise.raise_hold`."""
+        checks.check_amount(amount, what="The amount to hold")
+        return self._file.write(lambda connection: self._raise(connection, reservation_id, amount, enforce=enforce))
+
+    def _raise(
+        self, connection: sqlite3.Connection, reservation_id: str, amount: int, *, enforce: bool
+    ) -> Reserved | Refused:
+        found = rows.find(connection, self._ids, reservation_id) if rows.can_be_id(reservation_id) else None
+        if found is None:
+            raise rules.unknown(reservation_id)
+        if found.entry.state != "held":
+            return Reserved(reservation_id, found.entry.state, replayed=True)
+        accounts = [self._ids.account(connection, account_id) for account_id in found.account_ids]
+        more = rules.raises(accounts, found.entry, amount)
+        if not any(hold.amount for hold in more):
+            return Reserved(reservation_id)
+        standings = rows.standings_of(connection, found.account_ids)
+        refused = rules.no_raise(more, standings)
+        if refused is not None:
+            impossible = rules.overflow(more, standings)
+            if impossible is not None or enforce:
+                return impossible or refused
+        rows.write_raise(connection, found, more)
+        return Reserved(reservation_id, would_refuse=refused)
 
     def balance(self, account: Account) -> Balance:
         """The account as it stands; zeroes if it has never been used."""

@@ -95,6 +95,10 @@ class FlakyStore:
         """See `runrails.ledger.SupportsExtend.extend`."""
         return self._call("extend", lambda: self.inner.extend(reservation_id, ttl_ms=ttl_ms))
 
+    def raise_hold(self, reservation_id: str, amount: int, *, enforce: bool = True) -> Reserved | Refused:
+        """See `runrails.ledger.SupportsRaise.raise_hold`."""
+        return self._call("raise_hold", lambda: self.inner.raise_hold(reservation_id, amount, enforce=enforce))
+
     def balance(self, account: Account) -> Balance:
         """See `runrails.ledger.Store.balance`."""
         return self._call("balance", lambda: self.inner.balance(account))

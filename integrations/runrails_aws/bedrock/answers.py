@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar, cast
 
 from runrails.calls import ModelResult
+from runrails.clients.coming import Coming
 from runrails.clients.sse import read_usage
 from runrails.request_wire import served_tier
 from runrails.usage_wire import from_anthropic, from_bedrock, from_openai_chat
@@ -21,17 +22,20 @@ if TYPE_CHECKING:
 __all__ = ["ConverseEvents", "EventsReader", "InvokeEvents", "converse_answer", "invoke_answer"]
 
 Body = Mapping[str, object]
+_P = TypeVar("_P", str, bytes)
 
 _METRICS = "amazon-bedrock-invocationMetrics"
+_WITHOUT_TEXT = frozenset({"message_start", "message_delta", "message_stop"})
+"""Types of Anthropic's events that tell about a message and have nothing of it."""
 _HEADER = "x-amzn-bedrock-{}-token-count"
-KEPT_MAX = 2_000
-"""Events beyond this are boiled down to their texts, so that a long answer is not kept whole."""
 
 
 def converse_answer(body: Body) -> ModelResult:
     """An answer of Converse. It names no model."""
     usage = read_usage(from_bedrock, map_of(body.get("usage")))
-    return ModelResult(end="completed", usage=usage, tier=_tier(body))
+    named = map_of(body.get("ResponseMetadata")).get("RequestId")
+    answer_id = named if isinstance(named, str) else None
+    return ModelResult(end="completed", usage=usage, tier=_tier(body), answer_id=answer_id)
 
 
 def invoke_answer(headers: Body, asked: Invocation) -> ModelResult:
@@ -62,6 +66,11 @@ class EventsReader(Protocol):
     """Reads along with the events of one stream."""
 
     @property
+    def coming(self) -> Coming[str] | Coming[bytes]:
+        """The content that has come."""
+        ...
+
+    @property
     def told(self) -> bool:
         """Whether it has told all: what it cost, and that it is over."""
         ...
@@ -75,17 +84,16 @@ class EventsReader(Protocol):
         ...
 
 
-class _Events:
+class _Events(Generic[_P]):
     """What both kinds of streams have in common."""
 
-    __slots__ = ("_kept", "_reasoning", "_texts", "ended", "input_usage", "tier", "usage")
+    __slots__ = ("_begun", "_reasoning", "coming", "ended", "tier", "usage")
 
-    def __init__(self, *, reasoning: bool) -> None:
+    def __init__(self, coming: Coming[_P], *, reasoning: bool) -> None:
         self._reasoning = reasoning
-        self._kept: list[object] = []
-        self._texts: list[str] = []
+        self._begun = False
+        self.coming: Coming[_P] = coming
         self.usage: Usage | None = None
-        self.input_usage: Usage | None = None
         self.tier: ServedTier | None = None
         self.ended = False
 
@@ -100,41 +108,33 @@ class _Events:
             return ModelResult(end="completed", usage=self.usage, tier=self.tier)
         if self.ended:
             return ModelResult(end="completed", tier=self.tier)
-        if how != "left":
+        # A provider that answers has begun to work: of one that was lost before that, nobody knows how far it came.
+        if how != "left" and not self._begun:
             return ModelResult(end="unknown", tier=self.tier)
-        self._boil_down()
         return ModelResult(
-            end="cut", output_text=tuple(self._texts), reasoning=self._reasoning, input_usage=self.input_usage,
+            end="cut", output_text=self.coming.texts(), reasoning=self._reasoning, input_usage=self.coming.input_usage,
             tier=self.tier,
         )  # fmt: skip
 
-    def _keep(self, content: object) -> None:
-        self._kept.append(content)
-        if len(self._kept) > KEPT_MAX:
-            self._boil_down()
 
-    def _boil_down(self) -> None:
-        texts: list[str] = []
-        for content in self._kept:
-            if isinstance(content, str):
-                texts.append(content)
-            else:
-                _strings(_decoded(content) if isinstance(content, bytes) else content, texts)
-        self._texts.append("".join(texts))
-        self._kept.clear()
-
-
-class ConverseEvents(_Events):
+class ConverseEvents(_Events[str]):
     """The events of ConverseStream; the usage comes in the last one, after the message has ended."""
 
     __slots__ = ()
 
+    def __init__(self, *, reasoning: bool) -> None:
+        super().__init__(Coming("".join), reasoning=reasoning)
+
     def see(self, event: Body) -> None:
         """Read an event as botocore gives it: an object whose one key is its kind."""
+        self._begun = True
         block = cast("Mapping[str, Mapping[str, object]] | None", event.get("contentBlockDelta"))
         if block is not None:
             text = block["delta"].get("text")
-            self._keep(block if text is None else text)
+            if isinstance(text, str) and text.isascii():
+                self.coming.keep(text)
+            else:
+                self.coming.keep_wide(_text_in(block if text is None else text))
         elif "metadata" in event:
             told = map_of(event["metadata"])
             self.usage = read_usage(from_bedrock, map_of(told.get("usage")))
@@ -142,10 +142,10 @@ class ConverseEvents(_Events):
         elif "messageStop" in event:
             self.ended = True
         else:
-            self._keep(event.get("contentBlockStart"))
+            self.coming.keep(_text_in(event.get("contentBlockStart")))
 
 
-class InvokeEvents(_Events):
+class InvokeEvents(_Events[bytes]):
     """
     The chunks of InvokeModelWithResponseStream: the maker's own events, as bytes.
 
@@ -156,25 +156,29 @@ class InvokeEvents(_Events):
     __slots__ = ("_reported",)
 
     def __init__(self, *, reasoning: bool) -> None:
-        super().__init__(reasoning=reasoning)
+        super().__init__(Coming(_text_of), reasoning=reasoning)
         self._reported: dict[str, object] = {}
 
     def see(self, event: Body) -> None:
         """Read an event as botocore gives it."""
+        self._begun = True
         data = map_of(event.get("chunk")).get("bytes")
         if not isinstance(data, bytes):
             return
         # Inside a JSON text a quote is escaped, so these bytes are only ever a key or a type.
         if b'"usage"' in data or b'"message_stop"' in data or b'"amazon-bedrock-' in data:
-            self._told(_decoded(data))
-        self._keep(data)
+            chunk = _decoded(data)
+            self._told(chunk)
+            if chunk.get("type") in _WITHOUT_TEXT:
+                return
+        self.coming.keep(data)
 
     def _told(self, chunk: Body) -> None:
         kind, usage = chunk.get("type"), map_of(chunk.get("usage"))
         if kind == "message_start":
             self._reported = dict(map_of(map_of(chunk.get("message")).get("usage")))
             if self._reported:
-                self.input_usage = read_usage(from_anthropic, {**self._reported, "output_tokens": 0})
+                self.coming.told(read_usage(from_anthropic, {**self._reported, "output_tokens": 0}), None)
         elif kind == "message_delta":
             report = {**self._reported, **{name: value for name, value in usage.items() if value is not None}}
             # Without the input this is half of the truth; before there is a reason to stop, it is not the last word.
@@ -212,6 +216,16 @@ def _decoded(data: bytes) -> Body:
         return map_of(json.loads(data))
     except ValueError:
         return {}
+
+
+def _text_of(kept: list[bytes]) -> str:
+    return "".join([_text_in(_decoded(data)) for data in kept])
+
+
+def _text_in(content: object) -> str:
+    texts: list[str] = []
+    _strings(content, texts)
+    return "".join(texts)
 
 
 def _strings(value: object, texts: list[str]) -> None:

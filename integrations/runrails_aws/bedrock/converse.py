@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import cast
 
 from runrails.calls import Prompt
-from runrails.request_wire import WireCall, anthropic_messages, may_reason
+from runrails.request_wire import WireCall, anthropic_messages, may_reason, picture
 
 __all__ = ["converse", "list_of", "map_of", "measured"]
 
@@ -27,6 +27,8 @@ _FIELDS = frozenset(
 _WHOLE = frozenset({"citationsContent", "json", "reasoningContent", "searchResult", "toolUse"})
 """Blocks whose JSON is what is sent, or more."""
 _REASONING = ("reasoning", "reasoningConfig", "reasoning_config", "reasoning_effort", "thinking")
+_SILENT = frozenset(_REASONING)
+_NOTHING: Body = {}
 _CAPS = ("maxTokens", "max_tokens", "max_new_tokens")
 """Names of the cap in `inferenceConfig`; the last one is an older name that Nova takes."""
 _MULTIPLIERS = frozenset(
@@ -38,19 +40,25 @@ _MULTIPLIERS = frozenset(
 
 
 class _Count:
-    __slots__ = ("cache", "images", "messages", "texts", "tools", "unbounded")
+    __slots__ = ("cache", "images", "messages", "pictures", "texts", "tools", "unbounded")
 
     def __init__(self) -> None:
         self.texts: list[str] = []
         self.tools: list[str] = []
         self.messages = 0
         self.images = 0
+        self.pictures: list[int] = []
         self.cache = False
         self.unbounded: str | None = None
 
     def add(self, given: object, depth: int = 0) -> None:
         """Take in a content block, which has one key: its kind."""
         block = map_of(given)
+        if len(block) == 1 and depth == 0:
+            text = block.get("text")
+            if type(text) is str:  # Most are text, which need no closer look.
+                self.texts.append(text)
+                return
         if not block or depth > _DEPTH_MAX:
             self.unbounded = "nested content" if block else "untyped content"
         for kind, value in block.items():
@@ -60,6 +68,7 @@ class _Count:
                 self.texts.append(measured(value))
             elif kind == "image":
                 self.images += 1
+                self.pictures.append(picture(value))
             elif kind == "cachePoint":
                 self.cache = True
             elif kind == "guardContent":
@@ -103,6 +112,12 @@ class _Count:
 def converse(body: Body, *, model: str) -> WireCall:
     """A request in Converse's form."""
     count = _Count()
+    # First what is the same in every request, so that a longer conversation begins as the shorter one did.
+    if "toolConfig" in body:
+        count.add_tools(map_of(body["toolConfig"]))
+    fields = map_of(body.get("additionalModelRequestFields"))
+    if fields:
+        count.add_fields(fields, model)
     system = list_of(body.get("system"))
     count.messages += bool(system)
     for block in system:
@@ -111,9 +126,6 @@ def converse(body: Body, *, model: str) -> WireCall:
         count.messages += 1
         for block in list_of(map_of(message).get("content")):
             count.add(block)
-    count.add_tools(map_of(body.get("toolConfig")))
-    fields = map_of(body.get("additionalModelRequestFields"))
-    count.add_fields(fields, model)
     output = map_of(body.get("outputConfig"))
     if output:
         count.tools.append(measured(output))
@@ -121,15 +133,16 @@ def converse(body: Body, *, model: str) -> WireCall:
     caps = [config[name] for name in _CAPS if config.get(name) is not None]
     if len(caps) > 1:
         count.unbounded = "two caps on the output"
-    unknown = sorted(set(body) - _FIELDS)
-    if unknown:
-        count.unbounded = f"the field {unknown[0]}"
-    asked = any(_is_on(place.get(name)) for place in (fields, body) for name in _REASONING) or "effort" in output
+    if not _FIELDS.issuperset(body):
+        count.unbounded = f"the field {min(set(body) - _FIELDS)}"
+    asked = "effort" in output
+    if fields or not _SILENT.isdisjoint(body):
+        asked = asked or any(_is_on(place.get(name)) for place in (fields, body) for name in _REASONING)
     return WireCall(
         model=model,
         prompt=Prompt(
             texts=tuple(count.texts), messages=count.messages, tools=tuple(count.tools), images=count.images,
-            unbounded=count.unbounded,
+            unbounded=count.unbounded, pictures=tuple(count.pictures),
         ),
         max_tokens=cast("int | None", caps[0]) if caps else None,  # the bound refuses nonsense by name
         n=1,
@@ -145,7 +158,8 @@ def measured(value: object) -> str:
 
 def map_of(value: object) -> Body:
     """The value if it is an object, else an empty one."""
-    return cast("Body", value) if isinstance(value, Mapping) else {}
+    # Nearly all are plain ones; the question about any mapping takes longer.
+    return cast("Body", value) if type(value) is dict or isinstance(value, Mapping) else _NOTHING
 
 
 def list_of(value: object) -> Sequence[object]:

@@ -13,6 +13,7 @@ from runrails.calls import ModelCall
 from runrails.clients.plan import Plan
 from runrails.errors import BoundUnknown
 from runrails.request_wire import may_reason
+from runrails.values import quick
 from runrails_aws.bedrock.answers import ConverseEvents, InvokeEvents, converse_answer, invoke_answer
 from runrails_aws.bedrock.converse import converse, map_of
 from runrails_aws.bedrock.invoke import invocation, with_cap
@@ -29,6 +30,7 @@ Body = Mapping[str, object]
 
 FREE = frozenset({"CountTokens", "GetAsyncInvoke", "ListAsyncInvokes"})
 """Counting and looking; Bedrock's price list has nothing for them."""
+_model_call = quick(ModelCall)
 _PAID = frozenset({"Converse", "ConverseStream", "InvokeModel", "InvokeModelWithResponseStream"})
 _PLAIN_TIERS = (None, "default", "flex")
 _MANAGED_PROMPT = re.compile(r":prompt/")
@@ -78,7 +80,7 @@ class BedrockOptions:
         )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class BedrockPlan(Plan):
     """A call that costs money, and how it is told what it may do."""
 
@@ -152,7 +154,7 @@ def _planned(
 ) -> BedrockPlan:  # fmt: skip
     # Thinking that was asked for has a budget of its own, which a smaller cap would contradict.
     can_cap = bool(cap) and (not wire.reasoning or may_reason(wire.model))
-    call = ModelCall(
+    call = _model_call(
         model=wire.model, provider="bedrock", region=options.region, prompt=wire.prompt, max_tokens=wire.max_tokens,
         n=wire.n,        can_cap=can_cap, cache_write=wire.cache_write,
         request_type="embedding" if embedding else "completion", endpoint=options.url,

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from runrails.calls import ModelResult
 from runrails.clients.reading import inherited, subclass_of
+from runrails.growth import Growth
 
 if TYPE_CHECKING:
     from runrails.clients.edge import Ticket
     from runrails.clients.plan import Leaving
+    from runrails.errors import CallRefused, GuardrailStopped
     from runrails_aws.bedrock.answers import EventsReader
 
 __all__ = ["EventTap", "tap_events"]
@@ -22,28 +25,43 @@ Event = Mapping[str, object]
 class EventTap:
     """One stream that is being read. What goes wrong in here is told of and charged at the hold; the events pass."""
 
-    __slots__ = ("__weakref__", "_broken", "_over", "_reader", "_ticket")
+    __slots__ = ("__weakref__", "_broken", "_growth", "_over", "_reader", "_ticket")
 
     def __init__(self, ticket: Ticket, reader: EventsReader) -> None:
         self._ticket = ticket
         self._reader = reader
         self._broken = False
         self._over = False
+        self._growth = Growth(ticket.run, ticket.permit, lost=ticket.lost)
+        reader.coming.watch(self._growth)
         ticket.edge.tapped(self)
 
-    def see(self, event: Event) -> None:
-        """Read an event along; settle once all is told, as few callers read beyond that."""
+    def see(self, event: Event) -> GuardrailStopped | CallRefused | None:
+        """
+        Read an event along; settle once all is told, as few callers read beyond that.
+
+        Returns:
+            Why the stream must be closed: more came than is held for, and no more can be.
+        """
         if self._broken:
-            return
+            return None
         try:
-            self._reader.see(event)
-            told = self._reader.told
+            reader = self._reader
+            reader.see(event)
+            told = reader.told
+            refusal = None
+            if reader.coming.grown and not told and not self._over:
+                refusal = self._growth.grow(reader.coming)
+                reader.coming.watch(self._growth)
         except Exception as exc:  # noqa: BLE001 -- the event is the user's
             self._broken = True
             self._ticket.failed(exc)
-            return
+            return None
         if told:
             self.end("ended")
+        if refusal is not None:
+            self._ticket.closed(refusal)
+        return refusal
 
     def end(self, how: Leaving) -> None:
         """Settle; later if a finaliser may be at work here."""
@@ -64,7 +82,8 @@ class EventTap:
     def _result(self, how: Leaving) -> ModelResult:
         if not self._broken:
             try:
-                return self._reader.outcome(how)
+                result = self._reader.outcome(how)
+                return replace(result, held_pusd=held) if (held := self._growth.held_pusd) else result
             except Exception as exc:  # noqa: BLE001 -- the answer is the user's
                 self._ticket.failed(exc)
         return ModelResult(end="unknown")
@@ -87,7 +106,11 @@ class _Tapped:
             except BaseException:
                 tap.end("lost")
                 raise
-            tap.see(event)
+            refusal = tap.see(event)
+            if refusal is not None:
+                self.close()
+                yield event
+                raise refusal
             yield event
         tap.end("ended")
 

@@ -55,7 +55,7 @@ class Line(Protocol):
         """End a stream properly."""
         ...
 
-    def hang_up(self) -> None:
+    def hang_up(self, *, reset: bool = False) -> None:
         """Close the connection without another word."""
         ...
 
@@ -163,7 +163,7 @@ class _Exchange:
         hang_up = self.plan.hang_up
         if ended == "errored" and hang_up is not None and hang_up.error is not None:
             self.line.piece(self.dialect.error_part(hang_up.error).data)
-        self.line.hang_up()
+        self.line.hang_up(reset=ended == "errored" and hang_up is not None and hang_up.reset)
 
     def _bill(self, usage: Usage, end: BilledEnd) -> None:
         hang_up = self.plan.hang_up

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import struct
 import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING
@@ -80,9 +82,12 @@ class HttpLine:
         """End a stream properly."""
         self._socket.sendall(b"0\r\n\r\n")
 
-    def hang_up(self) -> None:
+    def hang_up(self, *, reset: bool = False) -> None:
         """Close the connection without another word."""
         self.ended = True
+        if reset:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            os.close(self._socket.detach())  # Now: the streams over the socket would put it off.
 
 
 def _head(status: int, headers: Mapping[str, str]) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from runrails.testing.provider.bill import generated
 from runrails.testing.provider.reply import CREATED_S, Reply
 from runrails.testing.provider.values import Error, Json, ProviderMessage, ProviderRequest, ToolUse
 from runrails.testing.provider.wire import (
@@ -140,8 +141,13 @@ def _parts(request: ProviderRequest, reply: Reply) -> Iterator[Part]:
     asked = as_map(request.body.get("stream_options")).get("include_usage") is True and reply.report != "none"
     head: dict[str, Json] = _head(reply, "chat.completion.chunk")
     null: dict[str, Json] = {"usage": None} if asked else {}
+    running = asked and reply.report == "running"
+    sent, total = 0, reply.n * sum(content for _, content in _deltas(reply))
     for index in range(reply.n):
         for delta, content in _deltas(reply):
+            sent += content
+            if running:
+                null = {"usage": _usage(generated(reply.usage, sent, total))}
             yield sse({**head, "choices": [_choice(index, delta, None)], **null}, content=content)
         yield sse({**head, "choices": [_choice(index, {}, _FINISH[reply.finish])], **null})
     if asked:

@@ -35,10 +35,11 @@ Wire = Literal[
 ]
 """How a request came in; `in_process` is `FakeModel`, which needs no wire."""
 
-Reporting = Literal["full", "none", "old"]
+Reporting = Literal["full", "none", "old", "running"]
 """
 Whether an answer tells its usage: `full` as the wire's documentation says; `none` not at all (it is billed all the
-same); `old` the older Anthropic stream form, whose message_delta carries output tokens only (`full` elsewhere).
+same); `old` the older Anthropic stream form, whose message_delta carries output tokens only (`full` elsewhere);
+`running` what was used so far in every chunk of a chat completion, as some servers have it (`full` elsewhere).
 """
 
 
@@ -181,6 +182,8 @@ class HangUp:
     billed: bool = True
     error: Error | None = None
     """Said as an error event inside the stream before hanging up."""
+    reset: bool = False
+    """Reset the connection instead of closing it; what was sent and not read yet is lost with it."""
 
 
 Answer = Text | ToolCalls | Error | Delay | Stall | HangUp

@@ -1,0 +1,1 @@
+"""Providers' bills: reading their exports, holding them against the ledger, and putting it right."""

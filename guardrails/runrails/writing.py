@@ -1,0 +1,54 @@
+"""Writes to the ledger at the end of a call, which may have to wait until the store is back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from runrails.errors import RunrailsError, StoreUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from runrails.guard import Guard
+
+__all__ = ["Writes", "reason_of"]
+
+
+class Writes:
+    """Those of one run. Thread-safe; the call has ended and its result is the user's, so none of them raises."""
+
+    __slots__ = ("_guard", "_run_id")
+
+    def __init__(self, guard: Guard, *, run_id: str) -> None:
+        self._guard = guard
+        self._run_id = run_id
+
+    def soon(
+        self, write: Callable[[], object], *, event: str = "settlement_postponed",
+        level: Literal["warning", "error"] = "error",
+    ) -> None:  # fmt: skip
+        """Write now, or in the background once the store is back."""
+        try:
+            write()
+        except BaseException as exc:
+            self.failed(exc, write, event, level)
+            if not isinstance(exc, Exception):
+                raise
+
+    def failed(
+        self, error: BaseException, write: Callable[[], object], event: str = "settlement_postponed",
+        level: Literal["warning", "error"] = "error",
+    ) -> None:  # fmt: skip
+        """A write has failed: repeat it later if that can help, and tell of it. If it is lost the hold expires."""
+        if isinstance(error, StoreUnavailable):
+            if self._guard.housekeeper.postpone(write):
+                self._guard.emit(event, level, run=self._run_id, reason=error.what)
+        elif isinstance(error, Exception):
+            self._guard.emit("settlement_failed", "error", run=self._run_id, reason=reason_of(error))
+        else:  # an interrupt, in the middle of it
+            self._guard.housekeeper.postpone(write)
+
+
+def reason_of(error: Exception) -> str:
+    """What an event may say of an error: the words of one of ours, of any other its type alone."""
+    return error.what if isinstance(error, RunrailsError) else type(error).__name__
