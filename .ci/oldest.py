@@ -23,6 +23,6 @@ for line in bounds:
     if found is None:
         sys.exit(f"{line!r} has no lower bound in the form name>=version")
     print(f"{found[1]}=={found[2]}")
-for line in (*BESIDE, *project["optional-dependencies"]["dev"]):
+for line in (*BESIDE, *project["optional-dependencies"]["tokens"], *project["optional-dependencies"]["dev"]):
     if line in BESIDE or line.startswith(TOOLS):
         print(line)
