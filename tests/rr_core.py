@@ -6,7 +6,9 @@ import itertools
 from collections.abc import Mapping
 from typing import Literal
 
-from runrails import Guard, Limits, Price
+import pytest
+
+from runrails import BudgetExceeded, Guard, Limits, Price
 from runrails.calls import ModelCall, ModelResult, Permit, Prompt, ToolCall, ToolOutcome
 from runrails.events import Event
 from runrails.ledger import Account, Store
@@ -16,6 +18,7 @@ from runrails.run import Run
 from runrails.stores.memory import MemoryStore
 from runrails.testing import ManualClock
 from runrails.usage import Usage
+from runrails.wrapup import LastTurn
 
 CENT = 10**10
 START_MS = 1_795_000_000_000
@@ -92,3 +95,19 @@ def tool_step(run: Run, outcome: ToolOutcome = FAILED, *, name: str = "classify"
     call = ToolCall(name=name, args={"text": "x"} if args is None else args)
     run.before_tool(call)
     run.after_tool(call, outcome)
+
+
+def opened(bench: Bench) -> tuple[Run, LastTurn]:
+    """A run whose adapter can take a last turn."""
+    run = bench.guard.run()
+    return run, run.expect_last_turn()
+
+
+def used_up(run: Run) -> int:
+    """Call until the budget is used up; how many calls there were."""
+    calls = 0
+    with pytest.raises(BudgetExceeded):
+        while True:
+            model_step(run, cent_call())
+            calls += 1
+    return calls

@@ -41,16 +41,16 @@ class Place(NamedTuple):
 
     root: UUID | None
     """The root chain it is in, if any."""
-    anchor: UUID | None
+    enclosure: UUID | None
     """The innermost tool call it is in, else the root chain."""
     graph: str
     """LangGraph's namespace of the subgraph it is in, `""` for the outermost graph."""
     base: str
     """Agent path of what encloses it."""
     tool: UUID | None = None
-    """The tool call around, where the anchor is an agent in it."""
+    """The tool call around, where the enclosure is an agent in it."""
     shared: bool = False
-    """Whether the anchor is a tool call itself, so that loops of somebody's own may share it."""
+    """Whether the enclosure is a tool call itself, so that loops of somebody's own may share it."""
 
 
 class Conversation:
@@ -118,7 +118,7 @@ class Conversations:
     def hear(self, place: Place, messages: Sequence[BaseMessage]) -> Heard:
         """A model is about to be called with these messages."""
         with self._lock:
-            known = None if place.anchor is None else self._by_place.get((place.anchor, place.graph))
+            known = None if place.enclosure is None else self._by_place.get((place.enclosure, place.graph))
             spoke = taken_over = baseline = False
             if known is not None and place.shared:
                 known, baseline = self._loop_in(known, place, messages)
@@ -149,7 +149,7 @@ class Conversations:
     def tool_starts(self, place: Place, name: str, args: object, call_id: str | None) -> tuple[ToolCall, Asked | None]:
         """The tool call that starts, joined with the answer that asked for it."""
         with self._lock:
-            known = None if place.anchor is None else self._by_place.get((place.anchor, place.graph))
+            known = None if place.enclosure is None else self._by_place.get((place.enclosure, place.graph))
             if call_id is not None and place.shared:
                 known = self._asking(place, name, args, call_id) or known
             asked = self._claim(known, name, args, call_id)
@@ -178,24 +178,24 @@ class Conversations:
                 if known.held_by == root:
                     known.held_by = None
 
-    def anchor_ended(self, anchor: UUID) -> None:
+    def enclosure_ended(self, enclosure: UUID) -> None:
         """A tool call is over, and with it the conversations of its sub-agents."""
         with self._lock:
-            self._by_tool.pop(anchor, None)
-            for key in [key for key in self._by_place if key[0] == anchor]:
+            self._by_tool.pop(enclosure, None)
+            for key in [key for key in self._by_place if key[0] == enclosure]:
                 del self._by_place[key]
 
     def _settle_in(self, known: Conversation, place: Place) -> None:
         """Know it again by its place."""
-        if place.anchor is not None:
-            _keep(self._by_place, (place.anchor, place.graph), known, CONVERSATIONS_MAX)
+        if place.enclosure is not None:
+            _keep(self._by_place, (place.enclosure, place.graph), known, CONVERSATIONS_MAX)
         beside = self._beside(place)
         if len(beside) < CONVERSATIONS_MAX and not any(known is one for one in beside):
             beside.append(known)
 
     def _beside(self, place: Place) -> list[Conversation]:
         """Which conversations there are in the same tool call."""
-        tool = place.anchor if place.shared else place.tool
+        tool = place.enclosure if place.shared else place.tool
         if tool is None:
             return []
         found = self._by_tool.get(tool)
@@ -250,7 +250,7 @@ class Conversations:
             going_on = self._by_agent.get(agent) or Conversation(agent, question, place.root)
             spoke, going_on.question, going_on.held_by = going_on.question != question, question, place.root
             return going_on, spoke, False
-        outermost = not place.graph and place.anchor == place.root and place.tool is None
+        outermost = not place.graph and place.enclosure == place.root and place.tool is None
         again = self._by_question.get(question) if outermost else None
         # Asked again later it is a retry; at the same time it is another sample, which must not count as one.
         if again is not None and (place.root is None or again.held_by is None):
@@ -278,7 +278,7 @@ class Conversations:
 
     def _name(self, place: Place) -> str:
         self._count += 1
-        if place.anchor != place.root or place.tool is not None:
+        if place.enclosure != place.root or place.tool is not None:
             return f"{place.base}#{self._count}"
         if not place.graph:
             return "" if self._count == 1 else f"#{self._count}"

@@ -17,11 +17,11 @@ from runrails.cover import withdraw_cover
 from runrails.current import given_up
 from runrails.errors import BudgetBusy, GuardFault, GuardrailStopped
 from runrails.thrift import carried, tell_unchanged
-from runrails_langchain.anchors import STOPS_TOLD_MAX
 from runrails_langchain.arriving import Arriving
 from runrails_langchain.chains import part_of
 from runrails_langchain.drive import Blocked, ModelDrive, ToolDrive, model_drive, tool_drive
 from runrails_langchain.enclosing import finding
+from runrails_langchain.enclosures import STOPS_TOLD_MAX
 from runrails_langchain.explicit import Guarding
 from runrails_langchain.heard import Heard
 from runrails_langchain.messages import Sized, prompt_of, text_prompt
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from runrails.calls import Permit
     from runrails.guard import Guard
     from runrails.run import Run
-    from runrails_langchain.anchors import Anchor
+    from runrails_langchain.enclosures import Enclosure
 
 __all__ = ["GuardrailCallbackHandler", "tracker_of"]
 
@@ -271,7 +271,7 @@ class GuardrailCallbackHandler(Guarding, BaseCallbackHandler):
         except BaseException as exc:  # noqa: BLE001 -- it, or what stands for it, is raised
             self._tracker.tool_ended(run_id)
             entry.talks.tool_ended(entry.asked, entry.call.id, entry.call.agent)
-            raise _at_tool(entry, exc, spot.anchor) from None
+            raise _at_tool(entry, exc, spot.enclosure) from None
         if isinstance(verdict, Block):
             self._tracker.tool_ended(run_id)
             raise Blocked(verdict.message)
@@ -341,7 +341,9 @@ class GuardrailCallbackHandler(Guarding, BaseCallbackHandler):
             if batch_size > 1:
                 self._tracker.group_refused(params, batch_size)
             if isinstance(exc, GuardrailStopped):
-                raise stop_for(spot.run, exc, in_tool=spot.anchor is not None and spot.anchor.may_tell()) from None
+                raise stop_for(
+                    spot.run, exc, in_tool=spot.enclosure is not None and spot.enclosure.may_tell()
+                ) from None
             raise
 
     def _settle(self, run: Run, entry: ModelEntry, result: ModelResult) -> None:
@@ -376,7 +378,7 @@ class GuardrailCallbackHandler(Guarding, BaseCallbackHandler):
         )  # fmt: skip
 
 
-def _at_tool(entry: ToolEntry, error: BaseException, around: Anchor | None) -> BaseException:
+def _at_tool(entry: ToolEntry, error: BaseException, around: Enclosure | None) -> BaseException:
     """What to raise where a tool may not start. Who stands around the call answers for it, else a tool node can."""
     asked = entry.asked
     if entry.is_bare and asked is not None and given_up() is None:
@@ -398,7 +400,11 @@ def _model_drive(spot: Spot) -> ModelDrive | None:
 
 def _tool_drive(spot: Spot) -> ToolDrive | None:
     drive = tool_drive.get()
-    if drive is None or drive.run is not spot.run or (spot.anchor is not None and spot.anchor.is_in(drive.attempts)):
+    if (
+        drive is None
+        or drive.run is not spot.run
+        or (spot.enclosure is not None and spot.enclosure.is_in(drive.attempts))
+    ):
         return None
     return drive
 

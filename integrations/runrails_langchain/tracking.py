@@ -17,9 +17,9 @@ from runrails.boundary import Trip
 from runrails.calls import ModelResult, Permit, ToolCall
 from runrails.current import current_run, is_of
 from runrails.errors import ConfigError
-from runrails_langchain.anchors import Anchor
 from runrails_langchain.arriving import Arriving, settle_untold
 from runrails_langchain.conversations import Asked, Conversations, Place
+from runrails_langchain.enclosures import Enclosure
 from runrails_langchain.payers import open_run
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Spot(NamedTuple):
     """Where an event happens."""
 
     run: Run
-    anchor: Anchor | None
+    enclosure: Enclosure | None
     talks: Conversations
     place: Place
 
@@ -53,13 +53,13 @@ class Spot(NamedTuple):
 class ModelEntry:
     """A model call in flight."""
 
-    __slots__ = ("agent", "anchor", "arriving", "lifeline", "permit", "reasoning", "since_ms", "talks")
+    __slots__ = ("agent", "arriving", "enclosure", "lifeline", "permit", "reasoning", "since_ms", "talks")
 
     def __init__(self, spot: Spot, since_ms: int, lifeline: object) -> None:
         self.lifeline = lifeline
         """Tells when LangChain itself has lost the call."""
         self.talks = spot.talks
-        self.anchor = spot.anchor
+        self.enclosure = spot.enclosure
         self.since_ms = since_ms
         self.agent = ""
         self.permit: Permit | None = None
@@ -107,7 +107,7 @@ class Tracker:
         self.new_key = itertools.count(1).__next__
         """Makes a handler's key; an id() would come back when a handler is gone."""
         self._lock = threading.Lock()
-        self._anchors: OrderedDict[UUID, Anchor] = OrderedDict()
+        self._enclosures: OrderedDict[UUID, Enclosure] = OrderedDict()
         self._calls: OrderedDict[int, tuple[Run, ModelEntry]] = OrderedDict()
         self._lost: deque[int] = deque()
         """Calls whose end nobody can tell any more."""
@@ -125,23 +125,23 @@ class Tracker:
         """A chain starts; one without a parent opens a run, unless the code is inside one already."""
         joined = self._joined()
         with self._lock:
-            if run_id in self._anchors:
+            if run_id in self._enclosures:
                 return
             # A handler that is attached below the root sees a parent it does not know; its topmost chain is its root.
-            anchor = self._anchor(parent_id)
-            if anchor is None:
+            enclosure = self._enclosure(parent_id)
+            if enclosure is None:
                 run = joined if joined is not None else self._open(metadata)
-                anchor = Anchor(run, run_id, run_id, base="", opened=joined is None)
+                enclosure = Enclosure(run, run_id, run_id, base="", opened=joined is None)
             elif part is not None:
-                anchor = self._agent_in(anchor, run_id, parent_id, part)
-            self._keep_anchor(run_id, anchor)
+                enclosure = self._agent_in(enclosure, run_id, parent_id, part)
+            self._keep_enclosure(run_id, enclosure)
 
     def chain_ended(self, run_id: UUID) -> None:
         """A chain is over; with a root chain everything in it is."""
         with self._lock:
-            anchor = self._drop_anchor(run_id)
-        if anchor is not None and anchor.id == run_id:
-            self._end(anchor)
+            enclosure = self._drop_enclosure(run_id)
+        if enclosure is not None and enclosure.id == run_id:
+            self._end(enclosure)
 
     def locate(self, handler: int, parent_id: UUID | None, metadata: Mapping[str, object] | None) -> Spot:
         """
@@ -153,21 +153,23 @@ class Tracker:
         """
         joined = self._joined()
         with self._lock:
-            anchor = self._anchor(parent_id)
-        stop = None if anchor is None else anchor.given_up
+            enclosure = self._enclosure(parent_id)
+        stop = None if enclosure is None else enclosure.given_up
         if stop is not None:
             raise Trip(stop.again())
         if joined is not None:
             run = joined
-            if anchor is not None and anchor.run is not joined:
-                anchor = Anchor(joined, anchor.id, anchor.root, base=anchor.base, opened=False, outer=anchor.outer)
-        elif anchor is not None:
-            run = anchor.run
+            if enclosure is not None and enclosure.run is not joined:
+                enclosure = Enclosure(
+                    joined, enclosure.id, enclosure.root, base=enclosure.base, opened=False, outer=enclosure.outer
+                )
+        elif enclosure is not None:
+            run = enclosure.run
         else:
             run = self._share(handler, metadata)
         graph = "" if metadata is None else metadata.get("langgraph_checkpoint_ns")
         inside = graph.rpartition("|")[0] if isinstance(graph, str) else ""
-        return Spot(run, anchor, self._talk(run), _place(anchor, inside))
+        return Spot(run, enclosure, self._talk(run), _place(enclosure, inside))
 
     def run_around(self, parent_id: UUID | None) -> Run | None:
         """
@@ -180,8 +182,8 @@ class Tracker:
         if joined is not None:
             return joined
         with self._lock:
-            anchor = self._anchor(parent_id)
-        return None if anchor is None else anchor.run
+            enclosure = self._enclosure(parent_id)
+        return None if enclosure is None else enclosure.run
 
     # Model calls.
 
@@ -204,8 +206,8 @@ class Tracker:
                 if len(self._calls) >= CALLS_MAX or now_ms - self._calls[oldest][1].since_ms > IN_FLIGHT_MS_MAX:
                     lost = self._take(oldest)
             self._calls[key] = (spot.run, entry)
-            if spot.anchor is not None:
-                spot.anchor.hold(key, open=True)
+            if spot.enclosure is not None:
+                spot.enclosure.hold(key, open=True)
         if lost is not None:
             settle_untold(*lost)
         return entry
@@ -254,18 +256,18 @@ class Tracker:
                 spot.run, spot.talks, call, asked, drive, admitted=admitted is not None
             )
             base = f"{call.agent}/{name}" if call.agent else name
-            anchor = Anchor(spot.run, run_id, spot.place.root, base=base, opened=False, bare=entry.is_bare)
-            self._keep_anchor(run_id, anchor)
+            enclosure = Enclosure(spot.run, run_id, spot.place.root, base=base, opened=False, bare=entry.is_bare)
+            self._keep_enclosure(run_id, enclosure)
             return entry
 
     def tool_ended(self, run_id: UUID) -> ToolEntry | None:
         """Take a tool call out of flight; None if it is not in flight."""
         with self._lock:
             entry = self._tools.pop(run_id, None)
-            anchor = self._drop_anchor(run_id)
-        if anchor is not None and entry is not None:
-            entry.talks.anchor_ended(run_id)
-            self._settle(list(anchor.calls))
+            enclosure = self._drop_enclosure(run_id)
+        if enclosure is not None and entry is not None:
+            entry.talks.enclosure_ended(run_id)
+            self._settle(list(enclosure.calls))
         return entry
 
     # Runs.
@@ -328,35 +330,35 @@ class Tracker:
                     self._talks.popitem(last=False)
             return talks
 
-    def _anchor(self, parent_id: UUID | None) -> Anchor | None:
+    def _enclosure(self, parent_id: UUID | None) -> Enclosure | None:
         # What outlives its root chain (a task left in the background) has no chain around it any more.
-        anchor = None if parent_id is None else self._anchors.get(parent_id)
-        while anchor is not None and anchor.ended and anchor.given_up is None:
-            anchor = anchor.outer
-        return anchor
+        enclosure = None if parent_id is None else self._enclosures.get(parent_id)
+        while enclosure is not None and enclosure.ended and enclosure.given_up is None:
+            enclosure = enclosure.outer
+        return enclosure
 
-    def _drop_anchor(self, run_id: UUID) -> Anchor | None:
+    def _drop_enclosure(self, run_id: UUID) -> Enclosure | None:
         """What was left alone is remembered: a thread without a context of ours may still start something in it."""
-        anchor = self._anchors.get(run_id)
-        if anchor is not None and anchor.given_up is None:
-            del self._anchors[run_id]
-        return anchor
+        enclosure = self._enclosures.get(run_id)
+        if enclosure is not None and enclosure.given_up is None:
+            del self._enclosures[run_id]
+        return enclosure
 
-    def _agent_in(self, around: Anchor, chain: UUID, parent_id: UUID | None, part: Part) -> Anchor:
-        """The anchor of a chain that is an agent of its own inside a root chain or a tool."""
+    def _agent_in(self, around: Enclosure, chain: UUID, parent_id: UUID | None, part: Part) -> Enclosure:
+        """The enclosure of a chain that is an agent of its own inside a root chain or a tool."""
         agent = parent_id if part in ("graph_node", "inner_node") else chain
         if agent is None or around.id == agent or around.outer is not None:
             return around
         if not around.is_tool and part == "inner_node":  # a subgraph of the root chain's
             return around
-        inner = Anchor(around.run, agent, agent, base=around.base, opened=False, outer=around)
-        self._keep_anchor(agent, inner)
+        inner = Enclosure(around.run, agent, agent, base=around.base, opened=False, outer=around)
+        self._keep_enclosure(agent, inner)
         return inner
 
     def _take(self, call: int) -> tuple[Run, ModelEntry] | None:
         found = self._calls.pop(call, None)
-        if found is not None and found[1].anchor is not None:
-            found[1].anchor.hold(call, open=False)
+        if found is not None and found[1].enclosure is not None:
+            found[1].enclosure.hold(call, open=False)
         return found
 
     def _lifeline(self, run_id: UUID) -> object:
@@ -391,19 +393,19 @@ class Tracker:
             if found is not None and found[1].permit is not None:
                 found[0].after_model(found[1].permit, ModelResult(end="failed"))
 
-    def _keep_anchor(self, run_id: UUID, anchor: Anchor) -> None:
-        self._anchors[run_id] = anchor
-        if len(self._anchors) > CHAINS_MAX:
-            self._anchors.popitem(last=False)
+    def _keep_enclosure(self, run_id: UUID, enclosure: Enclosure) -> None:
+        self._enclosures[run_id] = enclosure
+        if len(self._enclosures) > CHAINS_MAX:
+            self._enclosures.popitem(last=False)
 
-    def _end(self, anchor: Anchor) -> None:
-        anchor.ended = True
-        if anchor.opened:
-            self.left(anchor.run)
-            anchor.run.close()
+    def _end(self, enclosure: Enclosure) -> None:
+        enclosure.ended = True
+        if enclosure.opened:
+            self.left(enclosure.run)
+            enclosure.run.close()
         else:
-            self._settle(list(anchor.calls))
-            self._talk(anchor.run).root_ended(anchor.id)
+            self._settle(list(enclosure.calls))
+            self._talk(enclosure.run).root_ended(enclosure.id)
 
     def _settle(self, ids: list[int], *, over: bool = False) -> None:
         """
@@ -422,16 +424,16 @@ class Tracker:
             self._talks.pop(run.id, None)
             for run_id in [run_id for run_id, entry in self._tools.items() if entry.run is run]:
                 del self._tools[run_id]
-                self._drop_anchor(run_id)
+                self._drop_enclosure(run_id)
 
 
-def _place(anchor: Anchor | None, graph: str) -> Place:
-    if anchor is None:
+def _place(enclosure: Enclosure | None, graph: str) -> Place:
+    if enclosure is None:
         return Place(None, None, graph, "")
-    outer = anchor.outer
+    outer = enclosure.outer
     return Place(
-        anchor.root, anchor.id, graph, anchor.base, tool=outer.id if outer is not None and outer.is_tool else None,
-        shared=anchor.is_tool,
+        enclosure.root, enclosure.id, graph, enclosure.base, shared=enclosure.is_tool,
+        tool=outer.id if outer is not None and outer.is_tool else None,
     )  # fmt: skip
 
 

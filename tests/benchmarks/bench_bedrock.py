@@ -9,8 +9,7 @@ and the median of their differences counts, so that a busy machine slows both.
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from struct import pack
 from typing import Any, NamedTuple
 from zlib import crc32
@@ -18,7 +17,7 @@ from zlib import crc32
 import boto3
 from botocore.awsrequest import AWSResponse
 from botocore.config import Config
-from rr_bench import Row, main, percentile
+from rr_bench import Row, added_by, main
 
 from runrails import Guard, Limits, Price
 from runrails.stores.memory import MemoryStore
@@ -26,7 +25,6 @@ from runrails.stores.memory import MemoryStore
 CALLS = 1_200
 STREAMS = 60
 EVENTS = 400
-WARM_UP = 100
 GATE_CALL = 0.4
 """How much of a bare call the guard may add: 100 us over some 360 is 0.28, and a busy machine is not to decide."""
 GATE_EVENT = 0.35
@@ -64,12 +62,12 @@ def measure() -> list[Row]:
         prices={MODEL: Price(input="3", output="15", output_tokens_max=8_192)},
     )  # fmt: skip
     bare, guarded = _client(), guard.wrap(_client())
-    plain, added = _added(bare, guarded, _call, CALLS)
+    plain, added = added_by(bare, guarded, _call, CALLS)
     rows = [
         Row("converse, bare, instant transport", plain * 1e6, "us"),
         Row("added to Converse, at most 100 us", added * 1e6, "us", added / plain, "the bare call", GATE_CALL),
     ]
-    plain, added = _added(bare, guarded, _stream, STREAMS)
+    plain, added = added_by(bare, guarded, _stream, STREAMS)
     plain, added = plain / EVENTS, added / EVENTS
     name = "added to an event of ConverseStream, at most 5 us"
     rows.append(Row(name, added * 1e6, "us", added / plain, "botocore's own event", GATE_EVENT))
@@ -125,25 +123,6 @@ def _call(client: Any) -> None:
 def _stream(client: Any) -> None:
     for _ in client.converse_stream(**ASKED)["stream"]:
         pass
-
-
-def _added(bare: Any, guarded: Any, work: Callable[[Any], None], calls: int) -> tuple[float, float]:
-    """Medians of the bare call and of what the guarded one took longer than the bare one beside it."""
-    plain: list[float] = []
-    added: list[float] = []
-    warm_up = min(WARM_UP, calls // 4)
-    for number in range(warm_up + calls):
-        first, second = (bare, guarded) if number % 2 else (guarded, bare)
-        began = time.perf_counter()
-        work(first)
-        between = time.perf_counter()
-        work(second)
-        took = (between - began, time.perf_counter() - between)
-        if number >= warm_up:
-            own, ours = took if first is bare else took[::-1]
-            plain.append(own)
-            added.append(ours - own)
-    return percentile(sorted(plain), 50), percentile(sorted(added), 50)
 
 
 if __name__ == "__main__":

@@ -12,14 +12,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import httpx2
 import openai
-from rr_bench import Row, main, percentile
+from rr_bench import Row, added_by, main
 
 from runrails import Guard, Limits
 from runrails.stores.memory import MemoryStore
@@ -28,7 +27,6 @@ from runrails.testing.prices import PRICES
 CALLS = 1_500
 STREAMS = 60
 CHUNKS = 400
-WARM_UP = 150
 GATE_CALL = 0.2
 """How much of a bare call on an instant transport the guard may add: 100 us over some 900; 0.1 measured."""
 GATE_CHUNK = 0.15
@@ -73,17 +71,17 @@ def measure() -> list[Row]:
     rows: list[Row] = []
     with _provider() as url:
         bare, guarded = _pair(guard, base_url=url)
-        plain, added = _added(bare, guarded, _call, CALLS)
+        plain, added = added_by(bare, guarded, _call, CALLS)
         rows += [
             Row("chat.completions.create, bare, over HTTP", plain * 1e6, "us"),
             Row("added by the guard, over HTTP", added * 1e6, "us", added / plain, "the bare call"),
         ]
     transport = _Instant()
     bare, guarded = _pair(guard, base_url="http://instant/v1", http_client=httpx2.Client(transport=transport))
-    plain, added = _added(bare, guarded, _call, CALLS)
+    plain, added = added_by(bare, guarded, _call, CALLS)
     name = "added by the guard, instant transport"
     rows.append(Row(name, added * 1e6, "us", added / plain, "the bare call", GATE_CALL))
-    plain, added = _added(bare, guarded, _stream, STREAMS)
+    plain, added = added_by(bare, guarded, _stream, STREAMS)
     plain, added = plain / CHUNKS, added / CHUNKS
     name = "added to a chunk of a stream"
     rows.append(Row(name, added * 1e6, "us", added / plain, "the SDK's own chunk", GATE_CHUNK))
@@ -118,27 +116,6 @@ def _stream(client: openai.OpenAI) -> None:
         model="fake-model", messages=MESSAGES, max_tokens=1000, stream=True, stream_options=asked
     ):
         pass
-
-
-def _added(
-    bare: openai.OpenAI, guarded: openai.OpenAI, work: Callable[[openai.OpenAI], None], calls: int
-) -> tuple[float, float]:
-    """Medians of the bare call and of what the guarded one took longer than the bare one beside it."""
-    plain: list[float] = []
-    added: list[float] = []
-    warm_up = min(WARM_UP, calls // 4)
-    for number in range(warm_up + calls):
-        first, second = (bare, guarded) if number % 2 else (guarded, bare)
-        began = time.perf_counter()
-        work(first)
-        between = time.perf_counter()
-        work(second)
-        took = (between - began, time.perf_counter() - between)
-        if number >= warm_up:
-            own, ours = took if first is bare else took[::-1]
-            plain.append(own)
-            added.append(ours - own)
-    return percentile(sorted(plain), 50), percentile(sorted(added), 50)
 
 
 if __name__ == "__main__":

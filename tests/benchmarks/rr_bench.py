@@ -15,9 +15,13 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
-__all__ = ["Row", "best", "failed", "main", "percentile", "samples"]
+__all__ = ["Row", "added_by", "best", "failed", "main", "percentile", "samples"]
+
+_C = TypeVar("_C")
+WARM_UP = 150
+"""Calls before those that count, where there are many."""
 
 
 class Row(NamedTuple):
@@ -74,6 +78,25 @@ def percentile(ordered: list[float], percent: float) -> float:
 def failed(rows: list[Row]) -> list[Row]:
     """The rows that do not keep their gate."""
     return [row for row in rows if not row.passed]
+
+
+def added_by(bare: _C, guarded: _C, work: Callable[[_C], None], calls: int) -> tuple[float, float]:
+    """Medians, in seconds, of the bare call and of what the guarded one took longer than the bare one beside it."""
+    plain: list[float] = []
+    added: list[float] = []
+    warm_up = min(WARM_UP, calls // 4)
+    for number in range(warm_up + calls):
+        first, second = (bare, guarded) if number % 2 else (guarded, bare)
+        began = time.perf_counter()
+        work(first)
+        between = time.perf_counter()
+        work(second)
+        took = (between - began, time.perf_counter() - between)
+        if number >= warm_up:
+            own, ours = took if first is bare else took[::-1]
+            plain.append(own)
+            added.append(ours - own)
+    return percentile(sorted(plain), 50), percentile(sorted(added), 50)
 
 
 def main(measure: Callable[[], list[Row]], argv: list[str] | None = None) -> int:

@@ -110,6 +110,8 @@ def test_settlement_past_the_largest_amount_is_refused(store: FullStore) -> None
     before = books(store)
     with pytest.raises(LedgerError, match=r"user:alice past the largest"):
         store.settle("a", 11)
+    with pytest.raises(LedgerError, match=r"user:alice past the largest"):  # it alone, though the other would be full
+        store.settle("a", AMOUNT_MAX - 3)
     assert before == books(store)
     store.settle("a", 10)
     assert (AMOUNT_MAX, 0) == amounts(store)

@@ -251,7 +251,7 @@ def test_a_handler_keeps_nothing_of_what_is_over() -> None:
     assert [0] * len(KEPT) == [len(table) for table in tables]
 
 
-KEPT = ("_anchors", "_calls", "_tools", "_talks", "_shared", "_groups", "_lost")
+KEPT = ("_enclosures", "_calls", "_tools", "_talks", "_shared", "_groups", "_lost")
 
 
 # Answers with several calls.

@@ -6,34 +6,17 @@ import threading
 
 import pytest
 
-from rr_core import CENT, START_MS, Bench, cent_call, done, model_step, tool_step
+from rr_core import CENT, START_MS, Bench, cent_call, done, model_step, opened, tool_step, used_up
 from runrails import BudgetExceeded, GuardrailStopped, Limits, LoopDetected
 from runrails.calls import ModelCall, Prompt
 from runrails.errors import BudgetBusy
 from runrails.money import usd
-from runrails.run import Run
 from runrails.stores.memory import MemoryStore
 from runrails.testing import FlakyStore, ManualClock
 from runrails.testing.stores import Fault
-from runrails.wrapup import INPUT_TOKENS_MAX, INPUT_TOKENS_MIN, LastTurn
+from runrails.wrapup import INPUT_TOKENS_MAX, INPUT_TOKENS_MIN
 
 WRAP = Limits(run="0.10", loops=None, wrap_up=True)
-
-
-def opened(bench: Bench) -> tuple[Run, LastTurn]:
-    """A run whose adapter can take a last turn."""
-    run = bench.guard.run()
-    return run, run.expect_last_turn()
-
-
-def used_up(run: Run) -> int:
-    """Call until the budget is used up; how many calls there were."""
-    calls = 0
-    with pytest.raises(BudgetExceeded):
-        while True:
-            model_step(run, cent_call())
-            calls += 1
-    return calls
 
 
 def test_the_last_cent_is_kept_for_the_last_turn() -> None:

@@ -8,17 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from rr_core import CENT, PRICES, START_MS, Bench, cent_call, done, model_step, tool_step
+from rr_core import CENT, PRICES, START_MS, Bench, cent_call, done, model_step, opened, tool_step, used_up
 from runrails import BudgetExceeded, ConfigError, Guard, GuardrailStopped, Limits, LoopDetected
 from runrails.calls import ModelCall, Permit, Prompt
 from runrails.digest import OVERHEAD_TOKENS
 from runrails.ledger import Account, Refused, Reservation, Reserved, Settled
 from runrails.money import usd
-from runrails.run import Run
 from runrails.stores.memory import MemoryStore
 from runrails.stores.sqlite import SQLiteStore
 from runrails.testing import ManualClock
-from runrails.wrapup import INPUT_TOKENS_MIN, OUTPUT_TOKENS, LastTurn
+from runrails.wrapup import INPUT_TOKENS_MIN, OUTPUT_TOKENS
 
 WRAP = Limits(run="0.10", loops=None, wrap_up=True)
 
@@ -53,22 +52,6 @@ def watched(limits: Limits = WRAP) -> tuple[Bench, Watched]:
     bench = Bench(limits, store=store)
     bench.clock = clock
     return bench, store
-
-
-def opened(bench: Bench) -> tuple[Run, LastTurn]:
-    """A run whose adapter can take a last turn."""
-    run = bench.guard.run()
-    return run, run.expect_last_turn()
-
-
-def used_up(run: Run) -> int:
-    """Call until the budget is used up; how many calls there were."""
-    calls = 0
-    with pytest.raises(BudgetExceeded):
-        while True:
-            model_step(run, cent_call())
-            calls += 1
-    return calls
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple, NoReturn, cast
 
 from runrails.ledger import AMOUNT_MAX, SCOPES_MAX, Account, Balance, Hold, ResultFacts, State
 from runrails.stores import rules
@@ -299,15 +299,17 @@ def write_change(
     )
 
 
-def _refuse_sum(connection: sqlite3.Connection, ids: AccountIds, found: Found, change: rules.Change) -> None:
-    # Some of the accounts have been written in this step already; it is undone as a whole, so read before it.
-    for account_id, (held, spent) in zip(found.account_ids, change.deltas(found.entry), strict=True):
-        row = cast(
-            "tuple[int, int]",
-            connection.execute("SELECT spent, held FROM account WHERE id = ?", (account_id,)).fetchone(),
-        )
-        rules.check_sum(found.entry, ids.account(connection, account_id), row[0] + row[1] + held + spent)
-    raise sqlite3.IntegrityError("an account of this reservation is missing")
+def _refuse_sum(connection: sqlite3.Connection, ids: AccountIds, found: Found, change: rules.Change) -> NoReturn:
+    # Accounts that had the room are written already: undo them first, or one of them would be named for its new sum.
+    connection.execute("ROLLBACK")
+    connection.execute("BEGIN IMMEDIATE")
+    accounts = [ids.account(connection, account_id) for account_id in found.account_ids]
+    for account, standing, (held, spent) in zip(
+        accounts, standings_of(connection, found.account_ids), change.deltas(found.entry), strict=True
+    ):
+        rules.check_sum(found.entry, account, standing.spent + standing.held + held + spent)
+    # Another process made room between the two statements above. Nothing is written, and the caller may ask again.
+    raise sqlite3.IntegrityError("an account of this reservation had no room, and has it now")
 
 
 def balance_of(row: BalanceRow) -> Balance:

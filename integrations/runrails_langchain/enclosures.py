@@ -13,25 +13,25 @@ if TYPE_CHECKING:
     from runrails.errors import GuardrailStopped
     from runrails.run import Run
 
-__all__ = ["STOPS_TOLD_MAX", "Anchor"]
+__all__ = ["STOPS_TOLD_MAX", "Enclosure"]
 
 STOPS_TOLD_MAX = 8
 """Who goes on in a tool call after so many errors that tell of a stop would go on for ever."""
 
 
-class Anchor:
+class Enclosure:
     """A root chain or a tool call: what happens inside belongs to it."""
 
     __slots__ = ("bare", "base", "calls", "ended", "id", "opened", "outer", "root", "run", "stay", "told")
 
     def __init__(
-        self, run: Run, anchor_id: UUID, root: UUID | None, *, base: str, opened: bool, outer: Anchor | None = None,
-        bare: bool = False,
+        self, run: Run, enclosure_id: UUID, root: UUID | None, *, base: str, opened: bool,
+        outer: Enclosure | None = None, bare: bool = False,
     ) -> None:  # fmt: skip
         self.run = run
-        self.id = anchor_id
+        self.id = enclosure_id
         self.outer = outer
-        """The root chain or the tool call in which an agent of its own is such an anchor as well."""
+        """The root chain or the tool call in which an agent of its own is such an enclosure as well."""
         self.root = root
         self.base = base
         """Agent path of what is inside."""
@@ -59,22 +59,22 @@ class Anchor:
 
     def may_tell(self) -> bool:
         """Whether a stop is raised inside as an error, for which the tool's call is answered; not for ever."""
-        anchor = self
-        while anchor.outer is not None and anchor.outer.bare:
-            anchor = anchor.outer
-        anchor.told += anchor.bare
-        return anchor.bare and anchor.told <= STOPS_TOLD_MAX
+        enclosure = self
+        while enclosure.outer is not None and enclosure.outer.bare:
+            enclosure = enclosure.outer
+        enclosure.told += enclosure.bare
+        return enclosure.bare and enclosure.told <= STOPS_TOLD_MAX
 
     def is_in(self, ids: Collection[UUID]) -> bool:
         """Whether it is one of these, or inside one."""
-        anchor: Anchor | None = self
-        while anchor is not None and anchor.id not in ids:
-            anchor = anchor.outer
-        return anchor is not None
+        enclosure: Enclosure | None = self
+        while enclosure is not None and enclosure.id not in ids:
+            enclosure = enclosure.outer
+        return enclosure is not None
 
     def hold(self, call: int, *, open: bool) -> None:  # noqa: A002 -- of a call: in flight or not
         """A model call in it, and so in what encloses it, is in flight or is not any more."""
-        anchor: Anchor | None = self
-        while anchor is not None:
-            (anchor.calls.add if open else anchor.calls.discard)(call)
-            anchor = anchor.outer
+        enclosure: Enclosure | None = self
+        while enclosure is not None:
+            (enclosure.calls.add if open else enclosure.calls.discard)(call)
+            enclosure = enclosure.outer
