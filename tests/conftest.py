@@ -27,7 +27,7 @@ def _own_world(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     return home
 
 
-MANY = 12
+MANY = 5
 """A test with more cases than this is sampled where `RUNRAILS_MATRIX_SHARE` asks for a share."""
 
 

@@ -28,9 +28,13 @@ Clock = Callable[[], int]
 
 
 def open_kind(kind: str, directory: Path, clock: Clock, *, busy_timeout_ms: int = 5_000) -> FullStore:
-    """A fresh store of one kind; SQLite ones in `directory`."""
+    """A fresh store of one kind; SQLite ones in `directory`, DynamoDB ones on the server that the environment names."""
     if kind == "memory":
         return MemoryStore(clock=clock)
+    if kind == "dynamodb":
+        from rr_dynamo import open_dynamodb
+
+        return open_dynamodb(clock)
     synchronous = "FULL" if kind == "sqlite-full" else "NORMAL"
     return SQLiteStore(directory / f"{kind}.db", clock=clock, synchronous=synchronous, busy_timeout_ms=busy_timeout_ms)
 

@@ -155,6 +155,8 @@ class Outcome:
     findings: list[str] = field(default_factory=list[str])
     ratios: array[float] = field(default_factory=lambda: array("f"))
     wholes: array[float] = field(default_factory=lambda: array("f"))
+    bounded: array[float] = field(default_factory=lambda: array("f"))
+    """Those of `ratios` where nobody can count: the model's tokenizer is not published."""
     models: set[tuple[str, str]] = field(default_factory=set[tuple[str, str]])
     kinds: set[str] = field(default_factory=set[str])
     refused: set[tuple[str, str]] = field(default_factory=set[tuple[str, str]])
@@ -207,7 +209,8 @@ class _World:
     def __init__(self, store: Store, clock: ManualClock, kept: dict[str, Guard], outcome: Outcome, file: Path) -> None:
         self.store, self.clock = store, clock
         self.due: dict[str, Due] = {}
-        self.turns: dict[str, int] = {}
+        self.turns: dict[str, tuple[int, bool]] = {}
+        """By call of a conversation: which one it is, and whether its tokens can be counted."""
         self.out = outcome
         self.guards = {name: self._guard(name, way, kept, file) for name, way in WAYS.items()}
 
@@ -259,9 +262,13 @@ class _World:
                             Account(f"run:{record.facts.run}", "-")):  # fmt: skip
                 sums[account] += due.actual_pusd
             out.total_pusd += record.actual_pusd
-            turn, usage = self.turns.get(record.id, -1), None if record.result is None else record.result.usage
+            turn, counted = self.turns.get(record.id, (-1, True))
+            usage = None if record.result is None else record.result.usage
             if turn >= 0 and usage is not None and usage.input_tokens:
-                (out.ratios if turn else out.wholes).append(record.facts.input_bound_tokens / usage.input_tokens)
+                ratio = record.facts.input_bound_tokens / usage.input_tokens
+                (out.ratios if turn else out.wholes).append(ratio)
+                if turn and not counted:
+                    out.bounded.append(ratio)
         if seen != len(self.due):
             out.found("lines", f"{seen} lines in the books for {len(self.due)} calls")
         for account, total in sums.items():
@@ -296,6 +303,9 @@ class _Agent:
     def turn(self, run: Run, number: int) -> bool:
         """One call; False if it was refused."""
         draw, world = self.draw, self.world
+        embeds = self._embeds()
+        if embeds:  # an embedding continues no conversation
+            self.said = []
         self.said += [draw.choice(self.pieces) for _ in range(draw.randrange(1, 4))]
         world.out.kinds.update(piece.kind for piece in self.said[-3:])
         asked, served = self._tier(world.clock())
@@ -306,7 +316,7 @@ class _Agent:
                           tools=(TOOL,) * self.tools, images=self.images, pictures=tuple(range(self.images))),
             max_tokens=draw.choice((16, 300, 1_024, 4_096)), n=answers, can_cap=draw.random() < 0.5,
             cache_write=self.cache, retries=2 if draw.random() < 0.05 else 0,
-            request_type="embedding" if self._embeds() else "completion",
+            request_type="embedding" if embeds else "completion",
         )  # fmt: skip
         try:
             permit = run.before_model(call)
@@ -378,8 +388,8 @@ class _Agent:
             net = self._price(parts, at_ms, tier)
             charged = self._charged(net)
             self._book(run, permit, result, net, charged, what)
-            if self.loops:
-                world.turns[permit.id] = number
+            if self.loops and permit.call.request_type != "embedding":
+                world.turns[permit.id] = (number, self.tokenizer != "any")
             if answer is not None:
                 self.said.append(answer)
             self.before = parts.entered
@@ -542,6 +552,7 @@ def table(outcome: Outcome, seconds: float) -> str:
         "in the ledger": f"${Decimal(outcome.total_pusd).scaleb(-12):,}",
         "agents: input bound / actual, first call": _spread(outcome.wholes),
         "agents: input bound / actual, later calls": _spread(outcome.ratios),
+        "the same, tokenizers that nobody knows": _spread(outcome.bounded),
         **{name: f"{count:,}" for name, count in sorted(outcome.counts.items())},
     }
     return "\n".join(f"{name:<44} {value:>34}" for name, value in rows.items())

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         LimitReached,
         LoopDetected,
         PriceUnknown,
+        RateLimited,
         RunrailsError,
         ScopeExhausted,
         StoreUnavailable,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from runrails.loops.policy import LoopPolicy, ToolRule
     from runrails.outcome import Outcome
     from runrails.pricing import Price, Term
+    from runrails.rates.limiter import Rates
     from runrails.report import Report
     from runrails.run import Run, current_run
     from runrails.savers.caching import ResponseCache
@@ -58,6 +60,8 @@ __all__ = [
     "Price",
     "PriceUnknown",
     "Pruning",
+    "RateLimited",
+    "Rates",
     "Report",
     "ResponseCache",
     "Run",
@@ -79,6 +83,7 @@ _HOMES = {
     "Outcome": "runrails.outcome",
     "Price": "runrails.pricing",
     "Pruning": "runrails.savers.pruning",
+    "Rates": "runrails.rates.limiter",
     "Report": "runrails.report",
     "ResponseCache": "runrails.savers.caching",
     "Run": "runrails.run",

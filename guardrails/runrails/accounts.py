@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from runrails.ledger import RUN_PERIOD, Account
 from runrails.periods import month_of, newest
@@ -21,7 +22,8 @@ __all__ = ["Accounts", "Drawn"]
 PAYERS_KEPT_MAX = 256
 
 
-class Drawn(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Drawn:
     """Every account a call draws on, and for whom, which month and limits that was worked out."""
 
     by: Attribution | None

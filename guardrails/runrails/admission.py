@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "NOTHING", "OUTPUT_FLOOR_TOKENS", "OUTPUT_UNKNOWN_TOKENS", "Admission", "Admitted", "Bound", "Claim", "Line",
-    "Room", "bound_of", "line_of", "on_event_loop",
+    "Room", "bound_of", "cap_for", "line_of", "on_event_loop",
 ]  # fmt: skip
 
 OUTPUT_FLOOR_TOKENS = 1_024
@@ -128,17 +128,25 @@ def bound_of(
     Raises:
         BoundUnknown: It cannot be told, or no ledger could count it.
     """
-    inputs = input_tokens
+    inputs, context_max, cap, answers = input_tokens, card.context_tokens_max, call.max_tokens, call.n
     if inputs is None:
         inputs = bounds.input_tokens_bound(
-            call.prompt, provider=card.provider, model=card.model, context_tokens_max=card.context_tokens_max
+            call.prompt, provider=card.provider, model=card.model, context_tokens_max=context_max
         )
-    outputs = bounds.output_tokens_bound(call, card, inputs)
-    floor_tokens = OUTPUT_FLOOR_TOKENS if outputs is None else min(outputs, OUTPUT_FLOOR_TOKENS)
+    outputs: int | None
+    if (
+        type(cap) is int and cap > 0 and (context_max is None or cap <= context_max)
+        and type(answers) is int and answers == 1 and call.request_type != "embedding"
+    ):  # fmt: skip
+        outputs = cap  # By far the most calls; what follows says the same of them.
+    else:
+        outputs = bounds.output_tokens_bound(call, card, inputs)
+    floor_tokens = OUTPUT_FLOOR_TOKENS if outputs is None or outputs > OUTPUT_FLOOR_TOKENS else outputs
 
     if line is not None and outputs is not None and not call.cache_write and call.service_tier is None:
-        sent = line.call_pusd + inputs * line.input_pusd
-        each = call.n * line.output_pusd
+        call_pusd, input_pusd, output_pusd = line
+        sent = call_pusd + inputs * input_pusd
+        each = answers * output_pusd
         cost: int | None = sent + outputs * each
         floor = sent + floor_tokens * each
     else:
@@ -155,6 +163,16 @@ def bound_of(
         )
     price = partial(_price, call, card, inputs) if call.can_cap and outputs != floor_tokens else None
     return named(Bound, (inputs, outputs, cost, floor, floor_tokens, price))
+
+
+def cap_for(bound: Bound, card: PriceCard) -> int | None:
+    """The cap for a request without one that changes nothing but that it is one; None if there is none."""
+    tokens, window = bound.output_tokens, card.context_tokens_max
+    if not tokens or window is None:
+        return tokens or None
+    # Some servers refuse a cap that does not fit into the window beside the prompt, of which only the bound is known.
+    room = window - bound.input_tokens
+    return min(tokens, room) if room >= bound.floor_tokens else None
 
 
 def _price(call: ModelCall, card: PriceCard, input_tokens: int, output_tokens: int) -> int:
@@ -195,13 +213,13 @@ class Admission:
 
     def reserve(
         self, claim: Claim, accounts: _Pairs, bound: Bound, facts: CallFacts,
-        *, can_go_uncapped: bool, retries: int = 0,
+        *, can_go_uncapped: bool, retries: int = 0, first: Refused | None = None,
     ) -> Admitted:  # fmt: skip
         """
         Take the holds, waiting up to `limits.hold_wait_ms` for money that others hold.
 
         Every one of `retries` more attempts is held for, as far as there is room; then a smaller cap is tried, if the
-        adapter can set one.
+        adapter can set one. `first` is what has been answered to `take` for all of that.
 
         Raises:
             BudgetExceeded: What is spent plus the smallest call worth making exceeds a limit.
@@ -211,17 +229,7 @@ class Admission:
         """
         if self._observe:
             retries = 0  # More than enforcing would insist on; it must not look like a refusal.
-        first: Refused | None = None
-        cost = bound.cost_pusd
-        if cost is not None and not self._observe:
-            if retries and cost:
-                retries = min(retries, AMOUNT_MAX // cost - 1)  # An amount that no ledger counts cannot be asked for.
-            amount = cost * (1 + retries)
-            taken = self._take(claim, accounts, amount, facts)
-            if isinstance(taken, Reserved):
-                return named(Admitted, (amount, False, None, retries, None))
-            first = taken
-        uncapped = can_go_uncapped and self.limits.uncapped == "hold" and not self._observe
+        uncapped = can_go_uncapped and self.limits.uncapped != "refuse" and not self._observe
         attempt = self._attempter(claim, accounts, bound, facts, uncapped=uncapped, retries=retries, first=first)
         answer = attempt()
         if isinstance(answer, Admitted):
@@ -260,7 +268,8 @@ class Admission:
                     self.uncapped_open = None
                 self._room.notify_all()
 
-    def _take(self, claim: Claim, accounts: _Pairs, amount: int, facts: CallFacts) -> Reserved | Refused:
+    def take(self, claim: Claim, accounts: _Pairs, amount: int, facts: CallFacts) -> Reserved | Refused:
+        """Take holds of an amount now, or none. Raises as `reserve`."""
         holds: list[Hold] = []
         for account, limit in accounts:  # a comprehension would be one more function
             holds.append(named(Hold, (account, amount, limit)))
@@ -292,7 +301,7 @@ class Admission:
         def take(amount: int) -> Reserved | Refused:
             nonlocal first
             refused, first = first, None  # what has been asked already is not asked again
-            return refused or self._take(claim, accounts, amount, facts)
+            return refused or self.take(claim, accounts, amount, facts)
 
         def attempt() -> Admitted | Refused:
             if bound.cost_pusd is not None or self._observe:
@@ -404,7 +413,7 @@ class Admission:
                 tightest = refusal
         return tightest
 
-    def _kept_in(self, account: Account) -> int:
+    def kept_in(self, account: Account) -> int:
         """What this run, and those that it is part of, keep back in an account; they end later than this call."""
         kept = 0
         around: Admission | None = self
@@ -415,7 +424,7 @@ class Admission:
 
     def _give_up_if_pointless(self, refused: Refused, bound: Bound, accounts: _Pairs) -> None:
         account = refused.account
-        if refused.spent + self._kept_in(account) + bound.floor_pusd > refused.limit:
+        if refused.spent + self.kept_in(account) + bound.floor_pusd > refused.limit:
             in_code = dict(accounts).get(account)
             raise exceeded(refused, None if in_code in (None, refused.limit) else _operators_hint(account.scope))
         if not refused.only_held:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
 
 from runrails.cover import offer_cover
-from runrails.errors import BudgetBusy
+from runrails.errors import BudgetBusy, RateLimited
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,7 +52,7 @@ async def before_model(
     if not run.guard.store.remote:
         try:
             return run.before_model(call, can_block=can_block, sends=sends, may_wait=True, tentative=tentative)
-        except BudgetBusy:
+        except (BudgetBusy, RateLimited):
             pass
     # The thread has a copy of this context, where a cover would be seen by nobody.
     future = _submit(run.guard, "reserve", run.before_model, call, can_block=can_block, sends=True, tentative=tentative)
@@ -117,8 +117,14 @@ def _submit(guard: Guard, kind: str, function: Callable[_P, _R], *args: _P.args,
         if pool is None:
             from concurrent.futures import ThreadPoolExecutor
 
-            pool = pools[kind] = ThreadPoolExecutor(THREADS_MAX, f"runrails-{kind}")
+            pool = pools[kind] = ThreadPoolExecutor(_threads_of(guard.store), f"runrails-{kind}")
         return pool.submit(lambda: context.run(function, *args, **kwargs))
+
+
+def _threads_of(store: Store) -> int:
+    """A store that takes more calls at once says how many."""
+    count: object = getattr(store, "calls_max", None)
+    return count if isinstance(count, int) else THREADS_MAX
 
 
 def _pools_of(store: Store) -> dict[str, ThreadPoolExecutor]:

@@ -68,8 +68,9 @@ _Caller = tuple[str, str, str]
 
 
 def anchor_of(
-    prompt: Prompt, input_tokens: int, *, output_tokens: int = 0, answer: Sequence[str] | None = None
-) -> Anchor | None:
+    prompt: Prompt, input_tokens: int, *, output_tokens: int = 0, answer: Sequence[str] | None = None,
+    before: Anchor | None = None,
+) -> Anchor | None:  # fmt: skip
     """
     What to remember of a call; None if nothing can be built on it.
 
@@ -78,11 +79,12 @@ def anchor_of(
         input_tokens: What the provider reported of it, cached tokens included.
         output_tokens: What it reported of the answer.
         answer: The answer's texts as a next request would send them back, if the adapter can tell.
+        before: What it extends, if that is known: so much of it has been counted already.
     """
     if prompt.unbounded is not None or prompt.stored is not None:
         return None
     texts = prompt.texts
-    chars = sum(map(len, texts))
+    chars = sum(map(len, texts)) if before is None else before.chars + sum(map(len, texts[before.texts :]))
     if not texts or input_tokens <= 0 or input_tokens * CHARS_A_TOKEN_MAX < chars:
         return None
     reply = None
@@ -103,8 +105,7 @@ def extends(prompt: Prompt, anchor: Anchor) -> bool:
         return False
     if prompt.unbounded is not None or prompt.stored is not None:
         return False
-    before = texts[:count]
-    if hash(before) != anchor.digest or sum(map(len, before)) != anchor.chars:
+    if hash(texts[:count]) != anchor.digest:
         return False
     if hash((prompt.tools, prompt.mode)) != anchor.setting:
         return False

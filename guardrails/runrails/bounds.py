@@ -16,13 +16,15 @@ from typing import TYPE_CHECKING
 
 from runrails.errors import BoundUnknown
 from runrails.pricing.cards import PriceCard, dearest_pusd
-from runrails.textbound import SHORT_CHARS, bytes_bound, text_bound
+from runrails.textbound import SHORT_CHARS, bytes_bound, long_bound
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from runrails.calls import ModelCall, Prompt
     from runrails.money import PicoUSD
+
+    _Counting = Callable[[tuple[str, ...], str, str], int | None]
 
 __all__ = [
     "call_bound_pusd", "image_tokens_max", "input_tokens_bound", "output_tokens_bound", "output_within",
@@ -50,6 +52,9 @@ _ANY_IMAGE_TOKENS_MAX = 48_169
 """gpt-4o-mini: 2,833 and 5,667 for each of 8 tiles, the dearest documented picture of any provider."""
 
 
+_counting: list[_Counting] = []
+
+
 def text_tokens_bound(texts: Iterable[str]) -> int:
     """The most tokens that texts of any origin can be, in whatever tokens a model has written them: their bytes."""
     total = 0
@@ -62,10 +67,15 @@ def prompt_text_bound(texts: tuple[str, ...], provider: str = "", model: str = "
     """The most tokens that the texts of a prompt can be to a model, as its tokenizer splits them."""
     if sum(map(len, texts)) <= SHORT_CHARS:
         return text_tokens_bound(texts)
-    from runrails.exactcount import counted
+    count = (_counting[0] if _counting else _learn_to_count())(texts, provider, model)
+    return long_bound(texts) if count is None else count
 
-    count = counted(texts, provider, model)
-    return text_bound(texts) if count is None else count
+
+def _learn_to_count() -> _Counting:
+    from runrails.exactcount import counted  # at the first long prompt: its patterns take a while to compile
+
+    _counting.append(counted)
+    return counted
 
 
 def input_tokens_bound(

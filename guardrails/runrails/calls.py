@@ -159,6 +159,8 @@ class Permit:
     """The cap on output tokens to send; None if the request goes out without one."""
     uncapped: bool = False
     """The whole rest of the budget is held because the request has no cap and its bound did not fit."""
+    as_asked: bool = True
+    """False where `max_tokens` is less than what was asked for or, if nothing was, than the model's own maximum."""
     started_ms: int
     step: int
     priced: bool = True

@@ -103,6 +103,8 @@ class Above(NamedTuple):
     run: Run
     by: Attribution
     """Whose money it is."""
+    model: str
+    """What the layer above calls the model."""
 
 
 def call_above(guard: Guard) -> Above | None:
@@ -112,7 +114,7 @@ def call_above(guard: Guard) -> Above | None:
     run = None if cover is None else cover.run()
     if cover is None or run is None or not run.is_open(cover.id) or not is_of(run, guard):
         return None
-    return Above(run, cover.by or run.attribution)
+    return Above(run, cover.by or run.attribution, cover.model)
 
 
 def withdraw_cover() -> None:

@@ -14,6 +14,7 @@ RunrailsError
 │   ├── PriceUnknown            nobody has written down what the model costs
 │   ├── BoundUnknown            the most this call can cost cannot be told
 │   ├── CredentialError         no usable provider key
+│   ├── RateLimited             too many requests or tokens this minute; it says when to come again
 │   ├── GuardFault              a deciding part of runrails itself failed
 │   └── StoreUnavailable        the ledger could not be reached; nothing was written
 └── LedgerError                 the ledger was asked for something that makes no sense
@@ -44,6 +45,7 @@ __all__ = [
     "LimitReached",
     "LoopDetected",
     "PriceUnknown",
+    "RateLimited",
     "ReservationMismatch",
     "RunrailsError",
     "ScopeExhausted",
@@ -270,6 +272,35 @@ class CredentialError(CallRefused):
     """No usable provider key."""
 
     code = "credential_error"
+
+
+class RateLimited(CallRefused):
+    """A user, a key or an organisation asks for more requests or tokens a minute than it may. Nothing was taken."""
+
+    code = "rate_limited"
+    http_status = 429
+
+    def __init__(
+        self, *, scope: str, unit: str, limit: int, needed: int, retry_after_ms: int | None, waited_ms: int = 0
+    ) -> None:
+        if retry_after_ms is None:
+            what = f"This call needs {needed:,} {unit} at once, and {scope} may never have more than {limit:,}."
+            hint = "Send a smaller request, or allow larger bursts."
+        else:
+            what = (
+                f"{scope} has used up its {unit} for the moment: at most {limit:,} at once; this call needs {needed:,}."
+            )
+            hint = f"Try again in {retry_after_ms:,} ms, or raise the rate."
+        super().__init__(
+            what, next_step=hint, scope=scope, unit=unit, limit=limit, needed=needed, retry_after_ms=retry_after_ms,
+            waited_ms=waited_ms,
+        )  # fmt: skip
+
+    @property
+    def retry_after_ms(self) -> int | None:
+        """After this long it would be granted if nobody else came before it; None: never."""
+        wait_ms = self.fields["retry_after_ms"]
+        return wait_ms if isinstance(wait_ms, int) else None
 
 
 class StoreUnavailable(CallRefused):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
-__all__ = ["Emitter", "Event", "Outbox", "Sink", "log_sink"]
+__all__ = ["Deferring", "Emitter", "Event", "Outbox", "Sink", "log_sink"]
 
 Level = Literal["info", "warning", "error"]
 Field = str | int | bool | None
@@ -21,6 +21,23 @@ class Event(NamedTuple):
 
 
 Sink = Callable[[Event], None]
+
+
+CLOSE_S = 2.0
+"""How long closing a guard waits for what its sinks still have to send."""
+
+
+@runtime_checkable
+class Deferring(Protocol):
+    """A sink that sends in the background, as a `Notifier` does."""
+
+    def bind(self, store: object) -> None:
+        """Keep what becomes of events in this store, if it can."""
+        ...
+
+    def flush(self, timeout_s: float) -> bool:
+        """Wait until everything is sent or given up, so many seconds at most. Whether it is."""
+        ...
 
 
 class Emitter:
@@ -41,6 +58,18 @@ class Emitter:
                 sink(event)
             except Exception:  # noqa: BLE001 -- a sink observes; its bug must not reach the user's agent
                 self.failures += 1
+
+    def bind(self, store: object) -> None:
+        """Tell sinks that send in the background where to keep what becomes of it."""
+        for sink in self.sinks:
+            if isinstance(sink, Deferring):
+                sink.bind(store)
+
+    def flush(self) -> None:
+        """Wait a moment for such sinks, while the store that they keep their account in is open."""
+        for sink in self.sinks:
+            if isinstance(sink, Deferring):
+                sink.flush(CLOSE_S)
 
 
 class Outbox:

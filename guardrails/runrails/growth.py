@@ -97,6 +97,8 @@ class Growth:
         try:
             need = self._need(came)
             if need <= self._held_pusd:
+                if need > self._permit.attempt_pusd:  # What is held for retries pays for it, and stays held.
+                    self.held_pusd = max(self.held_pusd, need)
                 self._watch_on(came)
                 return None
             refused = self._raise(need)
@@ -175,7 +177,8 @@ class Growth:
     def _refusal(self, refused: Refused, need: int, *, closes: bool) -> GuardrailStopped | CallRefused:
         account, own = refused.account, self._held_pusd + self._lost_pusd
         refused = refused._replace(held=max(0, refused.held - own), needed=need + self._lost_pusd)
-        if refused.only_held:  # It would fit, but for what others hold.
+        kept = self._run.kept_in(account)
+        if refused.spent + kept + refused.needed <= refused.limit:  # It would fit, but for what others hold.
             return BudgetBusy(
                 scope=account.scope, period=account.period, unit=account.unit, limit=refused.limit,
                 spent=refused.spent, held=refused.held, needed=refused.needed, waited_ms=0,
@@ -195,9 +198,12 @@ class Growth:
         card, permit = self._card, self._permit
         if card is None:
             call = permit.call
-            card = self._card = self._run.guard.prices.card(
+            card = self._run.guard.prices.card(
                 call.model, provider=call.provider, now_ms=permit.started_ms, region=call.region
             )
+            if call.service_tier is not None:  # It was held at that tier's prices.
+                card = card.tier(call.service_tier) or card
+            self._card = card
         return card
 
     def _covered(self) -> int:

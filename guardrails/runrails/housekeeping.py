@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from runrails.clocks import Clock
     from runrails.events import Emitter
 
-__all__ = ["Housekeeper"]
+__all__ = ["Held", "Housekeeper"]
 
 EXTEND_EVERY_MS = 40_000
 EXTEND_FOR_MS_MAX = 3_600_000
@@ -36,7 +36,7 @@ SETTLE_S = 0.05
 TOLD_MAX = 1_000
 
 
-class _Open(NamedTuple):
+class Held(NamedTuple):
     """A hold to keep alive; times are monotonic."""
 
     opened_ms: int
@@ -59,8 +59,11 @@ class Housekeeper:
     def __init__(self, store: Store, emit: Emitter, *, monotonic: Clock, idle_s: float = IDLE_S) -> None:
         self._store = store
         self._emit = emit
+        emit.bind(store)
         self._monotonic = monotonic
         self._idle_s = idle_s
+        self.soon_ms = 3_000 * idle_s
+        """Holds that live shorter than this may have to be kept alive before the thread looks again."""
         self._told: set[Account] = set()
         self._closed = False
         self.forget()
@@ -71,46 +74,47 @@ class Housekeeper:
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._closing = threading.Event()
-        self._open: dict[str, _Open] = {}
-        self._watched: dict[Account, _Watched] = {}
+        self.open: dict[str, Held] = {}
+        """Holds to keep alive, by id; who ends one takes it away. Every call adds one, by itself: see `opened`."""
+        self.watched: dict[Account, _Watched] = {}
+        """Accounts to look at soon."""
         self._postponed: deque[Callable[[], object]] = deque()
         self.left_behind: deque[Callable[[], object]] = deque()
         """Settlements that a finaliser left here: it may run while this very thread has a lock, so it takes none."""
-        self._thread: threading.Thread | None = None
+        self.thread: threading.Thread | None = None
+        """What keeps them alive, while it is needed."""
 
     def opened(self, reservation_id: str, ttl_ms: int) -> None:
         """A hold is open: keep it alive until `ended`."""
         now = self._monotonic()
-        self._open[reservation_id] = named(_Open, (now, now, ttl_ms))
-        if self._thread is None:
+        self.open[reservation_id] = named(Held, (now, now, ttl_ms))
+        if self.thread is None or ttl_ms < self.soon_ms:
+            self.attend(ttl_ms)
+
+    def attend(self, ttl_ms: int) -> None:
+        """See to a hold that was added while there was no thread, or that lives shorter than `soon_ms`."""
+        if self.thread is None:
             self._start()
-        if ttl_ms < 3_000 * self._idle_s:
+        if ttl_ms < self.soon_ms:
             self._wake.set()
 
     def ended(self, reservation_id: str) -> None:
         """A hold is no longer ours to keep alive."""
-        self._open.pop(reservation_id, None)
+        self.open.pop(reservation_id, None)
 
     def watch(self, accounts: Sequence[Account], in_code: Sequence[int | None] = ()) -> None:
         """These accounts were charged: see soon whether a warning is due. `in_code` are their limits in code."""
-        # An account that is still listed is read after this, so it need not be listed again.
-        watched = self._watched
-        for account in accounts:
-            if account not in watched:
-                break
-        else:
-            return
         with self._lock:
             for place, account in enumerate(accounts):
                 known = in_code[place] if place < len(in_code) else None
-                self._watched.setdefault(account, _Watched(exhausted=False, in_code=known))
+                self.watched.setdefault(account, _Watched(exhausted=False, in_code=known))
         self._call_thread()
 
     def refused(self, account: Account) -> None:
         """This account has no room for even the smallest call: its owner should hear of it."""
         with self._lock:
-            known = self._watched.get(account)
-            self._watched[account] = _Watched(exhausted=True, in_code=None if known is None else known.in_code)
+            known = self.watched.get(account)
+            self.watched[account] = _Watched(exhausted=True, in_code=None if known is None else known.in_code)
         self._call_thread()
 
     def postpone(self, write: Callable[[], object]) -> bool:
@@ -141,7 +145,7 @@ class Housekeeper:
             if self._closed:
                 return
             self._closed = True
-            thread = self._thread
+            thread = self.thread
         self._closing.set()
         self._wake.set()
         if thread is not None and thread.ident is not None and thread is not threading.current_thread():
@@ -150,24 +154,25 @@ class Housekeeper:
         lost = len(self._postponed)
         if lost:
             self._emit("settlement_lost", "error", count=lost, waiting=0)
+        self._emit.flush()
 
     # The thread.
 
     def _call_thread(self) -> None:
-        if self._thread is None:
+        if self.thread is None:
             self._start()
         if not self._wake.is_set():
             self._wake.set()
 
     def _start(self) -> None:
         with self._lock:
-            if self._thread is not None or self._closed:
+            if self.thread is not None or self._closed:
                 return
-            self._thread = thread = threading.Thread(target=self._loop, name="runrails-housekeeper", daemon=True)
+            self.thread = thread = threading.Thread(target=self._loop, name="runrails-housekeeper", daemon=True)
         try:
             thread.start()
         except RuntimeError as exc:  # no more threads, or the interpreter is going down: `flush` still does the chores
-            self._thread = None
+            self.thread = None
             self._emit("housekeeping_failed", "error", error=type(exc).__name__)
 
     def _loop(self) -> None:
@@ -184,19 +189,19 @@ class Housekeeper:
                     return
         finally:
             with self._lock:
-                if self._thread is threading.current_thread():
-                    self._thread = None
+                if self.thread is threading.current_thread():
+                    self.thread = None
 
     def _pause_s(self) -> float:
-        shortest = min((hold.ttl_ms for hold in list(self._open.values())), default=EXTEND_EVERY_MS)
+        shortest = min((hold.ttl_ms for hold in list(self.open.values())), default=EXTEND_EVERY_MS)
         return min(self._idle_s, shortest / 4_000)
 
     def _may_rest(self) -> bool:
         # First away, then look: who opens a hold adds it first and looks for the thread then, so one sees the other.
         with self._lock:
-            me, self._thread = self._thread, None
-            if self._open or self._postponed or self._watched or self.left_behind:
-                self._thread = me
+            me, self.thread = self.thread, None
+            if self.open or self._postponed or self.watched or self.left_behind:
+                self.thread = me
                 return False
             return True
 
@@ -243,9 +248,9 @@ class Housekeeper:
         if not isinstance(self._store, SupportsExtend):
             return
         now = self._monotonic()
-        for reservation_id, hold in list(self._open.items()):
+        for reservation_id, hold in list(self.open.items()):
             if now - hold.opened_ms >= EXTEND_FOR_MS_MAX:
-                self._open.pop(reservation_id, None)
+                self.open.pop(reservation_id, None)
                 self._emit("hold_abandoned", "warning", reservation=reservation_id)
                 continue
             if now - hold.extended_ms < min(EXTEND_EVERY_MS, hold.ttl_ms // 3):
@@ -255,13 +260,13 @@ class Housekeeper:
             except (StoreUnavailable, LedgerError):
                 return
             if not kept:
-                self._open.pop(reservation_id, None)
-            elif reservation_id in self._open:
-                self._open[reservation_id] = hold._replace(extended_ms=now)
+                self.open.pop(reservation_id, None)
+            elif reservation_id in self.open:
+                self.open[reservation_id] = hold._replace(extended_ms=now)
 
     def _warn(self) -> None:
         with self._lock:
-            watched, self._watched = self._watched, {}
+            watched, self.watched = self.watched, {}
         if not isinstance(self._store, SupportsWarnings):
             return
         while watched:
@@ -270,7 +275,7 @@ class Housekeeper:
                 self._warn_one(self._store, account, what)
             except (StoreUnavailable, LedgerError):
                 with self._lock:
-                    self._watched = watched | self._watched
+                    self.watched = watched | self.watched
                 return
             del watched[account]
 

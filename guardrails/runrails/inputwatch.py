@@ -22,6 +22,8 @@ class Predicted(NamedTuple):
     margin_bp: int = PLAIN_BP
     again: Anchor | None = None
     """The newest call of the same caller, if it sent exactly the same."""
+    before: Anchor | None = None
+    """The call that it continues."""
 
 
 class InputWatch:
@@ -48,20 +50,22 @@ class InputWatch:
         kept = self.anchors.kept.get((call.agent, card.provider, call.model))
         if kept and not (prompt.images or self._margins.any) and prompt.unbounded is None and prompt.stored is None:
             newest, texts = kept[0], prompt.texts
+            count, digest, chars, messages, images, _, setting, reported, _ = newest
             if (
-                hash(texts) == newest.digest
-                and len(texts) == newest.texts
-                and prompt.messages == newest.messages
-                and not newest.images
-                and sum(map(len, texts)) == newest.chars
-                and hash((prompt.tools, prompt.mode)) == newest.setting
+                hash(texts) == digest
+                and len(texts) == count
+                and prompt.messages == messages
+                and not images
+                and sum(map(len, texts)) == chars
+                and hash((prompt.tools, prompt.mode)) == setting
             ):
                 # By far the quickest to tell; what `input_bound` says of nothing new.
-                tokens, tokens_max = newest.input_tokens + SLACK_TOKENS, card.context_tokens_max
+                tokens, tokens_max = reported + SLACK_TOKENS, card.context_tokens_max
                 tokens = tokens if tokens_max is None or tokens < tokens_max else tokens_max
-                return named(Predicted, (tokens, PLAIN_BP, newest))
+                return named(Predicted, (tokens, PLAIN_BP, newest, newest))
         margin_bp = self._margins.of(card.provider, call.model)
-        return Predicted(input_bound(call, card, self.anchors.find(call, card), margin_bp), margin_bp)
+        before = self.anchors.find(call, card) if kept else None
+        return named(Predicted, (input_bound(call, card, before, margin_bp), margin_bp, None, before))
 
     def ended(self, call: ModelCall, card: PriceCard, predicted: Predicted, result: ModelResult) -> None:
         """Compare what was reported with what was predicted, and remember it for the next call. Never raises."""
@@ -92,8 +96,9 @@ class InputWatch:
         elif call.request_type != "embedding":
             whole = result.end == "completed"
             anchor = anchor_of(
-                call.prompt, usage.input_tokens, output_tokens=usage.output_tokens if whole else 0, answer=result.answer
-            )
+                call.prompt, usage.input_tokens, output_tokens=usage.output_tokens if whole else 0,
+                answer=result.answer, before=predicted.before,
+            )  # fmt: skip
             if anchor is not None:
                 self.anchors.keep(call, card, anchor)
 

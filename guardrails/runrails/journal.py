@@ -34,54 +34,47 @@ class Journal:
         self.hints = 0
         self.blocks = 0
         self.refusals = 0
-        self._spent = (0, 0)
+        self.spent = (0, 0)
         """Picodollars and tokens so far."""
-        self._before_last = (0, 0)
+        self.before_last = (0, 0)
         """The same before the newest model call."""
         self._spent_before: deque[tuple[int, int]] = deque(maxlen=STEPS_KEPT_MAX)
         self._payers, self._models, self._agents, self.tools = Groups(), Groups(), Groups(), Groups()
-        self._calls = 0
-        self._payer, self._model, self._agent = NOBODY, "", ""
-        """Of the newest calls, which are summed up before they are sorted into groups."""
+        self.calls = 0
+        self.payer, self.latest = NOBODY, ("", "")
+        """Payer, model and agent of the newest calls, which are summed up before they are sorted into groups."""
         self._own_key_pusd = 0
         self._sorted = (0, 0, 0, 0)
         """Calls, input tokens, output tokens and picodollars that are in groups."""
 
     def model(self, permit: Permit, result: ModelResult, settlement: Settlement, duration_ms: int) -> None:
         """A model call of this run ended."""
-        usage = settlement.usage
-        tokens_in, tokens_out = (usage.input_tokens, usage.output_tokens) if usage else (0, 0)
+        cost_pusd, unresolved, usage, _ = settlement
+        call = permit.call
+        tokens_in, tokens_out = (0, 0) if usage is None else (usage.input_tokens, usage.output_tokens)
+        latest = (call.model, call.agent)
         journal: Journal | None = self
         while journal is not None:
-            journal.count(permit, settlement)
+            if permit.by is not journal.payer or latest != journal.latest:
+                journal.sort()
+                journal.payer, journal.latest = permit.by or NOBODY, latest
+            journal.calls += 1
+            journal.before_last = journal.spent
+            journal.spent = (journal.spent[0] + cost_pusd, journal.spent[1] + tokens_in + tokens_out)
+            journal.input_tokens += tokens_in
+            journal.output_tokens += tokens_out
+            if unresolved:
+                journal.unresolved_pusd += cost_pusd
+            if permit.held and cost_pusd > permit.bound_pusd:
+                journal.overrun_pusd += cost_pusd - permit.bound_pusd
             journal = journal.parent
-        call = permit.call
         self.rows.append(
             named(
                 StepRow,
                 (permit.step, "model", result.model or call.model, call.agent, result.end, tokens_in, tokens_out,
-                 settlement.actual_pusd, duration_ms),
+                 cost_pusd, duration_ms),
             )
         )  # fmt: skip
-
-    def count(self, permit: Permit, settlement: Settlement) -> None:
-        """A model call of this run or of a child run ended: the sums."""
-        usage = settlement.usage
-        tokens = 0 if usage is None else usage.input_tokens + usage.output_tokens
-        call = permit.call
-        if permit.by is not self._payer or call.model != self._model or call.agent != self._agent:
-            self._sort()
-            self._payer, self._model, self._agent = permit.by or NOBODY, call.model, call.agent
-        self._calls += 1
-        self._before_last = self._spent
-        self._spent = (self._spent[0] + settlement.actual_pusd, self._spent[1] + tokens)
-        if usage is not None:
-            self.input_tokens += usage.input_tokens
-            self.output_tokens += usage.output_tokens
-        if settlement.unresolved:
-            self.unresolved_pusd += settlement.actual_pusd
-        if permit.held and settlement.actual_pusd > permit.bound_pusd:
-            self.overrun_pusd += settlement.actual_pusd - permit.bound_pusd
 
     def tool(self, call: ToolCall, outcome: ToolOutcome | None, *, step: int, duration_ms: int) -> None:
         """A tool call ended, or was blocked (no outcome)."""
@@ -107,28 +100,30 @@ class Journal:
 
     def tool_ended(self) -> None:
         """Remember what had been spent before the model call that asked for this tool call."""
-        self._spent_before.append(self._before_last)
+        self._spent_before.append(self.before_last)
 
     def groups(self) -> dict[str, tuple[GroupRow, ...]]:
         """All model calls by user, key, organisation, tag, model and agent, and all executed tool calls by tool."""
-        self._sort()
+        self.sort()
         return groups_of(self._payers) | {
             "model": self._models.rows(), "agent": self._agents.rows(), "tool": self.tools.rows()
         }  # fmt: skip
 
     def own_key_pusd(self) -> int:
         """What was paid on keys of the callers' own."""
-        self._sort()
+        self.sort()
         return self._own_key_pusd
 
-    def _sort(self) -> None:
-        total = (self._calls, self.input_tokens, self.output_tokens, self._spent[0])
+    def sort(self) -> None:
+        """Put the newest calls into their groups."""
+        total = (self.calls, self.input_tokens, self.output_tokens, self.spent[0])
         new = [now - before for now, before in zip(total, self._sorted, strict=True)]
         if new[0]:
             self._sorted = total
-            own_key_pusd = new[3] if self._payer.byok else 0
+            own_key_pusd = new[3] if self.payer.byok else 0
             self._own_key_pusd += own_key_pusd
-            keys = ((self._payers, self._payer), (self._models, self._model), (self._agents, self._agent or None))
+            model, agent = self.latest
+            keys = ((self._payers, self.payer), (self._models, model), (self._agents, agent or None))
             calls, tokens_in, tokens_out, cost_pusd = new
             for groups, key in keys:
                 groups.add(key, calls, tokens_in, tokens_out, cost_pusd, own_key_pusd)
@@ -136,6 +131,6 @@ class Journal:
     def spent_since(self, results_back: int) -> tuple[int, int]:
         """Picodollars and tokens spent since the model call that led to the tool result that many results ago."""
         if not self._spent_before:
-            return self._spent
+            return self.spent
         then = self._spent_before[max(0, len(self._spent_before) - 1 - results_back)]
-        return self._spent[0] - then[0], self._spent[1] - then[1]
+        return self.spent[0] - then[0], self.spent[1] - then[1]

@@ -11,6 +11,7 @@ from runrails.loops.policy import LoopPolicy
 from runrails.money import usd
 
 if TYPE_CHECKING:
+    from runrails.rates.limiter import Rates
     from runrails.savers.pruning import Pruning
     from runrails.savers.routing import Downgrade
 
@@ -53,10 +54,14 @@ class Limits:
     """Wall-clock time of one run; checked whenever a step is about to start."""
     loops: LoopPolicy | None = field(default_factory=LoopPolicy)
     """When a repeated call is hinted at, blocked and stopped; None switches the loop detector off."""
-    uncapped: Literal["hold", "refuse"] = "hold"
+    uncapped: Literal["hold", "cap", "refuse"] = "hold"
     """
-    What to do with a call that has no `max_tokens`, cannot be given one, and whose bound does not fit: hold all that is
-    left (one such call at a time, an overrun is recorded in full) or refuse it (no overrun is possible).
+    What to do with a call that has no `max_tokens`. `hold` holds for its model's own maximum and leaves the request as
+    it is; where that does not fit or is not known, it is given a cap that does, or, if it cannot be given one, all that
+    is left is held for it (one such call at a time, an overrun is recorded in full). `cap` also puts the maximum that
+    is held for into the request, wherever it can be given one, so that an answer cannot be longer than our table of
+    models says. `refuse` does so too, and refuses a call that cannot be given one and does not fit (no overrun is
+    possible). A cap has its price: some providers count it, not what is used, against their rate limits.
     """
     wrap_up: bool = False
     """
@@ -65,11 +70,20 @@ class Limits:
     `GuardrailMiddleware`, and a supervisor that is told whom to ask.
     """
     hold_wait_ms: int = 5_000
-    """How long a call waits for money that other calls hold. Never waits on an event loop."""
+    """How long a call waits for money that other calls hold, or for its rates. Never waits on an event loop."""
     hold_ttl_ms: int = 120_000
     """How long a hold lives when its owner dies."""
     downgrade: Downgrade | None = None
     """Which calls go to a cheaper model; see `Downgrade`."""
+    rates: Rates | None = None
+    """
+    Requests and tokens a minute of the user, over all runs and processes on the store: `Rates(requests_per_minute=60)`.
+    What comes back within `hold_wait_ms` is waited for; otherwise the call is refused with `RateLimited`.
+    """
+    key_rates: Rates | None = None
+    """The same for one API key."""
+    org_rates: Rates | None = None
+    """The same for the organisation."""
     pruning: Pruning | None = None
     """From how many messages on the oldest ones are not sent any more; see `Pruning`."""
 
@@ -79,6 +93,8 @@ class Limits:
     org_month_pusd: int | None = field(init=False, repr=False, compare=False)
     saves: bool = field(init=False, repr=False, compare=False)
     """Whether any call may be made cheaper."""
+    paced: bool = field(init=False, repr=False, compare=False)
+    """Whether any rate is limited."""
 
     def __post_init__(self) -> None:
         for name in ("run", "month", "key_month", "org_month"):
@@ -89,10 +105,14 @@ class Limits:
             raise TypeError(f"Limits(loops=…) must be a LoopPolicy or None, not {type(self.loops).__name__}.")
         _hold_ttl(self.hold_ttl_ms)
         object.__setattr__(self, "saves", self.downgrade is not None or self.pruning is not None)
+        rates = (self.rates, self.key_rates, self.org_rates)
+        object.__setattr__(self, "paced", any(each is not None for each in rates))
+        if self.paced:
+            _rates(*rates)
         if self.saves:
             _savers(self.downgrade, self.pruning)
-        if self.uncapped not in ("hold", "refuse"):
-            raise ValueError(f'Limits(uncapped=…) must be "hold" or "refuse", not {self.uncapped!r}.')
+        if self.uncapped not in ("hold", "cap", "refuse"):
+            raise ValueError(f'Limits(uncapped=…) must be "hold", "cap" or "refuse", not {self.uncapped!r}.')
         if type(self.wrap_up) is not bool:
             raise TypeError(f"Limits(wrap_up=…) must be True or False, not {type(self.wrap_up).__name__}.")
         if type(self.hold_wait_ms) is not int or self.hold_wait_ms < 0:
@@ -131,6 +151,14 @@ def _savers(downgrade: object, pruning: object) -> None:
     for name, value, kind in (("downgrade", downgrade, Downgrade), ("pruning", pruning, Pruning)):
         if value is not None and not isinstance(value, kind):
             raise TypeError(f"Limits({name}=…) must be a {kind.__name__} or None, not {type(value).__name__}.")
+
+
+def _rates(*given: object) -> None:
+    from runrails.rates.limiter import Rates
+
+    for name, value in zip(("rates", "key_rates", "org_rates"), given, strict=True):
+        if value is not None and not isinstance(value, Rates):
+            raise TypeError(f"Limits({name}=…) must be a Rates or None, not {type(value).__name__}.")
 
 
 def _count(name: str, value: object) -> None:

@@ -56,10 +56,13 @@ class LoopWatch:
 
     def before_model(self, agent: str, *, can_block: bool) -> Finding | None:
         """Why no model call may start; None if one may. As `ask`."""
-        if self.detector is None:
+        detector = self.detector
+        if detector is None:
             return None
         try:
-            verdict = self.detector.before_model(agent=agent, can_block=can_block)
+            if not detector.told:
+                return None
+            verdict = detector.before_model(agent=agent, can_block=can_block)
         except Exception as exc:  # noqa: BLE001 -- reported as an event, see above
             self._outbox.add("detector_failed", "error", error=type(exc).__name__)
             return None

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 from runrails.admission import (
     NOTHING,
-    OUTPUT_FLOOR_TOKENS,
     Admission,
     Admitted,
     Bound,
     Claim,
     Line,
     bound_of,
+    cap_for,
     exceeded,
     line_of,
 )
@@ -24,7 +24,6 @@ from runrails.calls import ModelCall, ModelResult, Permit
 from runrails.charging import ANSWER_ID_CHARS_MAX, bound_with, discount_of, settle_with
 from runrails.errors import (
     BoundUnknown,
-    BudgetBusy,
     BudgetExceeded,
     GuardFault,
     PriceUnknown,
@@ -35,9 +34,11 @@ from runrails.errors import (
     UnknownReservation,
 )
 from runrails.inputwatch import InputWatch
-from runrails.ledger import AMOUNT_MAX, Account, CallFacts, Hold, Refused, Reservation, ResultFacts
+from runrails.ledger import AMOUNT_MAX, Account, CallFacts, Hold, Refused, Reservation, Reserved, ResultFacts
+from runrails.pricetold import PriceTold
 from runrails.settlement import Settlement, settle
-from runrails.values import quick
+from runrails.tokenroom import hold_tokens, room_for
+from runrails.values import named, quick
 from runrails.writing import Writes, reason_of
 
 if TYPE_CHECKING:
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
 
     from runrails.accounts import Accounts
     from runrails.attribution import Attribution
-    from runrails.calls import ServedTier
     from runrails.limits import Limits
     from runrails.pricing.cards import PriceCard
 
@@ -61,6 +61,9 @@ FACT_CHARS_MAX = 512
 class Meter:
     """Thread-safe. Every store call of a run goes through here."""
 
+    paces = False
+    """Whether it takes calls from rates as well; see `PacedMeter`."""
+
     def __init__(
         self, accounts: Accounts, *, run_id: str, lock: threading.RLock, gate: Callable[[], None],
         outer: Meter | None = None,
@@ -74,8 +77,7 @@ class Meter:
         self._observe = guard.mode == "observe"
         self._prices = guard.prices
         self._markup_bp = guard.markup_bp
-        self._told: set[tuple[str, str]] = set()
-        """Models, and what has been told of them: service tiers without a price, an assumed price."""
+        self._told = PriceTold(guard.emit, run_id=run_id)
         self._lines: dict[str, tuple[PriceCard, Line | None]] = {}
         """By the model as calls name it: its newest card, and what bounds on that card are."""
         self._inputs = InputWatch(guard.margins, guard.emit, run_id=run_id)
@@ -96,6 +98,10 @@ class Meter:
         """What the run's last turn holds in these accounts: no call of the run waits for it."""
         self._admission.kept = kept
 
+    def kept_in(self, account: Account) -> int:
+        """What last turns of the run, and of those around it, hold in an account: it is given back to no call."""
+        return self._admission.kept_in(account)
+
     def admit(self, call: ModelCall, step: int) -> tuple[Permit, Refused | None]:
         """
         Price, bound and reserve a call.
@@ -107,26 +113,52 @@ class Meter:
             BudgetExceeded, LimitReached: A budget is used up; the run is over.
             CallRefused: This call may not start.
         """
-        claim = Claim(self._guard.new_id())
+        guard, accounts = self._guard, self._accounts
+        claim = Claim(guard.new_id())
         try:
-            try:
-                return self._admit(claim, call, step)
-            except BaseException:
-                self._undo(claim)
-                raise
-        except RunrailsError as exc:
-            if not self._observe:
-                raise
-            return self._observed(claim, call, step, exc)
-        except Exception as exc:
-            fault = GuardFault(
-                f"Pricing, bounding or reserving the call failed: {type(exc).__name__}.",
-                next_step="The call was not started. Please report this with the traceback.",
-                model=call.model,
-            )
-            if self._observe:
-                return self._observed(claim, call, step, fault)
-            raise fault from exc
+            claim.by = by = accounts.own if call.by is None and here.get() is None else accounts.payer(call)
+            if by is not accounts.fixed:
+                accounts.check(by)
+            now_ms = guard.clock()
+            claim.card = card = self._prices.card(call.model, provider=call.provider, now_ms=now_ms, region=call.region)
+            known, fresh = self._lines.get(call.model), False
+            if known is None or known[0] is not card:
+                known, fresh = (card, line_of(card)), True
+            claim.inputs = inputs = self._inputs.bound(call, card)
+            bound = bound_of(call, card, known[1], inputs.input_tokens)
+            if call.economy is not None and call.economy.stored:
+                bound = NOTHING
+            asked = call.max_tokens
+            if self._tally.parent is not None or self._tally.limits.tokens is not None:
+                claim.tokens = self._hold_tokens(bound, call)
+                room = room_for(bound, call, claim.tokens)
+                if room is not None:
+                    asked = room
+                    bound = bound_of(replace(call, max_tokens=room), card, known[1], inputs.input_tokens)
+            if self._markup_bp and not by.byok:
+                bound = bound_with(bound, self._markup_bp, model=call.model)
+            if fresh:
+                self._first_use(call, known)
+            admitted, held = self._reserve(claim, by, call, card, bound, step, now_ms)
+            bound_pusd, uncapped, refused, retries, shrunk = admitted
+            if refused is not None and not accounts.is_own(refused.account.scope):
+                stop = ScopeExhausted(exceeded(refused))
+                guard.emit("call_would_refuse", "warning", run=self._run_id, **stop.as_dict())
+                refused = None
+            cap = asked if shrunk is None else shrunk
+            if cap is None and call.can_cap and self._limits.uncapped != "hold" and not self._observe:
+                cap = shrunk = None if uncapped else cap_for(bound, card)
+            permit = _permit(
+                id=claim.id, call=call, bound_pusd=bound_pusd, max_tokens=cap, uncapped=uncapped,
+                started_ms=now_ms, step=step, retries=retries, held=held, by=by,
+                input_tokens=inputs.input_tokens,
+                as_asked=asked == call.max_tokens and (shrunk is None or shrunk == bound.output_tokens),
+            )  # fmt: skip
+            self._open[claim.id] = claim
+        except BaseException as exc:  # noqa: BLE001 -- raised again there
+            self._undo(claim)
+            return self._not_admitted(claim, call, step, exc)
+        return permit, refused
 
     def covers(self, permit: Permit, call: ModelCall) -> bool:
         """Whether what an open permit holds is enough for `call`, of the same model and payer."""
@@ -156,7 +188,9 @@ class Meter:
         if claim is not None:
             self._undo(claim)
 
-    def settle(self, permit: Permit, result: ModelResult, *, duration_ms: int) -> Settlement | None:
+    def settle(  # noqa: PLR0912, PLR0915 -- on the path of every call, as `Run.before_model`
+        self, permit: Permit, result: ModelResult, *, duration_ms: int
+    ) -> Settlement | None:
         """
         Charge a call that ended; None if that permit has been handed back before.
 
@@ -169,12 +203,13 @@ class Meter:
         settlement: Settlement | None = None
         try:
             settlement = self._settlement(permit, result, claim.card)
+            actual_pusd, unresolved, usage, price_card = settlement
             served = None if result.model is None else result.model[:FACT_CHARS_MAX]
             bound = None if claim.reservation is None else claim.reservation.facts
-            other = "" if bound is not None and bound.price_card == settlement.price_card else settlement.price_card
+            other = "" if bound is not None and bound.price_card == price_card else price_card
             answer_id = result.answer_id
             facts = _result_facts(
-                end=result.end, usage=settlement.usage, model=served, duration_ms=duration_ms, price_card=other,
+                end=result.end, usage=usage, model=served, duration_ms=duration_ms, price_card=other,
                 answer_id=None if answer_id is None or len(answer_id) > ANSWER_ID_CHARS_MAX else answer_id,
             )  # fmt: skip
             if self._prices.contracted:
@@ -182,7 +217,12 @@ class Meter:
             if permit.priced:
                 missing = None if permit.held else self._missing(permit, claim)
                 try:
-                    self._settle(permit.id, settlement, facts, permit.call.model, missing)
+                    if missing is None:
+                        settled = self._guard.store.settle(permit.id, actual_pusd, result=facts, unresolved=unresolved)
+                        if settled.actual > settled.held:
+                            self._told.overrun(permit.call.model, settled)
+                    else:
+                        self._settle(permit.id, settlement, facts, permit.call.model, missing)
                 except BaseException as exc:
                     # It may have to wait for the store, so it keeps nothing of what the call said.
                     again = partial(self._settle, permit.id, settlement, facts, permit.call.model, missing)
@@ -193,18 +233,29 @@ class Meter:
             if settlement is None:  # an interrupt
                 settlement = Settlement(permit.bound_pusd, unresolved=True, usage=None)
             # Nothing reported is not nothing used: what was set aside stands in, as the hold does for the money.
-            usage, end = settlement.usage, result.end
+            actual_pusd, _, usage, _ = settlement
+            end = result.end
             used = claim.tokens if usage is None else usage.input_tokens + usage.output_tokens
             if end == "cached" or end == "failed":
                 used = 0
             with self._lock:
-                self._tally.settle(held_tokens=claim.tokens, used_tokens=used, cost_pusd=settlement.actual_pusd)
+                tally = self._tally
+                if tally.parent is None:
+                    tally.held_tokens -= claim.tokens
+                    tally.tokens += used
+                    tally.cost_pusd += actual_pusd
+                else:
+                    tally.settle(held_tokens=claim.tokens, used_tokens=used, cost_pusd=actual_pusd)
             if self._admission.uncapped_open is not None or self._guard.room.waiting:
                 self._admission.ended(permit.id)
         if claim.inputs is not None and claim.card is not None:
             self._inputs.ended(permit.call, claim.card, claim.inputs, result)
         drawn = claim.drawn or self._accounts.of(permit.by or self._accounts.own, permit.started_ms)
-        self._guard.housekeeper.watch(drawn.months, drawn.month_limits)
+        keeper = self._guard.housekeeper
+        for account in drawn.months:
+            if account not in keeper.watched:  # One that is still listed is looked at after this.
+                keeper.watch(drawn.months, drawn.month_limits)
+                break
         return settlement
 
     def wait(self, started_ms: int) -> bool:
@@ -221,38 +272,24 @@ class Meter:
 
     # Admitting.
 
-    def _admit(self, claim: Claim, call: ModelCall, step: int) -> tuple[Permit, Refused | None]:
-        guard, accounts = self._guard, self._accounts
-        claim.by = by = accounts.own if call.by is None and here.get() is None else accounts.payer(call)
-        if by is not accounts.fixed:
-            accounts.check(by)
-        now_ms = guard.clock()
-        claim.card = card = self._prices.card(call.model, provider=call.provider, now_ms=now_ms, region=call.region)
-        known = self._lines.get(call.model)
-        if known is None or known[0] is not card:
-            known = self._straighten(call.model, card)
-        claim.inputs = inputs = self._inputs.bound(call, card)
-        bound = bound_of(call, card, known[1], inputs.input_tokens)
-        if call.economy is not None and call.economy.stored:
-            bound = NOTHING
-        if self._markup_bp and not by.byok:
-            bound = bound_with(bound, self._markup_bp, model=call.model)
-        can_go_uncapped = call.max_tokens is None and not call.can_cap
-        if self._tally.parent is not None or self._tally.limits.tokens is not None:
-            claim.tokens = self._hold_tokens(bound, can_go_uncapped=can_go_uncapped)
-        admitted, held = self._reserve(claim, by, call, card, bound, step, now_ms, can_go_uncapped=can_go_uncapped)
-        self._open[claim.id] = claim
-        permit = _permit(
-            id=claim.id, call=call, bound_pusd=admitted.bound_pusd,
-            max_tokens=call.max_tokens if admitted.max_tokens is None else admitted.max_tokens,
-            uncapped=admitted.uncapped, started_ms=now_ms, step=step, retries=admitted.retries, held=held,
-            by=by, input_tokens=inputs.input_tokens,
-        )  # fmt: skip
-        refused = admitted.would_refuse
-        if refused is not None and not self._accounts.is_own(refused.account.scope):
-            guard.emit("call_would_refuse", "warning", run=self._run_id, **ScopeExhausted(exceeded(refused)).as_dict())
-            refused = None
-        return permit, refused
+    def _not_admitted(
+        self, claim: Claim, call: ModelCall, step: int, error: BaseException
+    ) -> tuple[Permit, Refused | None]:
+        """Raise why a call may not start; a bug of ours as what it is. Observing, it starts all the same."""
+        if not isinstance(error, Exception):
+            raise error
+        reason = error
+        if not isinstance(reason, RunrailsError):
+            reason = GuardFault(
+                f"Pricing, bounding or reserving the call failed: {type(error).__name__}.",
+                next_step="The call was not started. Please report this with the traceback.",
+                model=call.model,
+            )
+        if self._observe:
+            return self._observed(claim, call, step, reason)
+        if reason is error:
+            raise error
+        raise reason from error
 
     def _observed(self, claim: Claim, call: ModelCall, step: int, error: RunrailsError) -> tuple[Permit, None]:
         """Observing refuses nothing: the call starts without a hold, and what it costs is written afterwards."""
@@ -271,21 +308,23 @@ class Meter:
         return permit, None
 
     def _reserve(
-        self, claim: Claim, by: Attribution, call: ModelCall, card: PriceCard, bound: Bound, step: int, now_ms: int, *,
-        can_go_uncapped: bool,
-    ) -> tuple[Admitted, bool]:  # fmt: skip
-        guard = self._guard
-        facts = self._facts(
-            call, by, step, bound.input_tokens, provider=call.provider or card.provider, price_card=card.fingerprint
-        )
-        if card.fingerprint not in guard.price_cards.kept:
-            self._keep(card)
-        if card.source == "assumed":
-            self._tell_of_assumption(call, card)
+        self, claim: Claim, by: Attribution, call: ModelCall, card: PriceCard, bound: Bound, step: int, now_ms: int
+    ) -> tuple[Admitted, bool]:
+        guard, admission, cost, retries = self._guard, self._admission, bound.cost_pusd, call.retries
+        facts = self._facts(call, by, step, bound.input_tokens, call.provider or card.provider, card.fingerprint)
         claim.drawn = drawn = self._accounts.of(by, now_ms)
         try:
-            admitted = self._admission.reserve(
-                claim, drawn.pairs, bound, facts, can_go_uncapped=can_go_uncapped, retries=call.retries
+            first: Refused | None = None
+            if cost is not None and not self._observe:
+                if retries and cost:
+                    retries = min(retries, AMOUNT_MAX // cost - 1)  # What no ledger counts cannot be asked for.
+                taken = admission.take(claim, drawn.pairs, cost * (1 + retries), facts)
+                if isinstance(taken, Reserved):
+                    return named(Admitted, (cost * (1 + retries), False, None, retries, None)), True
+                first = taken
+            can_go_uncapped = call.max_tokens is None and not call.can_cap
+            admitted = admission.reserve(
+                claim, drawn.pairs, bound, facts, can_go_uncapped=can_go_uncapped, retries=retries, first=first
             )
         except BudgetExceeded as exc:
             scope = str(exc.fields["scope"])
@@ -297,39 +336,30 @@ class Meter:
             if guard.on_store_error != "allow" and not self._observe:
                 raise
             guard.emit("store_bypassed", "error", run=self._run_id, reason=exc.what)
-            amount = bound.floor_pusd if bound.cost_pusd is None else bound.cost_pusd
+            amount = bound.floor_pusd if cost is None else cost
             return Admitted(amount * (1 + call.retries), uncapped=False, would_refuse=None, retries=call.retries), False
         return admitted, True
 
     def _facts(
-        self, call: ModelCall, by: Attribution, step: int, input_bound: int, *, provider: str, price_card: str = ""
+        self, call: ModelCall, by: Attribution, step: int, input_bound: int, provider: str, price_card: str = ""
     ) -> CallFacts:
+        model, endpoint, user_agent, agent = call.model, call.endpoint, call.user_agent, call.agent
+        if len(provider) + len(model) + len(endpoint) + len(user_agent) + len(agent) > FACT_CHARS_MAX:
+            provider, model, endpoint = provider[:FACT_CHARS_MAX], model[:FACT_CHARS_MAX], endpoint[:FACT_CHARS_MAX]
+            user_agent, agent = user_agent[:FACT_CHARS_MAX], agent[:FACT_CHARS_MAX]
         return _call_facts(
             user=by.user or "", run=self._run_id, step=step, key=by.key, org=by.org, tags=by.tags,
-            byok=by.byok is True, markup_bp=self._markup_bp, provider=provider[:FACT_CHARS_MAX],
-            model=call.model[:FACT_CHARS_MAX], request_type=call.request_type, endpoint=call.endpoint[:FACT_CHARS_MAX],
-            user_agent=call.user_agent[:FACT_CHARS_MAX], agent=call.agent[:FACT_CHARS_MAX], price_card=price_card,
-            input_bound_tokens=input_bound,
+            byok=by.byok is True, markup_bp=self._markup_bp, provider=provider, model=model,
+            request_type=call.request_type, endpoint=endpoint, user_agent=user_agent, agent=agent,
+            price_card=price_card, input_bound_tokens=input_bound,
         )  # fmt: skip
 
-    def _hold_tokens(self, bound: Bound, *, can_go_uncapped: bool) -> int:
+    def _hold_tokens(self, bound: Bound, call: ModelCall) -> int:
         if self._observe or (self._tally.parent is None and self._tally.limits.tokens is None):
             return 0
-        uncapped = can_go_uncapped and self._limits.uncapped == "hold"
-        started: int | None = None
-        while True:
-            waited = 0 if started is None else self._guard.monotonic() - started
-            try:
-                with self._lock:
-                    return self._tally.hold_tokens(
-                        input_tokens=bound.input_tokens, output_tokens=bound.output_tokens,
-                        floor_tokens=OUTPUT_FLOOR_TOKENS, uncapped=uncapped, waited_ms=waited,
-                    )  # fmt: skip
-            except BudgetBusy:
-                if started is None:
-                    started = self._guard.monotonic()
-                if not self._admission.wait(started):
-                    raise
+        return hold_tokens(
+            self._tally, bound, call, admission=self._admission, lock=self._lock, monotonic=self._guard.monotonic
+        )
 
     def _undo(self, claim: Claim) -> None:
         """Give everything back that a call which was never sent may hold, in the run and in the store."""
@@ -354,11 +384,15 @@ class Meter:
 
     # Accounts and prices.
 
-    def _straighten(self, model: str, card: PriceCard) -> tuple[PriceCard, Line | None]:
+    def _first_use(self, call: ModelCall, known: tuple[PriceCard, Line | None]) -> None:
+        """The run has not met the card before: remember it, let the ledger keep it, and tell if it is a guess."""
+        card, _ = known
+        self._keep(card)
+        if card.source == "assumed":
+            self._told.assumed(call, card)
         if len(self._lines) >= CARDS_KEPT_MAX:
             self._lines = {}
-        known = self._lines[model] = (card, line_of(card))
-        return known
+        self._lines[call.model] = known
 
     def _card(self, call: ModelCall, model: str, now_ms: int) -> PriceCard:
         """
@@ -383,12 +417,6 @@ class Meter:
         if cards.is_new(card):
             self._writes.soon(cards.keeping(card), event="price_card_postponed", level="warning")
 
-    def _tell_of_assumption(self, call: ModelCall, card: PriceCard) -> None:
-        """Nobody has priced the model, and the guard was told to assume the dearest: say so, once a model and run."""
-        if (call.model, card.source) not in self._told and len(self._told) < CARDS_KEPT_MAX:
-            self._told.add((call.model, card.source))
-            self._guard.emit("price_assumed", "warning", run=self._run_id, model=call.model, note=card.note)
-
     # Settling.
 
     def _settlement(self, permit: Permit, result: ModelResult, known: PriceCard | None = None) -> Settlement:
@@ -402,11 +430,12 @@ class Meter:
                 settlement = settle_with(card, permit, result, self._markup_bp)
             else:
                 settlement = settle(card, permit, result)
-            if card is not known or settlement.price_card != card.fingerprint:
+            actual_pusd, _, _, price_card = settlement
+            if card is not known or price_card != card.fingerprint:
                 self._keep_settled(card, settlement)
             if result.tier is not None and card.tier(result.tier.name) is None:
-                self._tell_of_tier(permit.call.model, result.tier)
-            if settlement.actual_pusd <= AMOUNT_MAX:
+                self._told.unpriced(permit.call.model, result.tier)
+            if actual_pusd <= AMOUNT_MAX:
                 return settlement
             reason = "The reported usage costs more than any ledger counts ($9.22 million)."
         except BoundUnknown:
@@ -436,17 +465,6 @@ class Meter:
                 card = self._card(call, result.model, permit.started_ms)
         return card
 
-    def _tell_of_tier(self, model: str, tier: ServedTier) -> None:
-        """Nobody has published what the tier costs that served a call: say so, once a model and run."""
-        if (model, tier.name) in self._told or len(self._told) >= CARDS_KEPT_MAX:
-            return
-        self._told.add((model, tier.name))
-        dearer = tier.factor_bp > 10_000
-        self._guard.emit(
-            "tier_unpriced", "warning" if dearer else "info", run=self._run_id, model=model, service_tier=tier.name,
-            factor_bp=tier.factor_bp,
-        )  # fmt: skip
-
     def _settle(
         self, reservation_id: str, settlement: Settlement, facts: ResultFacts, model: str, missing: Reservation | None
     ) -> None:
@@ -455,10 +473,7 @@ class Meter:
             store.reserve(missing)
         settled = store.settle(reservation_id, settlement.actual_pusd, result=facts, unresolved=settlement.unresolved)
         if missing is None and settled.actual > settled.held:
-            self._guard.emit(
-                "bound_violated", "warning", run=self._run_id, model=model, held_pusd=settled.held,
-                cost_pusd=settled.actual, overrun_pusd=settled.overrun,
-            )  # fmt: skip
+            self._told.overrun(model, settled)
 
     def _missing(self, permit: Permit, claim: Claim) -> Reservation:
         """The very reservation whose answer never came, if there is one: it may have been taken."""
@@ -468,5 +483,5 @@ class Meter:
         pairs = self._accounts.of(by, permit.started_ms).pairs
         holds = tuple([Hold(account, permit.bound_pusd, limit) for account, limit in pairs])
         predicted = 0 if claim.inputs is None else claim.inputs.input_tokens
-        facts = self._facts(permit.call, by, permit.step, predicted, provider=permit.call.provider or "")
+        facts = self._facts(permit.call, by, permit.step, predicted, permit.call.provider or "")
         return Reservation(permit.id, holds, self._limits.hold_ttl_ms, facts, enforce=False)

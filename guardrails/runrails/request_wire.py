@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, cast
 
 from runrails.calls import Prompt, ServedTier
+from runrails.pictures import picture
 from runrails.values import named, quick
 
 __all__ = [
@@ -95,11 +96,7 @@ class _Count:
         )  # fmt: skip
 
 
-def openai_chat(body: Body) -> WireCall:
-    """A request to `/chat/completions`."""
-    plain = _plain_chat(body)
-    if plain is not None:
-        return plain
+def _any_chat(body: Body) -> WireCall:
     count = _Count()
     _add_messages(body.get("messages"), count)
     if not _PLAIN_KEYS.issuperset(body):
@@ -110,20 +107,21 @@ def openai_chat(body: Body) -> WireCall:
     return _call(body, count, ("max_completion_tokens", "max_tokens"), reasoning=bool(body.get("reasoning_effort")))
 
 
-def _plain_chat(body: Body) -> WireCall | None:
-    """By far the most requests, in one go: messages of text and a role, and nothing that needs a closer look."""
+def openai_chat(body: Body) -> WireCall:
+    """A request to `/chat/completions`."""
+    # By far the most requests, in one go: messages of text and a role, and nothing that needs a closer look.
     given, model = body.get("messages"), body.get("model")
     if type(given) is not list or not isinstance(model, str) or not model or not _PLAIN_KEYS.issuperset(body):
-        return None
+        return _any_chat(body)
     texts: list[str] = []
     messages: list[object] = given  # pyright: ignore[reportUnknownVariableType] -- a cast is one call more
     for message in messages:
         if not isinstance(message, dict):
-            return None
+            return _any_chat(body)
         said: dict[str, object] = message  # pyright: ignore[reportUnknownVariableType] -- a cast is one call more
         content = said.get("content")
         if type(content) is not str or len(said) != 2 or "role" not in said:
-            return None
+            return _any_chat(body)
         texts.append(content)
     cap, answers = body.get("max_completion_tokens"), body.get("n")
     if cap is None:
@@ -419,17 +417,6 @@ def _add_said(kind: object, block: Body, count: _Count) -> None:
         rest = {key: value for key, value in block.items() if value and key not in measured}
         if rest:
             count.texts.append(_json(rest))
-
-
-def picture(value: object) -> int:
-    """By what a picture is known again: the same for the same content, whatever marks a cache on it."""
-    if isinstance(value, Mapping):
-        known = cast("Body", value)
-        return hash(tuple(sorted((key, picture(part)) for key, part in known.items() if key != "cache_control")))
-    if isinstance(value, list | tuple):
-        return hash(tuple(map(picture, cast("Sequence[object]", value))))
-    # What cannot be told from another counts as another.
-    return hash(value) if isinstance(value, str | bytes | int | float | None) else id(value)
 
 
 def mode_of(body: Body) -> str:

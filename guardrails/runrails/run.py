@@ -15,8 +15,10 @@ from runrails.admission import exceeded
 from runrails.calls import PROCEED, Block, Finding, ModelCall, ModelResult, Permit, Proceed, Stop, ToolCall, ToolOutcome
 from runrails.cover import offer_cover
 from runrails.current import current_run, given_up
-from runrails.errors import BudgetBusy, GuardrailStopped, LimitReached, RunrailsError
+from runrails.errors import BudgetBusy, GuardrailStopped, LimitReached, RateLimited, RunrailsError
+from runrails.housekeeping import Held
 from runrails.runstate import RunState
+from runrails.values import named
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Run", "current_run"]
 
+_BUSY = (BudgetBusy, RateLimited)
+"""What may be gone in a moment."""
 TOOLS_IN_FLIGHT_MAX = 1_000
 """Most tool calls whose start is remembered: cancelled ones never tell their end."""
 
@@ -39,7 +43,7 @@ class Run(RunState):
 
     # The door.
 
-    def before_model(  # noqa: PLR0912 -- on the path of every call, where each function more costs a microsecond
+    def before_model(  # noqa: PLR0912, PLR0915 -- on the path of every call, where each function more costs a microsecond
         self, call: ModelCall, *, can_block: bool = False, sends: bool = False, may_wait: bool = False,
         tentative: bool = False,
     ) -> Permit:  # fmt: skip
@@ -65,33 +69,44 @@ class Run(RunState):
             last = self._last(self.last_turn, call, sends=sends)
             if last is not None:
                 return last
+        tally, keeper = self.tally, self.guard.housekeeper
         try:
             while True:
                 with self._lock:
-                    if self.tally.admitting or self.tally.parent is not None:
+                    if tally.admitting or tally.parent is not None:
                         self._wait_for_steps()
                     self._gate()
                     finding = self._loops.before_model(call.agent, can_block=can_block)
                     if finding is not None:
                         self._latch(self._loops.stop(finding))
+                    now_ms = self.guard.monotonic()
                     try:
-                        step = self.tally.begin_model(now_ms=self.guard.monotonic())
+                        step = tally.begin_model(now_ms=now_ms)
                     except (LimitReached, BudgetBusy):  # nothing is counted yet: it is told again, and acted upon
-                        step = self._begin(self.tally.begin_model, may_wait=may_wait)
+                        step = self._begin(tally.begin_model, may_wait=may_wait)
                     resumes = self._resumes
+                permit: Permit | None = None
                 try:
-                    permit = self._admit(call, step)
-                except GuardrailStopped as stop:
-                    if self.stopped is None:
-                        # What an older limit refused must not stop the run that was just given a newer one.
-                        if self._resumes != resumes:
-                            continue
-                        if not tentative:
-                            self._note_stop(stop)
-                    raise
-                except RunrailsError as error:
-                    if not (tentative or (may_wait and isinstance(error, BudgetBusy))):
-                        self._note_refusal(error)
+                    permit, would_refuse = self._meter.admit(call, step)
+                    if permit.priced:
+                        ttl_ms = self.limits.hold_ttl_ms
+                        keeper.open[permit.id] = named(Held, (now_ms, now_ms, ttl_ms))
+                        if keeper.thread is None or ttl_ms < keeper.soon_ms:
+                            keeper.attend(ttl_ms)
+                    if would_refuse is not None:
+                        self._note_stop(exceeded(would_refuse))
+                    if self._outbox.waiting:
+                        self._outbox.send()  # Before the permit is out: an interrupt in a sink must not lose it.
+                    with self._lock:
+                        self._gate()  # It may have been stopped or ended while the ledger answered.
+                        if tally.parent is None:
+                            tally.admitting -= 1
+                        else:
+                            tally.admitted()
+                except BaseException as error:
+                    self._not_admitted(permit)
+                    if self._goes_on(error, resumes, told=not tentative, may_wait=may_wait):
+                        continue
                     raise
                 if not sends:
                     offer_cover(self, permit)
@@ -103,7 +118,7 @@ class Run(RunState):
     def after_model(self, permit: Permit, result: ModelResult) -> None:
         """Settle what the call cost. Never raises a stop; what the store cannot take now is written later."""
         duration_ms = max(0, self.guard.clock() - permit.started_ms)
-        self.guard.housekeeper.ended(permit.id)
+        self.guard.housekeeper.open.pop(permit.id, None)
         settlement = self._meter.settle(permit, result, duration_ms=duration_ms)
         if settlement is None:
             return
@@ -199,30 +214,26 @@ class Run(RunState):
                 self._outbox.send()
         return nullcontext()
 
-    def _admit(self, call: ModelCall, step: int) -> Permit:
-        permit: Permit | None = None
-        try:
-            permit, would_refuse = self._meter.admit(call, step)
-            if permit.priced:
-                self.guard.housekeeper.opened(permit.id, self.limits.hold_ttl_ms)
-            if would_refuse is not None:
-                self._note_stop(exceeded(would_refuse))
-            if self._outbox.waiting:
-                self._outbox.send()  # Before the permit is out: an interrupt in a sink must not lose it with its hold.
-            with self._lock:
-                self._gate()  # It may have been stopped or ended while the ledger answered.
-                if self.parent is None:
-                    self.tally.admitting -= 1
-                else:
-                    self.tally.admitted()
-        except BaseException:
-            if permit is not None:
-                self.guard.housekeeper.ended(permit.id)
-                self._meter.give_back(permit)
-            with self._lock:
-                self.tally.undo_model()
-            raise
-        return permit
+    def _not_admitted(self, permit: Permit | None) -> None:
+        """A call that was counted may not start: neither it nor its permit was anything."""
+        if permit is not None:
+            self.guard.housekeeper.ended(permit.id)
+            self._meter.give_back(permit)
+        with self._lock:
+            self.tally.undo_model()
+
+    def _goes_on(self, error: BaseException, resumes: int, *, told: bool, may_wait: bool) -> bool:
+        """Act upon why a call may not start. True if it should be asked for again."""
+        if isinstance(error, GuardrailStopped):
+            if self.stopped is None:
+                # What an older limit refused must not stop the run that was just given a newer one.
+                if self._resumes != resumes:
+                    return True
+                if told:
+                    self._note_stop(error)
+        elif isinstance(error, RunrailsError) and told and not (may_wait and isinstance(error, _BUSY)):
+            self._note_refusal(error)
+        return False
 
     def _before_tool(self, call: ToolCall, *, can_block: bool) -> Proceed | Block:
         self._gate()

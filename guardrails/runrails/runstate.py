@@ -38,6 +38,14 @@ if TYPE_CHECKING:
 __all__ = ["RunState"]
 
 
+def _meter_of(limits: Limits, usual: Limits) -> type[Meter]:
+    if not (limits.paced or usual.paced):
+        return Meter
+    from runrails.pacing import PacedMeter
+
+    return PacedMeter
+
+
 class RunState:
     """The state of a `Run`."""
 
@@ -71,7 +79,8 @@ class RunState:
         beyond = None if outer is None else outer.accounts if outer.guard is not guard else outer.accounts.outer
         self.accounts: Accounts = Accounts(guard, attribution, limits=limits, tally=tally, outer=beyond)
         around = None if outer is None else outer._meter  # noqa: SLF001 -- of this class
-        self._meter: Meter = Meter(self.accounts, run_id=run_id, lock=self._lock, gate=self._gate, outer=around)
+        meter = _meter_of(limits, guard.limits)
+        self._meter: Meter = meter(self.accounts, run_id=run_id, lock=self._lock, gate=self._gate, outer=around)
         self.adapters: dict[type[object], object] = {}
         """What adapters keep for this run, by the type of it."""
         self._tools_started: dict[int, tuple[ToolCall, int, int]] = {}
@@ -101,6 +110,10 @@ class RunState:
     def is_open(self, permit_id: str) -> bool:
         """Whether a permit of this run has not been handed back yet."""
         return self._meter.is_open(permit_id)
+
+    def kept_in(self, account: Account) -> int:
+        """What is kept back in an account for last turns, here and in the runs around."""
+        return self._meter.kept_in(account)
 
     def check(self) -> None:
         """Raise the stop again if the run is stopped."""
@@ -146,6 +159,10 @@ class RunState:
         """
         if limits is not None:
             check_limits(limits)
+            if limits.paced and not self._meter.paces:
+                raise ConfigError(
+                    "A run that began without rates cannot be given any.", next_step="Give them to the guard's Limits."
+                )
         with self._lock:
             goes_on = self.latch.own is None and not self._closed
             same = limits is None or limits.loops == self.limits.loops

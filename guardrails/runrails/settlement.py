@@ -43,12 +43,15 @@ def settle(card: PriceCard, permit: Permit, result: ModelResult) -> Settlement:
     cache hit cost nothing. Earlier attempts whose outcome is unknown come on top, each at the most it can have cost.
 
     What another tier than the standard one has served is charged at that tier's prices. Where nobody has published
-    them it is charged at the most that such a tier costs, and stays unresolved.
+    them it is charged at the most that such a tier costs, and stays unresolved. A cut stream that did not say which
+    tier served it was served in the one that was asked for.
     """
     tier = result.tier
     if tier is None and result.end == "completed" and result.usage is not None and not result.unknown_attempts:
         return named(Settlement, (cost_pusd(card, result.usage), False, result.usage, card.fingerprint))
     tier_card = None if tier is None else card.tier(tier.name)
+    if tier is None and result.end == "cut" and permit.call.service_tier is not None:
+        tier_card = card.tier(permit.call.service_tier)  # Nobody may have come to hear which one served it.
     settlement = _last_attempt(tier_card or card, permit, result)._replace(price_card=(tier_card or card).fingerprint)
     if tier is not None and (tier_card is None or settlement.usage is None) and tier.factor_bp > _PLAIN_BP:
         amount = apply_bp_up(settlement.actual_pusd, tier.factor_bp)

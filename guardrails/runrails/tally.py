@@ -89,10 +89,11 @@ class Tally:
         tally: Tally | None = self
         while enforce and tally is not None:
             limits = tally.limits
-            if limits.steps is not None or limits.tokens is not None or limits.seconds is not None:
+            steps, calls = limits.steps, limits.model_calls
+            if limits.tokens is not None or limits.seconds is not None or (steps is not None and tally.steps >= steps):
                 tally.check_common(now_ms)
-            if limits.model_calls is not None:
-                tally.check("model_calls", limits.model_calls, tally.model_calls, tally.admitting)
+            if calls is not None and tally.model_calls >= calls:
+                tally.check("model_calls", calls, tally.model_calls, tally.admitting)
             tally = tally.parent
         tally = self
         while tally is not None:
@@ -163,8 +164,8 @@ class Tally:
         """
         Set tokens aside for a call, here and in every parent, and return how many.
 
-        Without a cap on the output everything that is left is set aside; so it is where the cap is only the model's
-        own (`uncapped`: the request cannot be given a smaller one) and does not fit.
+        Without a cap on the output everything that is left is set aside; so it is where the cap does not fit and is not
+        the last word (`uncapped`): the request can be given a smaller one, or has none but the model's own.
 
         Raises:
             LimitReached: Not even `floor_tokens` of output fit into what is not yet used.

@@ -1,44 +1,62 @@
 """
 The most tokens that a text can be, whatever the tokenizer: its bytes, less what is known to take fewer.
 
-No byte-pair tokenizer makes more tokens than its text has bytes. Three things are known to take fewer in every
-tokenizer that could be measured offline (o200k, cl100k, Llama 3, Qwen 3, DeepSeek, Tekken and the published one of
-Claude); nothing else is discounted, however usual it is, so that rare letter pairs, identifiers and numbers keep their
-full bytes:
+No byte-pair tokenizer makes more tokens than its text has bytes. Some things are known to take fewer in every tokenizer
+that could be measured offline (o200k, cl100k, Llama 3, Qwen 3, DeepSeek, Tekken and the published one of Claude);
+nothing else is discounted, however usual it is, so that rare letter pairs, identifiers and numbers keep their full
+bytes.
 
-- 5,000 usual words: tokenizers split text between letters and what is none, so a whole word is a piece of its own,
+Measured:
+
+- 20,000 usual words: tokenizers split text between letters and what is none, so a whole word is a piece of its own,
   and its tokens after each possible character were counted. The space before a word stays a token of its own, which
   leaves room for tokenizers that nobody could measure.
-- Letters of which each pair is a token (`abcdeilmnoprstuy`): two neighbours never stay single, so a run of them takes
-  at most two tokens for three letters and one more.
 - 536 characters of Cyrillic, Japanese, Chinese and Korean that are one token each, alone and next to each other; they
-  are charged a quarter more, as among others their bytes may be joined otherwise. Scripts where natural text would be
-  left with less room than half as much again are not discounted (Greek, Arabic, Hebrew, the Indian scripts, Thai).
+  are charged a quarter more, as among others their bytes may be joined otherwise.
+- Four spaces of an indented line, of which at most two tokens are left.
+
+Following from how such tokenizers work, which join two neighbours wherever they know the pair, so that no two bytes
+that are a token together both stay single. Beyond letters such a pair counts only if each of the seven has learnt it in
+the first half of its vocabulary, so that a smaller one would have it, too:
+
+- Letters of which each pair is a token (`abcdeilmnoprstuy`), and quotation marks with a colon or a comma after them:
+  half a token less for each pair that has no letter of another pair in it.
+- Characters of two bytes that are a token (letters with accents, the most frequent ones of Arabic): 1.5 tokens for
+  each, as a pair may be kept apart where each half has joined another neighbour.
+- Characters of three bytes of which the first two, common to many, are a token (Devanagari, Thai, Burmese, Georgian,
+  half of Bengali and Tamil, usual characters of Chinese, Japanese and Korean): two tokens for each.
+
+What keeps all its bytes: Gujarati, Gurmukhi, Odia, Sinhala, Khmer, Lao, Ethiopic and emoji, as at least one of the
+seven has no token for the first two bytes; Armenian, Greek, Hebrew and the rarer letters of Arabic, Telugu, Kannada and
+Malayalam, as one has none or has learnt it late.
 
 Some tokenizers normalise the text first (NFC, NFKC: one character of three bytes can become 18), so it is the largest
 bound of the text as it is and of those forms.
 
-`text_tokens.txt` holds the words of one, two and three tokens, a line each, and then the characters.
+`text_tokens.txt` holds the words, a line for each number of halves of a token that they save, then the characters.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["SHORT_CHARS", "bytes_bound", "text_bound"]
+__all__ = ["SHORT_CHARS", "bytes_bound", "long_bound", "text_bound"]
 
 SHORT_CHARS = 256
 """Up to so many characters a prompt's bytes are taken as they are: a closer look would not pay."""
 _DATA = __file__.removesuffix("textbound.py") + "text_tokens.txt"
+_WHOLE, _HALF, _QUARTER = 12, 6, 3
+"""A token and parts of it, as savings are counted."""
+_INDENT = b"    "
 
 
 class _Known(NamedTuple):
     """What is in the data file."""
 
     words: dict[bytes, int]
-    """By word: how many thirds of a token it takes fewer than its bytes, beyond what its pairs of letters save."""
-    single: frozenset[str]
-    """Characters that are one token each."""
+    """By word: how many halves of a token it takes fewer than its bytes, beyond what its pairs of letters save."""
+    characters: dict[str, int]
+    """By character that is not ASCII: how many twelfths of a token it takes fewer than its bytes."""
 
 
 _known: list[_Known] = []
@@ -46,12 +64,18 @@ _known: list[_Known] = []
 
 def text_bound(texts: tuple[str, ...]) -> int:
     """The most tokens that these texts can be, whatever the tokenizer and wherever they are joined or parted."""
-    chars = sum(map(len, texts))
-    if chars <= SHORT_CHARS:
-        return sum(map(bytes_bound, texts))
+    return sum(map(bytes_bound, texts)) if sum(map(len, texts)) <= SHORT_CHARS else long_bound(texts)
+
+
+def long_bound(texts: tuple[str, ...]) -> int:
+    """The same of texts that are worth the closer look."""
     # A provider may join what stands side by side, so what a text begins or ends with is no whole word: an apostrophe
     # belongs to its word, and no accent melts into one.
-    return _long(f"'{_GLUE.join(texts)}'") - len(texts) - 1
+    text = f"'{_GLUE.join(texts)}'"
+    known = _known[0] if _known else _read()
+    if text.isascii():
+        return len(text) - _saved(text.encode(), known.words) // _WHOLE - len(texts) - 1
+    return max(_wide(form, known) for form in _forms(text)) - len(texts) - 1
 
 
 def bytes_bound(text: str) -> int:
@@ -59,13 +83,6 @@ def bytes_bound(text: str) -> int:
     if text.isascii():
         return len(text)
     return max(len(form.encode("utf-8", "surrogatepass")) for form in _forms(text))
-
-
-def _long(text: str) -> int:
-    known = _known[0] if _known else _read()
-    if text.isascii():
-        return len(text) - _saved_in_words(text.encode(), known.words)
-    return max(_wide(form, known) for form in _forms(text))
 
 
 def _forms(text: str) -> tuple[str, ...]:
@@ -79,31 +96,32 @@ def _forms(text: str) -> tuple[str, ...]:
 
 def _wide(text: str, known: _Known) -> int:
     data = text.encode("utf-8", "surrogatepass")
-    single = "".join(filter(known.single.__contains__, text))
-    saved = len(single.encode()) - len(single) - -(-len(single) // 4)
-    return len(data) - saved - _saved_in_words(data, known.words)
+    saved = sum(filter(None, map(known.characters.get, text)))
+    return len(data) - (saved + _saved(data, known.words)) // _WHOLE
 
 
-def _saved_in_words(data: bytes, words: dict[bytes, int]) -> int:
-    more = sum(filter(None, map(words.get, data.translate(_WORDS).split())))
-    return (_thirds_in_pairs(data) + more) // 3
-
-
-def _thirds_in_pairs(data: bytes) -> int:
-    letters = data.translate(_PAIRED)
-    return letters.count(b"a") - letters.count(b" a") - letters.startswith(b"a")
+def _saved(data: bytes, words: dict[bytes, int]) -> int:
+    """Twelfths of a token that the bytes take fewer than they are, characters that are not ASCII left aside."""
+    pairs = data.translate(_PAIRED)
+    saved = _HALF * (sum(filter(None, map(words.get, data.translate(_WORDS).split()))) + pairs.count(b"aa"))
+    if b"\n" in data and _INDENT in data:
+        saved += 2 * _WHOLE * data.count(_INDENT)
+    return saved + _HALF * pairs.count(b'":') if b'"' in data else saved
 
 
 def _read() -> _Known:
     with open(_DATA, encoding="utf-8") as file:  # noqa: PTH123 -- pathlib takes as long to load as this package
-        *lines, characters = file.read().splitlines()
+        lines, _, rest = file.read().partition("\n\n")
     words: dict[bytes, int] = {}
-    for tokens, line in enumerate(lines, 1):
-        for word in line.encode().split():
-            more = 3 * (len(word) - tokens) - _thirds_in_pairs(word)
-            if more > 0:
-                words[word] = more
-    _known.append(_Known(words, frozenset(characters)))
+    for line in lines.encode().splitlines():
+        halves, _, these = line.partition(b" ")
+        words.update(dict.fromkeys(these.split(), int(halves)))
+    single, three, joined, two = rest.split("\n")[:4]
+    characters = {each: _WHOLE * (len(each.encode()) - 1) - _QUARTER for each in single}
+    characters.update(dict.fromkeys(three, _WHOLE))
+    # Of two bytes; or of three, but joined by some tokenizers to the letter before (Vietnamese).
+    characters.update(dict.fromkeys(two + joined, _HALF))
+    _known.append(_Known(words, characters))
     return _known[0]
 
 
@@ -120,5 +138,6 @@ def _class_of(code: int) -> int:
 
 _WORDS = bytes(map(_class_of, range(256)))
 """Leaves words. What is not ASCII belongs to the word it touches, and so does an apostrophe, as some tokenizers do."""
-_PAIRED = bytes(ord("a") if chr(code) in "abcdeilmnoprstuy" else ord(" ") for code in range(256))
-"""Leaves runs of letters of which each pair is a token."""
+_PAIRS = {**dict.fromkeys("abcdeilmnoprstuy", "a"), '"': '"', ":": ":", ",": ":"}
+_PAIRED = bytes(ord(_PAIRS.get(chr(code), " ")) for code in range(256))
+"""Leaves runs of letters of which each pair is a token, and what else is one together."""

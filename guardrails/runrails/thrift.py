@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from runrails import bounds
+from runrails.anchoring import CHARS_A_TOKEN_MAX
 from runrails.attribution import Attribution
 from runrails.calls import Economy
 from runrails.errors import PriceUnknown, RunrailsError
@@ -91,17 +92,31 @@ def _objection(run: Run, call: ModelCall, model: str) -> Objection | None:
         return "unpriced"
     try:
         inputs = bounds.input_tokens_bound(call.prompt, provider=other.provider, model=other.model)
-        outputs = call.max_tokens or OUTPUT_TYPICAL_TOKENS
-        if _bound(other, call, inputs, outputs) >= _bound(asked, call, inputs, outputs):
+        if not _is_cheaper(other, asked, call, inputs):
             return "not_cheaper"
     except RunrailsError:
         return "unbounded"
     window = other.context_tokens_max
-    if window is not None and inputs > window and (asked.context_tokens_max or window + 1) > window:
+    # Providers refuse a request whose input and cap together do not fit.
+    needed = inputs + (call.max_tokens or 0)
+    if window is not None and needed > window and (asked.context_tokens_max or window + 1) > window:
         return "context"
     if other.output_tokens_max is not None and (call.max_tokens or 0) > other.output_tokens_max:
         return "output"
     return None
+
+
+def _is_cheaper(other: PriceCard, asked: PriceCard, call: ModelCall, inputs: int) -> bool:
+    """
+    Whether the call is cheaper there by its bound, and dearer in no case below: nobody knows how long the answer gets.
+
+    Of prices that cross each other (cheaper to read, dearer to write) neither is the cheaper one.
+    """
+    outputs = call.max_tokens or OUTPUT_TYPICAL_TOKENS
+    fewer = inputs // CHARS_A_TOKEN_MAX
+    corners = ((inputs, outputs), (inputs, 0), (fewer, outputs), (fewer, 0))
+    differences = [_bound(asked, call, *corner) - _bound(other, call, *corner) for corner in corners]
+    return differences[0] > 0 and min(differences) >= 0
 
 
 def _bound(card: PriceCard, call: ModelCall, input_tokens: int, output_tokens: int) -> int:

@@ -10,6 +10,7 @@ TOKENS_MAX = 10**12
 """More tokens than any call can have; larger reports are refused as malformed."""
 _INT_ALONE = frozenset({int})
 _NO_PARTS = (0,) * 12
+_NO_SOUND = (0,) * 5
 
 
 @value
@@ -67,6 +68,12 @@ class Usage:
             return
         if not whole or min(counts) < 0 or max(counts) > TOKENS_MAX:
             raise ValueError("token counts must be whole numbers from 0 to 10**12")
+        if counts[5] == 0 and counts[7:12] == _NO_SOUND:
+            # By far the most reports: neither audio nor pictures.
+            entered, left, read, five, hour, _, reasoning = counts[:7]
+            if entered < read + five + hour or left < reasoning:
+                raise ValueError("the parts of a token count exceed their total")
+            return
         if self.plain_input_tokens < 0 or self.plain_output_tokens < 0:
             raise ValueError("the parts of a token count exceed their total")
         if self.cache_read_audio_tokens > min(self.cache_read_tokens, self.input_audio_tokens):

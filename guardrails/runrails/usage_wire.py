@@ -11,7 +11,7 @@ Sources: the providers' API references; LangChain's `UsageMetadata` ("sum of all
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import cast
 
 from runrails.usage import Usage
@@ -35,7 +35,11 @@ REPORT_TOKENS_MAX = 10**9
 """More than any one call can have; at every published price it still costs less than the largest amount of a ledger."""
 _DETAILS_MAX = 64
 _NOTHING: Wire = {}
-_plain_usage = quick(Usage)
+_checked_usage = quick(Usage)
+_plain_usage = quick(Usage, checks=False)
+"""For counts that were looked at here: input and output, and no parts of them."""
+_COUNTS = frozenset({int, type(None)})
+_BY_TTL = ("ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens")
 _CACHE_KEYS = frozenset({"cacheDetails", "cacheReadInputTokens", "cacheReadInputTokenCount", "cacheWriteInputTokens",
                          "cacheWriteInputTokenCount"})  # fmt: skip
 """What Bedrock says of its cache, by all its names."""
@@ -56,11 +60,19 @@ def from_openai_chat(usage: Wire | None) -> Usage | None:
     if usage is not None and ordinary is dict:
         # By far the most reports, in one go: whole numbers of tokens in and out, and no parts of them.
         entering, leaving, both = usage.get("prompt_tokens"), usage.get("completion_tokens"), usage.get("total_tokens")
+        inside, made = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")
+        parts: list[object] = []
+        if type(inside) is dict and "cached_tokens_details" not in inside:
+            parts += inside.values()  # pyright: ignore[reportUnknownArgumentType] -- a cast is one call more
+            inside = None
+        if type(made) is dict:
+            parts += made.values()  # pyright: ignore[reportUnknownArgumentType] -- see above
+            made = None
         if (
             type(entering) is int and 0 <= entering <= REPORT_TOKENS_MAX
             and type(leaving) is int and 0 <= leaving <= REPORT_TOKENS_MAX
             and type(both) is int and 0 <= both <= REPORT_TOKENS_MAX
-            and usage.get("prompt_tokens_details") is None and usage.get("completion_tokens_details") is None
+            and inside is None and made is None and not any(parts) and _COUNTS.issuperset(map(type, parts))
             and usage.get("prompt_cache_hit_tokens") is None and usage.get("cached_tokens") is None
         ):  # fmt: skip
             return _plain_usage(input_tokens=entering, output_tokens=leaving)
@@ -84,21 +96,19 @@ def from_openai_chat(usage: Wire | None) -> Usage | None:
     left = _output(completion, prompt, total, "completion_tokens")
     if not (details or out_details or cached):
         return Usage(input_tokens=entered, output_tokens=left)
+    written, audio, images = _parts(details, ("cache_write_tokens", "audio_tokens", "image_tokens"))
+    reasoning, output_audio, output_images = _parts(out_details, ("reasoning_tokens", "audio_tokens", "image_tokens"))
     return _inclusive(
         input_tokens=entered,
         output_tokens=left,
         total=total,
-        reasoning=_part(out_details, "reasoning_tokens"),
-        output_audio=_part(out_details, "audio_tokens"),
+        reasoning=reasoning,
+        output_audio=output_audio,
         cache_read=cached,
-        write_5m=_part(details, "cache_write_tokens"),
-        audio=_part(details, "audio_tokens"),
+        write_5m=written,
+        audio=audio,
         cached_audio=_cached(details, "audio_tokens"),
-        images=(
-            _part(details, "image_tokens"),
-            _cached(details, "image_tokens"),
-            _part(out_details, "image_tokens"),
-        ),
+        images=(images, _cached(details, "image_tokens"), output_images),
     )
 
 
@@ -128,21 +138,21 @@ def from_openai_responses(usage: Wire | None) -> Usage | None:
         return None
     details = _mapping(_first_of(given, "input_tokens_details", "input_token_details"), "input_tokens_details")
     out_details = _mapping(_first_of(given, "output_tokens_details", "output_token_details"), "output_tokens_details")
+    cached, written, audio, images = _parts(
+        details, ("cached_tokens", "cache_write_tokens", "audio_tokens", "image_tokens")
+    )
+    reasoning, output_audio, output_images = _parts(out_details, ("reasoning_tokens", "audio_tokens", "image_tokens"))
     return _inclusive(
         input_tokens=_required(entered, "input_tokens"),
         output_tokens=_output(left, entered, total, "output_tokens"),
         total=total,
-        reasoning=_part(out_details, "reasoning_tokens"),
-        output_audio=_part(out_details, "audio_tokens"),
-        cache_read=_part(details, "cached_tokens"),
-        write_5m=_part(details, "cache_write_tokens"),
-        audio=_part(details, "audio_tokens"),
+        reasoning=reasoning,
+        output_audio=output_audio,
+        cache_read=cached,
+        write_5m=written,
+        audio=audio,
         cached_audio=_cached(details, "audio_tokens"),
-        images=(
-            _part(details, "image_tokens"),
-            _cached(details, "image_tokens"),
-            _part(out_details, "image_tokens"),
-        ),
+        images=(images, _cached(details, "image_tokens"), output_images),
     )
 
 
@@ -158,22 +168,23 @@ def from_anthropic(usage: Wire | None) -> Usage | None:
     plain, left = _count(given, "input_tokens"), _count(given, "output_tokens")
     if plain is None and left is None:
         return None
-    split = _mapping(given.get("cache_creation"), "cache_creation")
-    write_5m, write_1h = _writes(
-        _count(given, "cache_creation_input_tokens"),
-        _count(split, "ephemeral_5m_input_tokens"),
-        _count(split, "ephemeral_1h_input_tokens"),
-    )
-    thinking = _count(_mapping(given.get("output_tokens_details"), "output_tokens_details"), "thinking_tokens")
+    read, written = _parts(given, ("cache_read_input_tokens", "cache_creation_input_tokens"))
+    split = given.get("cache_creation")
+    writes = (written, 0)
+    if split is not None:
+        five, hour = _parts(_mapping(split, "cache_creation"), _BY_TTL)
+        told = given.get("cache_creation_input_tokens") is not None
+        writes = _writes(written if told else None, five, hour)
+    details, tools = given.get("output_tokens_details"), given.get("server_tool_use")
+    thinking = None if details is None else _count(_mapping(details, "output_tokens_details"), "thinking_tokens")
+    searches = None if tools is None else _count(_mapping(tools, "server_tool_use"), "web_search_requests")
     return _exclusive(
         _required(plain, "input_tokens"),
-        _part(given, "cache_read_input_tokens"),
-        (write_5m, write_1h),
+        read,
+        writes,
         _required(left, "output_tokens"),
         reasoning=_zero(thinking),
-        web_searches=_zero(
-            _count(_mapping(given.get("server_tool_use"), "server_tool_use"), "web_search_requests"),
-        ),
+        web_searches=_zero(searches),
     )
 
 
@@ -326,20 +337,16 @@ def _exclusive(
     plain: int, read: int, writes: tuple[int, int], output: int, *, reasoning: int, web_searches: int = 0
 ) -> Usage:
     write_5m, write_1h = writes
-    return _usage(
-        input_tokens=plain + read + write_5m + write_1h,
-        cache_read_tokens=read,
-        cache_write_5m_tokens=write_5m,
-        cache_write_1h_tokens=write_1h,
-        output_tokens=output,
-        reasoning_tokens=reasoning,
-        web_searches=web_searches,
-    )
-
-
-def _usage(**counts: int) -> Usage:
     try:
-        return Usage(**counts)
+        return _checked_usage(
+            input_tokens=plain + read + write_5m + write_1h,
+            cache_read_tokens=read,
+            cache_write_5m_tokens=write_5m,
+            cache_write_1h_tokens=write_1h,
+            output_tokens=output,
+            reasoning_tokens=reasoning,
+            web_searches=web_searches,
+        )
     except ValueError as exc:
         raise UsageMalformed(str(exc)) from exc
 
@@ -428,14 +435,17 @@ def _count(given: Wire, key: str) -> int | None:
     return value
 
 
-def _part(given: Wire, key: str) -> int:
-    """As `_count`, where what is not reported is none."""
-    value = given.get(key)
-    if value is None:
-        return 0
-    if type(value) is not int or not 0 <= value <= REPORT_TOKENS_MAX:
-        raise UsageMalformed(f"{key} is not a whole number of tokens")
-    return value
+def _parts(given: Wire, keys: Iterable[str]) -> list[int]:
+    """As `_count` for each, where what is not reported is none."""
+    counts: list[int] = []
+    for key in keys:
+        value = given.get(key)
+        if value is None:
+            value = 0
+        elif type(value) is not int or not 0 <= value <= REPORT_TOKENS_MAX:
+            raise UsageMalformed(f"{key} is not a whole number of tokens")
+        counts.append(value)
+    return counts
 
 
 def _required(value: int | None, name: str) -> int:

@@ -39,45 +39,46 @@ def value(kind: type[_T]) -> type[_T]:
         "_switch": object.__setattr__, "_new": object.__new__, "_twin": twin, "_made": made
     }  # fmt: skip
     given: list[str] = []
+    needed: list[str] = []
     for each in fields(made):  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType] -- made above
         if each.default_factory is not MISSING:
             raise TypeError(f"{made.__name__}.{each.name} has a default that is made anew, which a value has not.")
         if each.default is not MISSING:
             space[f"_{each.name}"] = each.default
-        given.append(each.name if each.default is MISSING else f"{each.name}=_{each.name}")
-    setting = [
-        *(f" self.{name} = {name}" for name in names),
-        " self.__class__ = _made",
-        *([" self.__post_init__()"] if hasattr(made, "__post_init__") else []),
-    ]
-    lines = [
-        f"def __init__(self, *, {', '.join(given)}):",
-        " _switch(self, '__class__', _twin)",
-        *setting,
-        f"def make(*, {', '.join(given)}):",
-        " self = _new(_twin)",
-        *setting,
-        " return self",
-    ]
+            given.append(f"{each.name}=_{each.name}")
+        else:
+            needed.append(each.name)
+    setting = [*(f" self.{name} = {name}" for name in names), " self.__class__ = _made"]
+    checking = [" self.__post_init__()"] if hasattr(made, "__post_init__") else []
+    asked = ", ".join((*needed, *given))
+    lines = [f"def __init__(self, *, {asked}):", " _switch(self, '__class__', _twin)", *setting, *checking]
+    # No `*` here: what is not given is then taken from a tuple, and not looked for in a dictionary, one by one.
+    for name, after in (("make", checking), ("assume", [])):
+        lines += [f"def {name}({asked}):", " self = _new(_twin)", *setting, *after, " return self"]
     exec("\n".join(lines), space)  # noqa: S102 -- of the names of fields alone, as dataclasses itself does it
     init = cast("Callable[..., None]", space["__init__"])
     init.__qualname__, init.__module__ = f"{made.__qualname__}.__init__", made.__module__
     type.__setattr__(made, "__init__", init)
     type.__setattr__(made, "__init_subclass__", classmethod(_refuse_subclass))
-    _makers[made] = space["make"]
+    _makers[made] = (space["make"], space["assume"])
     return made
 
 
-_makers: dict[type, object] = {}
+_makers: dict[type, tuple[object, object]] = {}
+"""What makes each value: one way checks it, the other does not."""
 
 
-def quick(kind: type[_T]) -> type[_T]:
+def quick(kind: type[_T], *, checks: bool = True) -> type[_T]:
     """
     What makes the same value as its class in half the time again: a plain function, to be called like the class.
 
     A class is called through a dictionary of its arguments; a function is handed them.
+
+    Args:
+        kind: The class.
+        checks: False for a caller who knows already that the fields are as the class wants them.
     """
-    return cast("type[_T]", _makers[kind])
+    return cast("type[_T]", _makers[kind][not checks])
 
 
 def _refuse_subclass(kind: type, /, **_: object) -> None:

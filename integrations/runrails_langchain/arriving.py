@@ -14,6 +14,7 @@ from langchain_core.outputs import ChatGenerationChunk
 
 from runrails.calls import ModelResult
 from runrails.growth import Growth
+from runrails.request_wire import served_tier
 from runrails_langchain.messages import text_of
 
 if TYPE_CHECKING:
@@ -30,12 +31,13 @@ _WIDE = 4
 class Arriving:
     """One call whose tokens are heard by one handler; another handler of the same guard hears the same ones."""
 
-    __slots__ = ("_texts", "floor_usage", "growth", "input_usage", "listener", "tokens")
+    __slots__ = ("_texts", "_tier", "floor_usage", "growth", "input_usage", "listener", "tokens")
 
     def __init__(self, run: Run, permit: Permit, listener: object) -> None:
         self.growth = Growth(run, permit)
         self.listener = listener
         self._texts: list[str] = []
+        self._tier = permit.call.service_tier
         self.tokens = 0
         """The most that came, counted generously."""
         self.input_usage: Usage | None = None
@@ -51,9 +53,11 @@ class Arriving:
 
     def cut(self, *, reasoning: bool) -> ModelResult:
         """What the call came to if no more will come."""
+        tier = self._tier
         return ModelResult(
-            end="cut", output_text=("".join(self._texts),), reasoning=reasoning, held_pusd=self.growth.held_pusd
-        )
+            end="cut", output_text=("".join(self._texts),), reasoning=reasoning, held_pusd=self.growth.held_pusd,
+            tier=None if tier is None else served_tier({"service_tier": tier}),
+        )  # fmt: skip
 
 
 class _Entry(Protocol):

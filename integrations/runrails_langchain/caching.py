@@ -28,7 +28,8 @@ class ResponseCacheAdapter(BaseCache):
     """
     Answers of `Guard(cache=...)` for LangChain's models. Each tenant has answers of their own.
 
-    Whose a call is, the guard's callback knows; a call without it is neither answered nor kept. LangChain asks its
+    Whose a call is, the guard's callback knows; a call without it is neither answered nor kept, nor is one of a model
+    that LangChain does not describe by its name and parameters (a class of your own without them). LangChain asks its
     cache for `invoke` and `batch`, never for streams. The callback asks for leave before LangChain looks here, so a hit
     needs room for the call in the budget, which is given back at once.
 
@@ -86,7 +87,8 @@ class ResponseCacheAdapter(BaseCache):
 
     def _key(self, prompt: str, llm_string: str) -> str | None:
         above = call_above(self._guard)
-        if above is None:
+        # What LangChain cannot serialise it describes by the class alone: that could be any model, asked in any way.
+        if above is None or above.model not in llm_string:
             return None
         by = above.by
         return key_of(Tenant(by.user, by.key, by.org), {"provider": "langchain", "model": llm_string}, prompt)

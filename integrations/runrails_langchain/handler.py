@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.outputs import LLMResult
@@ -18,6 +18,7 @@ from runrails.current import given_up
 from runrails.errors import BudgetBusy, GuardFault, GuardrailStopped
 from runrails.thrift import carried, tell_unchanged
 from runrails_langchain.arriving import Arriving
+from runrails_langchain.asked import asked_of, given_in
 from runrails_langchain.chains import part_of
 from runrails_langchain.drive import Blocked, ModelDrive, ToolDrive, model_drive, tool_drive
 from runrails_langchain.enclosing import finding
@@ -25,7 +26,7 @@ from runrails_langchain.enclosures import STOPS_TOLD_MAX
 from runrails_langchain.explicit import Guarding
 from runrails_langchain.heard import Heard
 from runrails_langchain.messages import Sized, prompt_of, text_prompt
-from runrails_langchain.models import model_facts
+from runrails_langchain.models import model_facts, placed
 from runrails_langchain.payers import attribution_of
 from runrails_langchain.quirks import RunInline, be_quiet_about, drop_unawaited
 from runrails_langchain.results import answers, of_answer, of_error
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from runrails.calls import Permit
     from runrails.guard import Guard
     from runrails.run import Run
+    from runrails_langchain.asked import Asked
     from runrails_langchain.enclosures import Enclosure
 
 __all__ = ["GuardrailCallbackHandler", "tracker_of"]
@@ -172,7 +174,8 @@ class GuardrailCallbackHandler(Guarding, BaseCallbackHandler):
             entry = self._tracker.model_starts(run_id, spot)
             if entry is not None:
                 self._listen(spot, entry, flat)
-                self._start(run_id, spot, entry, metadata, params, flat, kwargs.get("batch_size", 1))
+                told = _Told(metadata, params, flat, serialized)
+                self._start(run_id, spot, entry, told, kwargs.get("batch_size", 1))
         except BaseException:
             drop_unawaited()
             raise
@@ -186,7 +189,8 @@ class GuardrailCallbackHandler(Guarding, BaseCallbackHandler):
         entry = self._tracker.model_starts(run_id, spot)
         if entry is not None:
             params: Mapping[str, object] = kwargs.get("invocation_params") or _NO_PARAMS
-            self._start(run_id, spot, entry, metadata, params, prompts, kwargs.get("batch_size", 1))
+            told = _Told(metadata, params, prompts, serialized)
+            self._start(run_id, spot, entry, told, kwargs.get("batch_size", 1))
 
     def on_llm_new_token(
         self, token: str | list[str | dict[str, Any]], *, run_id: UUID, chunk: object = None, **kwargs: Any
@@ -216,7 +220,7 @@ class GuardrailCallbackHandler(Guarding, BaseCallbackHandler):
         run, entry = found
         result = ModelResult(end="completed")
         try:
-            result = of_answer(response)
+            result = of_answer(response, tier=_asked_tier(entry))
             entry.talks.answered(entry.agent, answers(response), batch=str(run_id))
         except Exception as exc:  # noqa: BLE001 -- what cannot be read is settled at the hold; the answer is the user's
             self._failed("on_llm_end", exc, run)
@@ -231,7 +235,10 @@ class GuardrailCallbackHandler(Guarding, BaseCallbackHandler):
         result = ModelResult(end="unknown")
         try:
             response = kwargs.get("response")
-            result = of_error(error, response if isinstance(response, LLMResult) else None, reasoning=entry.reasoning)
+            result = of_error(
+                error, response if isinstance(response, LLMResult) else None, reasoning=entry.reasoning,
+                tier=_asked_tier(entry),
+            )  # fmt: skip
             if result.end == "unknown" and entry.arriving is not None:  # `agenerate` does not tell what had come
                 result = entry.arriving.cut(reasoning=entry.reasoning)
         except Exception as exc:  # noqa: BLE001 -- as in on_llm_end
@@ -328,18 +335,15 @@ class GuardrailCallbackHandler(Guarding, BaseCallbackHandler):
         except Exception as exc:  # noqa: BLE001 -- it observes; the budget still decides
             self._failed("on_chat_model_start", exc, spot.run)
 
-    def _start(
-        self, run_id: UUID, spot: Spot, entry: ModelEntry, metadata: Mapping[str, object] | None,
-        params: Mapping[str, object], said: Sequence[BaseMessage] | Sequence[str], batch_size: int,
-    ) -> None:  # fmt: skip
+    def _start(self, run_id: UUID, spot: Spot, entry: ModelEntry, told: _Told, batch_size: int) -> None:
         try:
-            entry.permit = _permit(run_id, spot, _call(entry, metadata, params, said))
+            entry.permit = _permit(run_id, spot, _call(entry, told))
             if batch_size > 1:
-                self._tracker.group_started(run_id, params, batch_size)
+                self._tracker.group_started(run_id, told.params, batch_size)
         except BaseException as exc:
             self._tracker.model_ended(run_id)
             if batch_size > 1:
-                self._tracker.group_refused(params, batch_size)
+                self._tracker.group_refused(told.params, batch_size)
             if isinstance(exc, GuardrailStopped):
                 raise stop_for(
                     spot.run, exc, in_tool=spot.enclosure is not None and spot.enclosure.may_tell()
@@ -422,19 +426,28 @@ def _permit(run_id: UUID, spot: Spot, call: ModelCall) -> Permit:
     return spot.run.revise(planned, carried(planned.call, call), can_block=True)
 
 
-def _call(
-    entry: ModelEntry, metadata: Mapping[str, object] | None, params: Mapping[str, object],
-    said: Sequence[BaseMessage] | Sequence[str],
-) -> ModelCall:  # fmt: skip
+class _Told(NamedTuple):
+    """What LangChain tells of a call that is about to be made."""
+
+    metadata: Mapping[str, object] | None
+    params: Mapping[str, object]
+    said: Sequence[BaseMessage] | Sequence[str]
+    serialized: object
+
+
+def _call(entry: ModelEntry, told: _Told) -> ModelCall:
     """Translate; it decides, so a bug in here refuses the call. Raises ConfigError for malformed metadata."""
-    by = attribution_of(metadata)
+    by = attribution_of(told.metadata)
     try:
-        facts = model_facts(metadata, params)
+        given = given_in(told.serialized)
+        asked = asked_of(told.params, given)
+        facts = model_facts(placed(told.metadata, given), asked.params)
         entry.reasoning = facts.reasoning
-        sized = _size(said, params)
+        sized = _size(told.said, asked)
         return ModelCall(
-            model=facts.name, provider=facts.provider, prompt=sized.prompt, max_tokens=facts.max_tokens, n=facts.n,
-            cache_write=sized.cache_write, agent=entry.agent, by=by,
+            model=facts.name, provider=facts.provider, region=facts.region, service_tier=asked.tier,
+            prompt=sized.prompt, max_tokens=facts.max_tokens, n=facts.n, cache_write=sized.cache_write,
+            agent=entry.agent, by=by,
         )  # fmt: skip
     except Exception as exc:
         raise GuardFault(
@@ -443,11 +456,16 @@ def _call(
         ) from exc
 
 
-def _size(said: Sequence[BaseMessage] | Sequence[str], params: Mapping[str, object]) -> Sized:
+def _size(said: Sequence[BaseMessage] | Sequence[str], asked: Asked) -> Sized:
     texts = [item for item in said if isinstance(item, str)]
     if texts:
-        return text_prompt(texts, params)
-    return prompt_of([item for item in said if not isinstance(item, str)], params)
+        return text_prompt(texts, asked.params, unbounded=asked.unbounded)
+    messages = [item for item in said if not isinstance(item, str)]
+    return prompt_of(messages, asked.params, unbounded=asked.unbounded, stored=asked.stored)
+
+
+def _asked_tier(entry: ModelEntry) -> str | None:
+    return None if entry.permit is None else entry.permit.call.service_tier
 
 
 def _text(value: object) -> str | None:

@@ -49,13 +49,26 @@ class _Count:
         self.cache = False
 
 
-def text_prompt(prompts: Sequence[str], params: Mapping[str, object]) -> Sized:
+def text_prompt(prompts: Sequence[str], params: Mapping[str, object], *, unbounded: str | None = None) -> Sized:
     """The prompt of a model that takes plain text."""
-    return Sized(Prompt(texts=tuple(prompts), messages=len(prompts), tools=_schemas(params)), cache_write=False)
+    texts = tuple(prompts)
+    prompt = Prompt(texts=texts, messages=len(texts), tools=_schemas(params), unbounded=unbounded or premium(params))
+    return Sized(prompt, cache_write=False)
 
 
-def prompt_of(messages: Sequence[BaseMessage], params: Mapping[str, object]) -> Sized:
-    """The prompt of a chat model: every text, tool call and id in it, pictures counted, tool schemas as JSON."""
+def prompt_of(
+    messages: Sequence[BaseMessage], params: Mapping[str, object], *, unbounded: str | None = None,
+    stored: str | None = None,
+) -> Sized:  # fmt: skip
+    """
+    The prompt of a chat model: every text, tool call and id in it, pictures counted, tool schemas as JSON.
+
+    Args:
+        messages: What is said.
+        params: What is sent beside it.
+        unbounded: What in there nobody can bound.
+        stored: What in there the provider keeps.
+    """
     count = _Count()
     texts = count.texts
     for message in messages:
@@ -81,7 +94,8 @@ def prompt_of(messages: Sequence[BaseMessage], params: Mapping[str, object]) -> 
             messages=len(messages),
             tools=tools,
             images=count.images,
-            unbounded=count.unbounded or premium(params),
+            unbounded=unbounded or count.unbounded or premium(params),
+            stored=stored,
             pictures=tuple(count.pictures),
             mode=mode_of(params),
         ),

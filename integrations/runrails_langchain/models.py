@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple, cast
 
-__all__ = ["ModelFacts", "model_facts"]
+__all__ = ["ModelFacts", "model_facts", "placed"]
 
 Params = Mapping[str, object]
 
@@ -33,6 +34,11 @@ _REASONERS = re.compile(
 )
 
 
+_BEDROCK = "amazon_bedrock"
+_INVOKED = "ls_invocation_params"
+_REGIONS = ("AWS_REGION", "AWS_DEFAULT_REGION")
+
+
 class ModelFacts(NamedTuple):
     """What is known of the model before the call."""
 
@@ -44,6 +50,29 @@ class ModelFacts(NamedTuple):
     """How many answers are asked for."""
     reasoning: bool
     """Whether it may write reasoning that its answer does not show."""
+    region: str | None = None
+    """Bedrock's region, where LangChain tells it: prices depend on it."""
+
+
+def placed(metadata: Params | None, given: Params) -> Params | None:
+    """
+    A call's metadata, with the region of `ChatBedrock`, of which unlike of its sister nothing is said there.
+
+    Args:
+        metadata: What LangChain tells.
+        given: What the model was made with; without a region in there the environment's is taken, as LangChain does.
+    """
+    if metadata is None or metadata.get("ls_provider") != _BEDROCK or _region(metadata):
+        return metadata
+    region = next(filter(None, (given.get("region_name"), *map(os.environ.get, _REGIONS))), None)
+    return metadata if region is None else {**metadata, _INVOKED: {"region_name": region}}
+
+
+def _region(about: Params) -> str | None:
+    if about.get("ls_provider") != _BEDROCK:
+        return None
+    told = about.get(_INVOKED)
+    return _text(cast("Params", told).get("region_name")) if isinstance(told, Mapping) else None
 
 
 def model_facts(metadata: Params | None, params: Params) -> ModelFacts:
@@ -61,6 +90,7 @@ def model_facts(metadata: Params | None, params: Params) -> ModelFacts:
         max_tokens=cap,
         n=max(_count(params.get("n")) or 1, _count(params.get("candidate_count")) or 1),
         reasoning=any(params.get(key) for key in _REASONING) or _reasons(name),
+        region=_region(about),
     )
 
 

@@ -10,8 +10,9 @@ from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableBinding
 
 from runrails.calls import ModelCall
+from runrails_langchain.asked import asked_of, given_to
 from runrails_langchain.messages import prompt_of
-from runrails_langchain.models import ModelFacts, model_facts
+from runrails_langchain.models import ModelFacts, model_facts, placed
 
 if TYPE_CHECKING:
     from langchain.agents.middleware import ModelRequest
@@ -56,11 +57,12 @@ def plan(request: ModelRequest[Any], by: Attribution | None) -> Planned:
     said: list[BaseMessage] = [*request.messages]
     if request.system_message is not None:
         said.insert(0, request.system_message)
-    sized = prompt_of(said, params)
+    asked = asked_of(params, given_to(request.model))
+    sized = prompt_of(said, asked.params, unbounded=asked.unbounded, stored=asked.stored)
     cap = None if params.get("thinking") else _cap_name(facts, params)
     call = ModelCall(
-        model=facts.name, provider=facts.provider, prompt=sized.prompt, max_tokens=facts.max_tokens, n=facts.n,
-        can_cap=cap is not None, cache_write=sized.cache_write, by=by,
+        model=facts.name, provider=facts.provider, region=facts.region, service_tier=asked.tier, prompt=sized.prompt,
+        max_tokens=facts.max_tokens, n=facts.n, can_cap=cap is not None, cache_write=sized.cache_write, by=by,
     )  # fmt: skip
     return Planned(call=call, cap=cap)
 
@@ -101,9 +103,10 @@ def _bound(request: ModelRequest[Any]) -> Settings:
 def _facts(model: BaseChatModel, settings: Settings) -> tuple[ModelFacts, Settings]:
     asked = cast("dict[str, Any]", dict(settings))
     # Both are what LangChain itself makes the callback's metadata and parameters of.
-    about = cast("Settings", model._get_ls_params(stop=None, **asked))  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] -- there is no public form
+    told = cast("Settings", model._get_ls_params(stop=None, **asked))  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] -- there is no public form
+    given = given_to(model)
     params = cast("Settings", model._get_invocation_params(stop=None, **asked))  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] -- as above
-    return model_facts(about, params), params
+    return model_facts(placed(told, given), asked_of(params, given).params), params
 
 
 def _cap_name(facts: ModelFacts, params: Settings) -> str | None:

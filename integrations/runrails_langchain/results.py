@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from langchain_core.messages import AIMessage, AIMessageChunk
@@ -11,10 +12,12 @@ from langchain_core.outputs import ChatGeneration, Generation, GenerationChunk, 
 from runrails.boundary import Trip
 from runrails.calls import ModelResult
 from runrails.errors import RunrailsError
+from runrails.request_wire import served_tier
 from runrails.usage_wire import UsageMalformed, from_anthropic, from_langchain, from_openai_chat
 from runrails_langchain.messages import prompt_of, text_of
 
 if TYPE_CHECKING:
+    from runrails.calls import ServedTier
     from runrails.usage import Usage
 
 __all__ = ["answers", "of_answer", "of_error"]
@@ -25,10 +28,17 @@ _NOT_SENT = frozenset(
 )  # fmt: skip
 """Errors of the HTTP libraries and of botocore that come before a byte of the request has left."""
 _CAUSES_MAX = 8
+_TIER_WORDS = ("service_tier", "speed", "inference_geo")
 
 
-def of_answer(response: LLMResult) -> ModelResult:
-    """A call that ended with an answer. LangChain's own cache marks what it gives back by a `total_cost` of 0."""
+def of_answer(response: LLMResult, *, tier: str | None = None) -> ModelResult:
+    """
+    A call that ended with an answer. LangChain's own cache marks what it gives back by a `total_cost` of 0.
+
+    Args:
+        response: The answer.
+        tier: The service tier that was asked for, which counts where the answer names none.
+    """
     message = _message(response)
     told = None if message is None else message.usage_metadata
     if told is not None and cast("Mapping[str, object]", told).get("total_cost", 1) == 0:
@@ -36,11 +46,13 @@ def of_answer(response: LLMResult) -> ModelResult:
     said = None if message is None else prompt_of([message], {}).prompt.texts
     return ModelResult(
         end="completed", usage=_usage(response, message), model=_model(response, message), answer=said,
-        answer_id=_id_of(message),
+        answer_id=_id_of(message), tier=_tier(response, message, tier),
     )  # fmt: skip
 
 
-def of_error(error: BaseException, response: LLMResult | None, *, reasoning: bool) -> ModelResult:
+def of_error(
+    error: BaseException, response: LLMResult | None, *, reasoning: bool, tier: str | None = None
+) -> ModelResult:
     """
     A call that ended with an error.
 
@@ -52,16 +64,18 @@ def of_error(error: BaseException, response: LLMResult | None, *, reasoning: boo
     cut = isinstance(error, GeneratorExit) or type(error).__name__ == "CancelledError"
     if response is not None and partial is not None:
         finished = _finished(response, partial)
+        served = _tier(response, _message(response), tier)
         if finished is not None:
-            return finished
+            return replace(finished, tier=served)
         return ModelResult(
             end="cut",
             output_text=_output(response),
             model=_model(response, _message(response)),
             reasoning=reasoning,
+            tier=served,
         )
     if isinstance(error, GeneratorExit):
-        return ModelResult(end="cut", reasoning=reasoning)
+        return ModelResult(end="cut", reasoning=reasoning, tier=None if tier is None else _served_as(tier))
     return ModelResult(end="failed" if not cut and _costs_nothing(error) else "unknown")
 
 
@@ -133,6 +147,33 @@ def _model(response: LLMResult, message: AIMessage | None) -> str | None:
             if isinstance(name, str) and name:
                 return name
     return None
+
+
+def _tier(response: LLMResult, message: AIMessage | None, asked: str | None) -> ServedTier | None:
+    """How the call was served, by what the answer says of it: OpenAI's itself, Anthropic's usage."""
+    found: dict[str, object] = {}
+    for place in (None if message is None else message.response_metadata, response.llm_output):
+        told = cast("Mapping[str, object]", place or {})
+        for said in (told, told.get("usage")):
+            if isinstance(said, Mapping):
+                known = cast("Mapping[str, object]", said)
+                found.update({key: _once(known[key]) for key in _TIER_WORDS if key in known and key not in found})
+    if asked is not None and found.get("service_tier") is None:
+        found["service_tier"] = asked
+    return served_tier(found) if found else None
+
+
+def _served_as(tier: str) -> ServedTier | None:
+    return served_tier({"service_tier": tier})
+
+
+def _once(word: object) -> object:
+    """LangChain joins what several chunks say of themselves to one text."""
+    if isinstance(word, str):
+        for size in range(1, len(word) // 2 + 1):
+            if word == word[:size] * (len(word) // size):
+                return word[:size]
+    return word
 
 
 def _partial(response: LLMResult | None) -> Generation | None:

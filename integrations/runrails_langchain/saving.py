@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
 
     from runrails.attribution import Attribution
+    from runrails.calls import ModelCall
     from runrails.run import Run
     from runrails_langchain.requests import Planned
 
@@ -69,9 +70,31 @@ def spared(run: Run, request: ModelRequest[Any], planned: Planned, by: Attributi
     if model not in cheaper:
         tell_of_refusal(run, planned.call.model, model, "no_model")
         return Spared(request, planned)
-    changed = request.override(model=cheaper[model])
-    made = plan(changed, by)
-    return Spared(changed, replace(made, call=asked_as(run, planned.call, made.call)))
+    changed = _as_asked(Spared(*_with_model(request, cheaper[model], by)), planned.call, by)
+    if changed is None:
+        tell_of_refusal(run, planned.call.model, model, "adapter")
+        return Spared(request, planned)
+    made = changed.planned
+    return Spared(changed.request, replace(made, call=asked_as(run, planned.call, made.call)))
+
+
+def _with_model(
+    request: ModelRequest[Any], model: BaseChatModel, by: Attribution | None
+) -> tuple[ModelRequest[Any], Planned]:  # fmt: skip
+    changed = request.override(model=model)
+    return changed, plan(changed, by)
+
+
+def _as_asked(spared: Spared, asked: ModelCall, by: Attribution | None) -> Spared | None:
+    """The request to the cheaper model with no more output than was asked for, at no dearer tier; None if it cannot."""
+    request, planned = spared
+    call, cap = planned.call, asked.max_tokens
+    if call.n > asked.n or call.service_tier not in (None, asked.service_tier):
+        return None
+    if cap is None or (call.max_tokens is not None and call.max_tokens <= cap):
+        return spared
+    capped = planned.capped(request, cap)
+    return None if capped is None else Spared(capped, plan(capped, by))
 
 
 def _no_model(model: object) -> ConfigError:

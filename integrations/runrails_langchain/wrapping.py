@@ -41,7 +41,7 @@ class ModelSpeaker:
         self._model = model if settings is None else model.bind(**settings)
         about = cast("dict[str, Any]", model._get_ls_params())  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] -- there is no public form
         facts = model_facts(about, {})
-        self._call = ModelCall(model=facts.name, provider=facts.provider)
+        self._call = ModelCall(model=facts.name, provider=facts.provider, region=facts.region)
 
     def about(self) -> ModelCall | None:
         """Its name and provider."""

@@ -29,7 +29,7 @@ def chat_answer(body: Body) -> ModelResult:
     """A chat completion, or embeddings."""
     report, model = body.get("usage"), body.get("model")
     try:
-        usage = from_openai_chat(_map(report))
+        usage = from_openai_chat(report if type(report) is dict else _map(report))  # pyright: ignore[reportUnknownArgumentType] -- a cast is one call more
     except UsageMalformed:  # settled at the hold
         usage = None
     model = model if type(model) is str and model else _text(model)
@@ -50,7 +50,7 @@ def _said(choices: object) -> tuple[str, ...] | None:
     message: object = getattr(answers[0], "message", None)
     if message is not None and not getattr(message, "tool_calls", None):  # of the SDK, and only text: by far the most
         content: object = getattr(message, "content", None)
-        if type(content) is str:
+        if content is None or type(content) is str:
             return (content,) if content else None
     message = _part(answers[0], "message")
     given = _part(message, "tool_calls")

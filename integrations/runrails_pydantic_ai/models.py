@@ -10,7 +10,8 @@ from pydantic_ai.models.wrapper import WrapperModel
 
 from runrails.calls import ModelResult
 from runrails.request_wire import may_reason, served_tier
-from runrails_pydantic_ai.requests import asked_for, model_call, results_in, texts_of, usage_of
+from runrails_pydantic_ai.requests import asked_for, given_settings, model_call, results_in, texts_of, usage_of
+from runrails_pydantic_ai.settings import tier_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from pydantic_ai.models import Model, ModelRequestParameters, StreamedResponse
     from pydantic_ai.settings import ModelSettings
 
+    from runrails.calls import ServedTier
     from runrails.dialogue import Dialogue
 
 __all__ = ["GuardedModel"]
@@ -51,7 +53,7 @@ class GuardedModel(WrapperModel):
             lambda: model_call(self.wrapped, messages, model_settings, model_request_parameters)
         ) as turn:
             answer = await self.wrapped.request(messages, _with_cap(model_settings, turn.cap), model_request_parameters)
-            turn.tell(lambda: _answered(answer))
+            turn.tell(lambda: _answered(answer, self._asked_tier(model_settings)))
         dialogue.asked(lambda: asked_for(answer))
         return answer
 
@@ -86,28 +88,33 @@ class GuardedModel(WrapperModel):
             finally:
                 answer = dialogue.observed("stream", stream.get)
                 if answer is not None and (_is_whole(answer) or not lost):
-                    turn.tell(lambda: _streamed(answer))
+                    turn.tell(lambda: _streamed(answer, self._asked_tier(model_settings)))
                     dialogue.asked(lambda: asked_for(answer))
+
+    def _asked_tier(self, settings: ModelSettings | None) -> ServedTier | None:
+        tier = tier_of(given_settings(self.wrapped, settings))
+        return None if tier is None else served_tier({"service_tier": tier})
 
 
 def _with_cap(settings: ModelSettings | None, cap: int | None) -> ModelSettings | None:
     return settings if cap is None else cast("ModelSettings", {**(settings or {}), "max_tokens": cap})
 
 
-def _answered(answer: ModelResponse) -> ModelResult:
-    tier = served_tier(answer.provider_details or {}) if answer.provider_name == "openai" else None
+def _answered(answer: ModelResponse, asked: ServedTier | None) -> ModelResult:
+    told = answer.provider_details or {} if answer.provider_name in ("openai", "azure") else {}
+    tier = asked if told.get("service_tier") is None and asked is not None else served_tier(told)
     return ModelResult(
         end="completed", usage=usage_of(answer.usage), model=answer.model_name, tier=tier,
         answer_id=answer.provider_response_id,
     )  # fmt: skip
 
 
-def _streamed(answer: ModelResponse) -> ModelResult:
+def _streamed(answer: ModelResponse, asked: ServedTier | None) -> ModelResult:
     if _is_whole(answer):
-        return _answered(answer)
+        return _answered(answer, asked)
     return ModelResult(
         end="cut", output_text=tuple(texts_of(answer)), input_usage=usage_of(answer.usage),
-        reasoning=may_reason(answer.model_name or ""), model=answer.model_name,
+        reasoning=may_reason(answer.model_name or ""), model=answer.model_name, tier=asked,
     )  # fmt: skip
 
 

@@ -21,7 +21,7 @@ from pydantic_ai.messages import (
 from runrails.calls import ModelCall, Prompt, ToolOutcome
 from runrails.request_wire import picture
 from runrails.usage import Usage
-from runrails_pydantic_ai.settings import answers_of, can_cap, cap_of, with_settings
+from runrails_pydantic_ai.settings import answers_of, can_cap, cap_of, tier_of, with_settings
 
 if TYPE_CHECKING:
     from pydantic_ai.models import Model, ModelRequestParameters
@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from pydantic_ai.tools import ToolDefinition
     from pydantic_ai.usage import RequestUsage
 
-__all__ = ["asked_for", "model_call", "outcome_of", "question_of", "results_in", "texts_of", "usage_of"]
+__all__ = [
+    "asked_for", "given_settings", "model_call", "outcome_of", "question_of", "results_in", "texts_of", "usage_of",
+]  # fmt: skip
 
 Json = Mapping[str, object]
 
@@ -41,7 +43,7 @@ def model_call(
     model: Model, messages: list[ModelMessage], settings: ModelSettings | None, params: ModelRequestParameters
 ) -> ModelCall:
     """One request to a model, measured by Pydantic AI's own form of it, which holds all the texts that are sent."""
-    given = cast("Json", {**(model.settings or {}), **(settings or {})})
+    given = given_settings(model, settings)
     count = _Count()
     # First what is the same in every request, so that a longer conversation begins as the shorter one did.
     for instructions in _instructions(messages, params):
@@ -58,10 +60,16 @@ def model_call(
         unbounded=count.unbounded, pictures=tuple(count.pictures),
     )  # fmt: skip
     return ModelCall(
-        model=model.model_name, provider=_provider(model), prompt=with_settings(prompt, given),
+        model=model.model_name, provider=_provider(model), region=_region(model), service_tier=tier_of(given),
+        prompt=with_settings(prompt, given),
         max_tokens=cap_of(given), n=answers_of(given), can_cap=can_cap(given),
         cache_write=count.cache or any("cache" in key and value for key, value in given.items()),
     )  # fmt: skip
+
+
+def given_settings(model: Model, settings: ModelSettings | None) -> Json:
+    """The settings of a request, and below them the model's own."""
+    return cast("Json", {**(model.settings or {}), **(settings or {})})
 
 
 def question_of(prompt: object) -> str:
@@ -177,6 +185,14 @@ def _provider(model: Model) -> str | None:
     if model.system != "openai":
         return model.system
     return "openai" if urlsplit(model.base_url or "").hostname == "api.openai.com" else None
+
+
+def _region(model: Model) -> str | None:
+    """Where Bedrock is asked: prices depend on it."""
+    if model.system != "bedrock":
+        return None
+    region: object = getattr(getattr(getattr(model, "client", None), "meta", None), "region_name", None)
+    return region if isinstance(region, str) else None
 
 
 def _count(usage: RequestUsage, name: str, detail: str = "") -> int:

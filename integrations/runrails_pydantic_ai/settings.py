@@ -11,7 +11,7 @@ from runrails.request_wire import anthropic_messages, openai_chat, openai_respon
 if TYPE_CHECKING:
     from runrails.calls import Prompt
 
-__all__ = ["answers_of", "can_cap", "cap_of", "with_settings"]
+__all__ = ["answers_of", "can_cap", "cap_of", "tier_of", "with_settings"]
 
 Json = Mapping[str, object]
 
@@ -56,7 +56,10 @@ def answers_of(settings: Json) -> int:
 
 def with_settings(prompt: Prompt, settings: Json) -> Prompt:
     """The prompt, with what the settings add to it."""
-    unbounded, stored = premium(_dearer(settings)) or prompt.unbounded, prompt.stored
+    dearer = _dearer(settings)
+    if _premium_tier(dearer) is not None:
+        del dearer["service_tier"]
+    unbounded, stored = premium(dearer) or prompt.unbounded, prompt.stored
     for key, value in settings.items():
         # Some of these are asked for by an empty object; a plain no is none.
         asked = value is not None and value is not False
@@ -93,7 +96,17 @@ def _names(key: str, names: Iterable[str]) -> bool:
     return any(key == name or key.endswith(f"_{name}") for name in names)
 
 
-def _dearer(settings: Json) -> Json:
+def tier_of(settings: Json) -> str | None:
+    """The service tier that is asked for, if it may be dearer: it is held for and charged at its own price."""
+    return _premium_tier(_dearer(settings))
+
+
+def _premium_tier(dearer: Json) -> str | None:
+    tier = dearer.get("service_tier")
+    return tier if isinstance(tier, str) and premium({"service_tier": tier}) is not None else None
+
+
+def _dearer(settings: Json) -> dict[str, object]:
     """What may make the request dearer, whatever provider's name the setting has."""
     found: dict[str, object] = {}
     for key, value in settings.items():

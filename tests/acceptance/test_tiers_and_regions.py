@@ -13,6 +13,7 @@ from runrails.errors import ConfigError, PriceUnknown
 from runrails.ledger import SupportsUsage
 from runrails.pricing import PriceBook, Term
 from runrails.pricing.project import ProjectPrices
+from runrails.testing.provider import Text
 
 MODEL = "tiered"
 PRICES = {MODEL: Price(input="2", output="10", tiers={"priority": Price(input="4", output="20")}),
@@ -65,6 +66,19 @@ def test_a_tier_without_a_price_is_refused_by_name_with_nothing_sent() -> None:
         asks[0](world.openai(base_url=server.url))
         record = _only(world)
         assert (3 * (1_000 * 2 + 200 * 10) * 10**6, "unresolved") == (record.actual_pusd, record.state)
+
+
+def test_a_cut_stream_that_has_not_told_its_tier_was_served_as_asked() -> None:
+    """Its reader left before a word of it came: half of the input must not be missing in the books."""
+    with World(Text("word " * 50), prices=PRICES, limits=FREE) as world:
+        stream = world.openai().chat.completions.create(
+            model=MODEL, messages=HI, max_tokens=2_000, service_tier="priority", stream=True
+        )
+        stream.close()
+        world.provider.wait_idle()
+        record = _only(world)
+        assert record.facts.input_bound_tokens * 4 * 10**6 <= record.actual_pusd
+        assert "unresolved" == record.state
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ PROSE = (
 )
 # The target is 25 us at the median; the gates are what it comes to over the yardstick on the machine where they were
 # set (2 cores, CPython 3.11).
-GATES = {"delta": 4.2, "whole": 40.0}
+GATES = {"delta": 3.8, "whole": 36.0}
 YARDSTICK = "json.dumps of the five messages"
 NOW_MS = 1_795_262_400_000  # 2026-11-21 12:00 UTC
 REPORT = {
@@ -69,12 +69,13 @@ def measure() -> list[Row]:
         anchors = Anchors()
         anchors.keep(first, card, anchor)
         began = clock()
-        tokens = input_bound(call, card, anchors.find(call, card))
+        known = anchors.find(call, card)
+        tokens = input_bound(call, card, known)
         bound_of(call, card, None, tokens)
         usage = from_anthropic(REPORT)
         if usage is not None:
             cost_pusd(card, usage)
-            anchor_of(call.prompt, usage.input_tokens, output_tokens=usage.output_tokens)
+            anchor_of(call.prompt, usage.input_tokens, output_tokens=usage.output_tokens, before=known)
         ours.append(clock() - began)
         began = clock()
         input_bound(call, card)

@@ -7,6 +7,7 @@ Usage: python tests/benchmarks/run.py [--json]
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from pathlib import Path
 
@@ -16,8 +17,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from rr_bench import Row, failed, main
 
 BENCHMARKS = (
-    "bench_import", "bench_stores", "bench_loops", "bench_bound", "bench_langchain", "bench_middleware",
-    "bench_clients", "bench_bedrock",
+    "bench_import", "bench_stores", "bench_leases", "bench_loops", "bench_bound", "bench_langchain", "bench_middleware",
+    "bench_clients", "bench_bedrock", *(("bench_dynamodb",) if "RUNRAILS_DDB_ENDPOINT" in os.environ else ()),
 )  # fmt: skip
 
 

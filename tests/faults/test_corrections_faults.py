@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 
 from rr_ledger import CENT, FOUR, KINDS, START_MS, amounts, booking, books, facts, open_kind
-from runrails.errors import RunrailsError
+from runrails.errors import RunrailsError, StoreUnavailable
 from runrails.figures import Figures, figures_of
 from runrails.ledger import ResultFacts, Settled, SupportsCorrections
 from runrails.stores._schema import SCHEMA_VERSION
+from runrails.stores.memory import MemoryStore
 from runrails.stores.sqlite import SQLiteStore
-from runrails.testing import ManualClock
+from runrails.testing import FlakyStore, ManualClock
+from runrails.testing.stores import Fault
 from runrails.usage import Usage
 
 
@@ -140,3 +142,21 @@ def test_the_trail_cannot_be_told_another_type(tmp_path: Path) -> None:
     with pytest.raises(sqlite3.IntegrityError):
         connection.execute("INSERT INTO correction VALUES (1, 'a', 0, 'bill', 'settled', 1.5, 2)")
     connection.close()
+
+
+@pytest.mark.parametrize("fault", ["request_lost", "response_lost"])
+def test_a_correction_whose_answer_never_came_is_repeated(fault: Fault) -> None:
+    """It is in the books once, with one line, whatever became of the first attempt."""
+    inner = MemoryStore(clock=ManualClock(START_MS))
+    store = FlakyStore(inner, [fault], verbs={"correct"})
+    assert isinstance(store, SupportsCorrections)
+    store.reserve(booking("r1", 2 * CENT, *FOUR))
+    store.settle("r1", CENT)
+    with pytest.raises(StoreUnavailable):
+        store.correct("r1", 3 * CENT, source="bill")
+
+    assert Settled("r1", "settled", 3 * CENT, 2 * CENT, fault == "response_lost") == store.correct(
+        "r1", 3 * CENT, source="bill"
+    )
+    assert [(CENT, 3 * CENT)] == [(line.before_pusd, line.after_pusd) for line in store.corrections()]
+    assert [("correct", fault), ("correct", "ok")] == [each for each in store.log if each[0] == "correct"]

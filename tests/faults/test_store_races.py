@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from rr_dynamo import ENDPOINT
 from rr_ledger import CENT, DOLLAR, FOUR, MONTH, START_MS, TTL_MS, USER, amounts, booking, facts, open_kind
 from runrails.ledger import Account, Expired, FullStore, Reserved
 from runrails.stores.sqlite import SQLiteStore
 from runrails.testing import ManualClock
 
-ENGINES = ("memory", "sqlite-normal")
+ENGINES = ("memory", "sqlite-normal", *(["dynamodb"] if ENDPOINT else []))
 ORG = Account("org:acme", MONTH)
 
 

@@ -15,7 +15,7 @@ from runrails.cli.shell import run
 from runrails.ledger import UsageRecord
 from runrails.stores.memory import MemoryStore
 from runrails.stores.sqlite import SQLiteStore
-from runrails.testing.provider import Text, ToolCalls, ToolUse
+from runrails.testing.provider import ProviderRequest, Text, ToolCalls, ToolUse
 from runrails.usage import Usage
 
 SYSTEM = "You look after the orders of a shop, and answer in one sentence whatever the customer asks. " * 60
@@ -174,7 +174,7 @@ def test_a_picture_that_is_exchanged_is_bounded_anew() -> None:
     """As long as it is the same one, it was counted."""
 
     def picture(name: str) -> Any:
-        return {"type": "image_url", "image_url": {"url": f"https://example.org/{name}.png"}}
+        return {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{name}"}}
 
     with World(Text("A goat.")) as world, world.guard.run():
         client = world.openai()
@@ -185,3 +185,21 @@ def test_a_picture_that_is_exchanged_is_bounded_anew() -> None:
         first, second, third = (predicted for predicted, _ in pairs(world.store))
         assert first == third
         assert second < first - 40_000
+
+
+def test_a_picture_behind_an_address_is_bounded_anew() -> None:
+    """Whoever has the address may put a larger one there, and so spend what was never held, or widen every bound."""
+    sizes = iter((2_000, 2_000 + 20 * 1_500))
+
+    def answer(_: ProviderRequest) -> Text:
+        return Text("A goat.", usage=Usage(input_tokens=next(sizes), output_tokens=2))
+
+    pictures = [{"type": "image_url", "image_url": {"url": f"https://example.org/{n}.png"}} for n in range(20)]
+    said: Any = [{"role": "user", "content": [{"type": "text", "text": "Look."}, *pictures]}]
+    with World(answer) as world, world.guard.run():
+        client = world.openai()
+        for _ in range(2):
+            client.chat.completions.create(model=MODEL, messages=said, max_tokens=200)
+        world.settled()
+        assert all(predicted >= reported for predicted, reported in pairs(world.store))
+        assert {"bound_violated", "input_underestimated"}.isdisjoint(world.names())

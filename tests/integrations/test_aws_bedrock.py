@@ -215,6 +215,15 @@ def test_error_answers_cost_nothing(status: int) -> None:
         assert (1, 0, 0) == (world.hits, world.spent, world.held)
 
 
+@pytest.mark.parametrize(("uncapped", "expected"), [("hold", None), ("cap", 4_096)])
+def test_cap_is_set_if_the_limits_say_so(uncapped: Any, expected: int | None) -> None:
+    """The model's own maximum, in the place where Converse has it."""
+    with BedrockWorld(limits=Limits(run=None, month="100", uncapped=uncapped)) as world:
+        world.boto().converse(modelId=MODEL, messages=ASK)
+        assert expected == world.provider.received[-1].max_tokens
+        world.settled()
+
+
 def test_cap_is_lowered_to_what_is_left() -> None:
     """The caller's cap is a wish, the budget decides; the caller's own objects stay as they are."""
     config = {"maxTokens": 4000, "temperature": 0.5}

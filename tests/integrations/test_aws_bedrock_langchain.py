@@ -8,6 +8,8 @@ import pytest
 
 pytest.importorskip("langchain_aws")
 
+from botocore.config import Config
+from botocore.exceptions import EndpointConnectionError
 from langchain_aws import ChatBedrock, ChatBedrockConverse
 from langchain_core.messages import HumanMessage
 
@@ -15,6 +17,7 @@ from rr_bedrock import BedrockWorld, a_session, converse, edge_of, run_of
 from rr_clients import MODEL, TOLD
 from runrails import BudgetExceeded, Limits
 from runrails.errors import PriceUnknown
+from runrails.ledger import SupportsUsage
 from runrails.testing.provider import Text
 from runrails_aws import guard_session
 from runrails_langchain import GuardrailCallbackHandler, attach
@@ -138,3 +141,30 @@ def test_stop_of_the_callback_is_the_only_one() -> None:
             with world.guard.run():
                 model.invoke("hi")
         world.gone()
+
+
+LLAMA = "meta.llama3-70b-instruct-v1:0"
+"""Its output is $3.50 a million tokens, in São Paulo $5.88."""
+
+
+@pytest.mark.parametrize("kind", [ChatBedrockConverse, ChatBedrock])
+@pytest.mark.parametrize("told", ["given", "environment"])
+@pytest.mark.parametrize(("region", "pusd"), [("us-east-1", 3_500_000), ("sa-east-1", 5_880_000)])
+def test_a_bare_callback_prices_a_call_where_it_is_made(
+    kind: Any, told: str, region: str, pusd: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The region is what LangChain tells of it, or what the model was given, or the environment's."""
+    monkeypatch.delenv("AWS_REGION", raising=False)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", region if told == "environment" else "eu-west-1")
+    with BedrockWorld(prices={}) as world:
+        model = kind(
+            model=LLAMA, provider="meta", max_tokens=900, aws_access_key_id="a", aws_secret_access_key="b",
+            endpoint_url="http://127.0.0.1:9", config=Config(retries={"max_attempts": 0}),
+            **({"region_name": region} if told == "given" else {}),
+        )  # fmt: skip
+        with world.guard.run(), pytest.raises(EndpointConnectionError):
+            model.invoke("hi")
+        assert isinstance(world.store, SupportsUsage)
+        (record,) = world.store.usage()
+
+        assert 900 * pusd < record.estimated_pusd < 1_000 * pusd

@@ -79,7 +79,7 @@ IN_AGENTS = {
         ]
     ),
 }
-IN_CLIENTS = {"reading an answer": Part(lambda _: [("runrails.clients.edge.Ticket", "answer")])}
+IN_CLIENTS = {"reading an answer": Part(lambda _: [("runrails.clients.edge", "body_of")])}
 IN_MIDDLEWARE = {"leftovers": Part(lambda _: [("runrails_langchain.tracking.Tracker", "settle_open")])}
 OBSERVING = [
     *((layer, name, part) for layer in AGENTS if "middleware" in layer for name, part in IN_MIDDLEWARE.items()),

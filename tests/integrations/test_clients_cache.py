@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
 from pydantic import BaseModel
 
@@ -165,8 +166,25 @@ def test_another_question_is_asked(other: dict[str, Any]) -> None:
         world.settled()
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"default_headers": {"x-portkey-config": "b"}}, {"default_headers": {"X-Portkey-Config": "a", "X-Tenant": "b"}},
+        {"default_headers": {"x-portkey-config": openai.Omit()}}, {"api_key": "another"}, {"organization": "org-b"},
+    ],
+)  # fmt: skip
+def test_clients_that_say_something_else_are_answered_for_themselves(other: dict[str, Any]) -> None:
+    """Gateways choose models and tenants by headers; whose key or organisation it is decides what may be seen."""
+    with _world() as world:
+        common = {"default_headers": {"x-portkey-config": "a"}}
+        for options in (common, {**common, **other}):
+            _chat(world.openai(**options))
+
+        assert 2 == world.hits
+
+
 def test_the_same_question_with_another_label_is_not() -> None:
-    """Who asks, as the provider is told it, is no part of the question; nor are other headers."""
+    """Who asks, as the provider is told it, is no part of the question; nor are headers that trace it."""
     with _world() as world:
         client = world.openai()
         _chat(client)

@@ -172,7 +172,7 @@ def test_bug_before_sending_refuses_the_call(monkeypatch: pytest.MonkeyPatch) ->
         client, other = world.openai(), world.anthropic()
         monkeypatch.setattr(edge, "capped", broken)
         with pytest.raises(GuardFault, match="OwnBug"):
-            client.chat.completions.create(model=MODEL, messages=HI)
+            client.chat.completions.create(model=MODEL, messages=HI, stream=True)
         monkeypatch.undo()
         monkeypatch.setattr(anthropic_requests, "anthropic_messages", broken)
         with pytest.raises(GuardFault, match="OwnBug"):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rr_clients import HI, MODEL, World, in_loop, run_of
-from runrails import BudgetExceeded, Limits
+from runrails import BudgetExceeded, Limits, Price
 from runrails.errors import BudgetBusy
 from runrails.ledger import Account, FullStore, Hold, Reservation
 from runrails.stores.memory import MemoryStore
@@ -220,3 +220,59 @@ def test_store_that_cannot_raise_is_left_alone() -> None:
         world.settled()
         assert "bound_violated" in world.names()
         assert Account("user:alice", "2026-11")[0] == world.month()[0]
+
+
+@pytest.mark.parametrize("retries", [0, 2])
+def test_what_is_held_for_retries_hides_nothing(retries: int) -> None:
+    """A server that ignores the cap is cut by its reader: what came is charged, not just the cap of one attempt."""
+    with World(IGNORES) as world:
+        asked: Any = [{"role": "user", "content": "0123456789" * 100}]
+        stream = world.openai(max_retries=retries).chat.completions.create(
+            model=MODEL, messages=asked, max_tokens=CAP, stream=True
+        )
+        came = 0
+        for chunk in stream:
+            came += len(chunk.choices[0].delta.content or "")
+            if came > 12 * CAP:
+                break
+        stream.close()
+        world.provider.wait_idle()
+
+        assert 0 == world.held
+        assert came * 15 * 10**6 < world.spent
+        assert "unresolved" == one_record(world).state
+
+
+def test_a_hold_at_a_tiers_price_covers_what_that_tier_charges() -> None:
+    """It is raised by that tier's prices, at the latest when a quarter more has come."""
+    prices = {"tiered": Price(input="1", output="15", tiers={"priority": Price(input="2", output="30")})}
+    with World(RUNNING, prices=prices) as world:
+        stream = world.openai().chat.completions.create(
+            model="tiered",
+            messages=HI,
+            max_tokens=CAP,
+            stream=True,
+            service_tier="priority",
+            stream_options={"include_usage": True},
+        )
+        for chunk in stream:
+            if chunk.usage is not None and world.held:
+                assert 4 * chunk.usage.completion_tokens * 30 * 10**6 <= 5 * world.held
+
+        assert "hold_raised" in world.names()
+
+
+def test_a_stream_that_meets_the_money_of_the_last_turn_ends_the_run() -> None:
+    """That money is given back to no call of the run, so to wait for it is of no use; it pays for the last answer."""
+    with World(IGNORES, Limits(run="0.04", steps=None, wrap_up=True)) as world:
+        client = world.openai()
+        with world.guard.run() as run:
+            last = run.expect_last_turn()
+            with pytest.raises(BudgetExceeded):
+                for _ in chat(client):
+                    pass
+            with last.turn() as room:
+                assert room > 0
+        assert "budget_exceeded" == run.stop_reason
+        world.provider.wait_idle()
+        assert 0 == world.held

@@ -12,7 +12,7 @@ from langchain_openai import ChatOpenAI
 
 from rr_clients import HI, MODEL, TOLD, World, run_of
 from runrails import BudgetExceeded, Limits
-from runrails.errors import BoundUnknown
+from runrails.errors import PriceUnknown
 from runrails.testing.provider import Text
 from runrails_langchain import GuardrailCallbackHandler, attach
 
@@ -150,10 +150,10 @@ def test_a_call_in_the_body_of_a_streams_loop_is_a_call_of_its_own() -> None:
 
 
 def test_a_premium_tier_is_refused_under_langchain_too() -> None:
-    """It costs a multiple of the plain price, which no card tells."""
+    """It costs a multiple of the plain price, which this model's card does not tell."""
     with World() as world, world.guard.run():
         model = ChatOpenAI(
             model=MODEL, api_key="k", base_url=world.provider.openai_url, max_tokens=900, service_tier="priority"
         )  # type: ignore[call-arg,arg-type]
-        with pytest.raises(BoundUnknown):
+        with pytest.raises(PriceUnknown, match="priority"):
             model.invoke("hi")

@@ -334,6 +334,26 @@ def test_a_permit_with_a_smaller_cap_is_put_into_the_request() -> None:
     assert (model.bill.total_pusd(), 0) == (spent, held)
 
 
+@pytest.mark.parametrize(("uncapped", "expected"), [("hold", None), ("cap", 4_096), ("refuse", 4_096)])
+def test_a_request_without_a_cap_is_given_one_if_the_limits_say_so(uncapped: Any, expected: int | None) -> None:
+    """The model's own maximum, where it fits."""
+    caps: list[Any] = []
+
+    @wrap_model_call
+    def look(request: Any, handler: Any) -> Any:
+        caps.append(request.model_settings.get("max_tokens"))
+        return handler(request)
+
+    with rr_lc.make_guard(Limits(run="1.00", uncapped=uncapped)) as guard:
+        model = ScriptedChatModel("fine", model_name="fake-model")
+        agent = create_agent(model, [], middleware=[GuardrailMiddleware(guard), look])
+        agent.invoke(rr_lc.question(rr_lc.agent_plain))
+        spent, held = balance(guard)
+
+    assert [expected] == caps
+    assert (model.bill.total_pusd(), 0) == (spent, held)
+
+
 @pytest.mark.parametrize("mode", ["invoke", "ainvoke"])
 def test_hints_break_neither_artifacts_nor_commands_nor_blocks(mode: str) -> None:
     """The hint is put at the end of a text; everything else in a result stays as it was."""

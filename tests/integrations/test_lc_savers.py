@@ -248,6 +248,27 @@ def test_from_a_share_of_the_budget_on_an_agent_goes_on_cheaper() -> None:
     assert [] == rr_history.problems(saved)
 
 
+@pytest.mark.parametrize("own", [{"max_completion_tokens": 4_000}, {}, {"max_completion_tokens": 50}, {"n": 3}])
+def test_a_cheaper_model_is_asked_for_no_more_than_the_other(own: dict[str, Any]) -> None:
+    """Settings of its own would make a dear call of a cheap one; where they cannot be lowered the call stays."""
+    limits = Limits(run="5.00", downgrade=Downgrade(to="fake-reasoner", kinds=("classify",)))
+    with _world(limits=limits) as world:
+        common: Any = {"base_url": world.provider.openai_url, "api_key": "k", "max_retries": 0}
+        cheap = ChatOpenAI(model="fake-reasoner", **common, **own)
+        agent: Any = create_agent(
+            _model(world, max_tokens=100), [], middleware=[GuardrailMiddleware(world.guard, cheaper=[cheap])]
+        )
+        with world.guard.run():
+            agent.invoke({"messages": [HumanMessage("hi")]}, {"metadata": {"runrails_tags": {"kind": "classify"}}})
+
+        ((sent, cap),) = [(each.model, each.max_tokens) for each in world.provider.received]
+        told = [e.fields["reason"] for e in world.events if e.name == "runrails.downgrade_refused"]
+        if "n" in own:
+            assert ("fake-model", 100, ["adapter"]) == (sent, cap, told)
+        else:
+            assert ("fake-reasoner", min(100, own.get("max_completion_tokens", 100)), []) == (sent, cap, told)
+
+
 def test_a_cheaper_model_that_nobody_gave_is_told_once() -> None:
     """The agent goes on with its own."""
     limits = Limits(run="5.00", downgrade=Downgrade(to="fake-reasoner", kinds=("classify",)))

@@ -439,6 +439,21 @@ async def test_a_cap_among_the_extras_is_what_is_held_for(make: Any, kind: type[
 
 
 @pytest.mark.parametrize("kind", KINDS)
+async def test_a_request_without_a_cap_is_given_one_if_the_limits_say_so(make: Any, kind: type[Model]) -> None:
+    """The model's own maximum, where it fits."""
+    caps: list[int | None] = []
+
+    def script(request: ProviderRequest) -> Any:
+        caps.append(request.max_tokens)
+        return Text("Fine.")
+
+    bench = make(script, Limits(run="1.00", steps=None, uncapped="cap"))
+    await bench.go(bench.agent(bench.model(kind)))
+
+    assert [4_096] == caps
+
+
+@pytest.mark.parametrize("kind", KINDS)
 async def test_a_small_budget_lowers_the_cap(make: Any, kind: type[Model]) -> None:
     """The request goes out with the cap that the budget buys."""
     caps: list[int | None] = []

@@ -23,7 +23,7 @@ from pydantic_ai import (
     capture_run_messages,
 )
 from pydantic_ai.capabilities import AbstractCapability, WebSearch
-from pydantic_ai.messages import ToolCallPart, ToolReturnPart
+from pydantic_ai.messages import ModelResponse, ToolCallPart, ToolReturnPart
 from pydantic_ai.models import Model
 from pydantic_ai.models.anthropic import AnthropicModel
 from pydantic_ai.models.fallback import FallbackModel
@@ -33,8 +33,9 @@ from pydantic_ai.providers.openai import OpenAIProvider
 
 from rr_clients import TOLD, World
 from rr_desk import BAD, EXPECTED, TASK, Desk, deaf, desk
-from runrails import Guard, GuardrailStopped, Limits
+from runrails import Guard, GuardrailStopped, Limits, Price
 from runrails.errors import BoundUnknown, BudgetExceeded, ConfigError, GuardFault, LoopDetected, PriceUnknown
+from runrails.request_wire import served_tier
 from runrails.testing.provider import Error, ProviderRequest, Stall, Text, ToolCalls, ToolUse
 from runrails.testing.provider.script import Script
 from runrails_pydantic_ai import GuardrailCapability, models
@@ -371,7 +372,7 @@ async def test_a_hosted_tool_sends_nothing(make: Any) -> None:
         ("chat", {"openai_prediction": {"type": "content", "content": "x"}}, "prediction"),
         ("chat", {"bedrock_guardrail_config": {"guardrailIdentifier": "g"}}, "guardrail"),
         ("chat", {"bedrock_performance_configuration": {"latency": "optimized"}}, "latency"),
-        ("chat", {"bedrock_service_tier": {"type": "priority"}}, "tier"),
+        ("chat", {"anthropic_speed": "fast"}, "premium speed"),
         ("anthropic", {"anthropic_container": {"id": "c"}}, "container"),
         ("anthropic", {"extra_body": {"mcp_servers": [{"url": "x"}]}}, "mcp_servers"),
     ],
@@ -384,6 +385,64 @@ async def test_settings_that_nobody_can_bound_send_nothing(make: Any, kind: str,
         await bench.go(bench.agent(bench.model(kind)), model_settings=settings)
 
     bench.world.untouched()
+
+
+@pytest.mark.parametrize("key", ["openai_service_tier", "service_tier"])
+async def test_a_tier_that_has_a_price_is_held_for_and_charged_at_it(make: Any, key: str) -> None:
+    """An answer that does not say how it was served was served as asked; without a price nothing is sent."""
+    tiered = Price(input="3", output="15", tiers={"priority": Price(input="6", output="30")})
+    bench = make(Text("word " * 10), prices={MODEL: tiered, "untiered": Price(input="3", output="15")})
+    bench.exact = False
+    settings: Any = {key: "priority", "max_tokens": 500}
+
+    await bench.go(bench.agent(), model_settings=settings)
+    with pytest.raises(PriceUnknown, match="priority"):
+        await bench.go(bench.agent(bench.model(name="untiered")), model_settings=settings)
+
+    assert (2 * bench.world.billed, 1) == (bench.world.spent, bench.world.hits)
+    (record,) = bench.world.store.usage()
+    assert 500 * 30 * 10**6 < record.estimated_pusd
+
+
+@pytest.mark.parametrize(
+    ("provider", "details", "asked", "served"),
+    [
+        ("openai", {"service_tier": "priority"}, None, "priority"),
+        ("azure", {"service_tier": "priority"}, None, "priority"),
+        ("azure", {"service_tier": "default"}, "priority", None), ("azure", {}, "priority", "priority"),
+        ("other", {"service_tier": "gold"}, None, None), ("openai", None, None, None),
+    ],
+)  # fmt: skip
+def test_an_answer_says_how_it_was_served(provider: str, details: Any, asked: str | None, served: str | None) -> None:
+    """On OpenAI's wire; what says nothing was served as asked."""
+    answer = ModelResponse(parts=[], provider_name=provider, provider_details=details)
+    wanted = None if asked is None else served_tier({"service_tier": asked})
+    tier = models._answered(answer, wanted).tier
+
+    assert served == (None if tier is None else tier.name)
+
+
+@pytest.mark.parametrize(("region", "pusd"), [("us-east-1", 3_500_000), ("sa-east-1", 5_880_000)])
+async def test_bedrock_is_priced_where_it_is_asked(make: Any, region: str, pusd: int) -> None:
+    """A model's output costs $3.50 a million tokens, in São Paulo $5.88."""
+    boto3 = pytest.importorskip("boto3")
+    bedrock = pytest.importorskip("pydantic_ai.models.bedrock")
+    from pydantic_ai.providers.bedrock import BedrockProvider
+
+    client = boto3.client(
+        "bedrock-runtime", region_name=region, endpoint_url="http://127.0.0.1:9", aws_access_key_id="a",
+        aws_secret_access_key="b", config=boto3.session.Config(retries={"max_attempts": 0}),
+    )  # fmt: skip
+    bench = make(TOLD, prices={})
+    model = bedrock.BedrockConverseModel(
+        "meta.llama3-70b-instruct-v1:0", provider=BedrockProvider(bedrock_client=client)
+    )
+
+    with pytest.raises(Exception, match=r"127\.0\.0\.1"):
+        await bench.go(bench.agent(model, tools=[]), model_settings={"max_tokens": 900})
+
+    (record,) = bench.world.store.usage()
+    assert 900 * pusd < record.estimated_pusd < 1_000 * pusd
 
 
 async def test_plain_settings_are_no_reason_to_refuse(make: Any) -> None:
@@ -425,6 +484,21 @@ async def test_what_the_provider_keeps_is_bounded_by_the_context(make: Any) -> N
         await bench.go(bench.agent(bench.model("responses")), model_settings=settings)
 
     bench.world.untouched()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_request_without_a_cap_is_given_one_if_the_limits_say_so(make: Any, kind: str) -> None:
+    """The model's own maximum, where it fits."""
+    caps: list[int | None] = []
+
+    def script(request: ProviderRequest) -> Any:
+        caps.append(request.max_tokens)
+        return Text("Fine.")
+
+    bench = make(script, Limits(run="1.00", steps=None, uncapped="cap"))
+    await bench.go(bench.agent(bench.model(kind)))
+
+    assert [4_096] == caps
 
 
 @pytest.mark.parametrize("kind", KINDS)

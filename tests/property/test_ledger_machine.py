@@ -1,5 +1,6 @@
 """
-Two engines and a small model are driven with the same trace. They must give the same answers and keep the same books.
+Two engines and a small model are driven with the same trace. They must give the same answers and keep the same books:
+memory and SQLite, and where a server is (`.ci/dynamodb`), memory and DynamoDB.
 
 The invariants are those of a two-phase ledger: what is held is the sum of the open holds, what is spent is the sum of
 the charges, a refusal changes nothing and happens only where room was lacking, a reservation is resolved once.
@@ -7,6 +8,7 @@ the charges, a refusal changes nothing and happens only where room was lacking, 
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -17,6 +19,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from rr_dynamo import needs_server, new_table, open_dynamodb, shared_client
 from rr_ledger import START_MS, books, facts
 from runrails.errors import RunrailsError
 from runrails.ledger import (
@@ -95,13 +98,14 @@ class Ledgers(RuleBasedStateMachine):
     def begin(self) -> None:
         self.directory = Path(tempfile.mkdtemp())
         self.clock = ManualClock(START_MS)
-        self.engines: list[FullStore] = [
-            MemoryStore(clock=self.clock),
-            SQLiteStore(self.directory / "ledger.db", clock=self.clock, synchronous="NORMAL"),
-        ]
+        self.engines: list[FullStore] = [MemoryStore(clock=self.clock), self.opened()]
         self.model = Model()
         self.states: dict[str, str] = {}
         self.asked: dict[str, dict[Account, int]] = {}
+
+    def opened(self) -> FullStore:
+        """The second engine, opened; again in the same place if it has been open before."""
+        return SQLiteStore(self.directory / "ledger.db", clock=self.clock, synchronous="NORMAL")
 
     def teardown(self) -> None:
         for engine in self.engines:
@@ -262,7 +266,7 @@ class Ledgers(RuleBasedStateMachine):
         """The file keeps everything: a new connection sees the same books."""
         before = books(self.engines[1])
         self.engines[1].close()
-        self.engines[1] = SQLiteStore(self.directory / "ledger.db", clock=self.clock, synchronous="NORMAL")
+        self.engines[1] = self.opened()
         assert before == books(self.engines[1])
 
     @invariant()
@@ -280,7 +284,28 @@ class Ledgers(RuleBasedStateMachine):
                 assert balance.limit == balance.available + balance.held + balance.spent
 
 
+class SharedLedgers(Ledgers):
+    """The same on DynamoDB; a new store knows nothing but the table."""
+
+    table = ""
+
+    def opened(self) -> FullStore:
+        """A store of its own in this trace's table."""
+        self.table = self.table or new_table()
+        store: FullStore = open_dynamodb(self.clock, table=self.table)
+        return store
+
+    def teardown(self) -> None:
+        """Also the table's end."""
+        super().teardown()
+        shared_client().delete_table(TableName=self.table)
+
+
 TestLedgers = Ledgers.TestCase
 TestLedgers.settings = settings(
     max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck), derandomize=False
+)
+TestSharedLedgers = needs_server(SharedLedgers.TestCase)
+TestSharedLedgers.settings = settings(
+    TestLedgers.settings, max_examples=int(os.environ.get("RUNRAILS_DDB_EXAMPLES", "12"))
 )

@@ -108,6 +108,7 @@ def test_what_is_made_quickly_is_the_value(kind: Any) -> None:
         wanted = {"input_tokens": 30, "output_tokens": 20, "cache_read_tokens": 5, "reasoning_tokens": 2}
     made = quick(kind)(**wanted)
     assert (kind, kind(**wanted), repr(kind(**wanted))) == (type(made), made, repr(made))
+    assert made == quick(kind, checks=False)(**wanted)
     with pytest.raises(TypeError):
         quick(kind)(unheard_of=1)
     with pytest.raises(AttributeError):
@@ -161,6 +162,23 @@ def test_a_report_without_parts_is_one_with_none_in_them(prompt: Any, completion
     assert outcome(from_bedrock, {**wire, "cacheReadInputTokens": 0}) == outcome(from_bedrock, wire)
     assert outcome(from_bedrock, {**wire, "cacheDetails": None}) == outcome(from_bedrock, wire)
     assert issubclass(UsageMalformed, ValueError)
+
+
+parts = st.none() | st.dictionaries(
+    st.sampled_from(["cached_tokens", "audio_tokens", "reasoning_tokens", "cached_tokens_details", "other"]),
+    st.sampled_from([0, 0, 0, None, 7, -1, 10**10, True, False, 0.0, "", {}]), max_size=3,
+)  # fmt: skip
+
+
+@SOME
+@given(inside=parts, made=parts)
+def test_parts_of_a_report_are_read_alike(inside: Any, made: Any) -> None:
+    """A plain report with parts, or with parts that are none, is read as any other mapping is."""
+    told = {
+        "prompt_tokens": 30, "completion_tokens": 20, "total_tokens": 50, "prompt_tokens_details": inside,
+        "completion_tokens_details": made,
+    }  # fmt: skip
+    assert outcome(from_openai_chat, Given(**told)) == outcome(from_openai_chat, told)
 
 
 TALK = tuple("abcdefgh" * 5 + str(number) for number in range(12))

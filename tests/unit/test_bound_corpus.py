@@ -110,8 +110,10 @@ def test_with_the_models_own_tokenizer(model: str) -> None:
 
 @pytest.mark.parametrize("encoding", ["o200k_base", "cl100k_base", "llama3", "qwen3"])
 def test_without_a_tokenizer(encoding: str) -> None:
-    """A model nobody can count for: still never below, and at most 1.7 of the truth in the tail."""
+    """A model nobody can count for: never below, at most 1.4 of the truth in the tail, and 2 of any kind of text."""
     found = simulate("somebody-elses", "somebody", encoding)
     everything = [ratio for ratios in found.values() for ratio in ratios]
-    assert percentile(everything, 50) <= 1.13
-    assert percentile(everything, 95) <= 1.7
+    assert percentile(everything, 50) <= 1.11
+    assert percentile(everything, 95) <= 1.4
+    assert max(percentile(ratios, 50) for ratios in found.values()) <= 1.3
+    assert max(percentile(ratios, 95) for ratios in found.values()) <= 2

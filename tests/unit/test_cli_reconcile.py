@@ -336,3 +336,40 @@ def test_usage_itself_is_as_it_was(desk: Desk) -> None:
     assert (5 * CENT, 5 * CENT - row["markup_pusd"], CENT, 4 * CENT) == (
         row["cost_pusd"], row["provider_pusd"], row["own_key_pusd"], row["billed_pusd"]
     )  # fmt: skip
+
+
+def test_a_line_that_is_there_twice_is_left_open(desk: Desk) -> None:
+    """Pages that overlap must not bill a call twice; who knows better says so. Other lines are written."""
+    bill = "id,time,cost\na,t1,0.02\nb,t1,0.03\na,t1,0.02\n"
+    code, out = desk.reconcile(bill)
+    assert (1, [CENT, 3 * CENT]) == (code, desk.spent("a", "b"))
+    assert "Left open: 1 with the same line twice" in out
+    code, facts = desk.json(bill)
+    assert (1, 1) == (code, facts["repeated"]["count"])  # type: ignore[index]
+    assert 0 == desk.reconcile(bill, "--add-repeated")[0]
+    assert [4 * CENT, 3 * CENT] == desk.spent("a", "b")
+
+
+def test_lines_that_differ_in_anything_are_no_repetition(desk: Desk) -> None:
+    """Two parts of a call may cost the same."""
+    assert 0 == desk.reconcile("id,item,cost\na,input,0.01\na,output,0.01\na,cached,0.01\n")[0]
+    assert [3 * CENT] == desk.spent("a")
+
+
+def test_what_fails_half_way_says_how_much_is_written(desk: Desk) -> None:
+    """And nothing of it is written twice by the next import."""
+    code, out = desk.reconcile("id,cost\na,0.02\nb,5000000\nc,5000000\n")
+    assert (2, [2 * CENT, 5_000_000 * 100 * CENT, CENT]) == (code, desk.spent("a", "b", "c"))
+    assert "2 of 3 corrections are written" in " ".join(out.split())
+    assert 0 == desk.reconcile("id,cost\na,0.02\nb,0.03\nc,0.03\n")[0]
+    assert [2 * CENT, 3 * CENT, 3 * CENT] == desk.spent("a", "b", "c")
+
+
+def test_names_on_the_screen_are_text(desk: Desk) -> None:
+    """Neither a file's nor a model's name is markup, or something that a terminal obeys."""
+    desk.call("d", model="m[/red]\x1b[31m")
+    code, out = desk.reconcile("id,cost\nd,0.02\n", name="[bold]x[.csv")
+    assert 0 == code
+    assert "m[/red]?[31m" in out
+    assert "[bold]x[.csv: 1 lines" in out
+    assert "\x1b" not in out

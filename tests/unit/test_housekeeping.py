@@ -270,14 +270,14 @@ def test_a_guard_with_nothing_to_do_keeps_no_thread() -> None:
     """One guard a user must not mean one thread a user for ever; the next call starts it again."""
     keeper = Housekeeper(MemoryStore(), Emitter(()), monotonic=ManualClock(0), idle_s=0.01)
     keeper.opened("a", 1_000)
-    first = keeper._thread
+    first = keeper.thread
     assert first is not None
     keeper.ended("a")
     first.join(timeout=20)
     assert not first.is_alive()
 
     keeper.opened("b", 1_000)
-    second = keeper._thread
+    second = keeper.thread
     assert second is not None
     assert second.is_alive()
     keeper.close()
@@ -308,12 +308,12 @@ def test_a_forked_child_does_not_keep_its_parents_holds_alive() -> None:
         bench.clock.advance(50_000)
         keeper.tick()
         keeper.opened("mine", 1_000)
-        thread = keeper._thread
+        thread = keeper.thread
         alive = thread is not None and thread.is_alive()
-        os._exit(0 if permit.id not in keeper._open and alive else 1)
+        os._exit(0 if permit.id not in keeper.open and alive else 1)
     _, status = os.waitpid(child, 0)
     assert 0 == os.waitstatus_to_exitcode(status)
-    assert permit.id in bench.guard.housekeeper._open
+    assert permit.id in bench.guard.housekeeper.open
 
 
 def test_guards_without_calls_start_no_thread() -> None:

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runrails.savers.caching import ResponseCache, Tenant, key_of
+from runrails.stores.sqlite import SQLiteStore
 from runrails.testing import ManualClock
 
 ALICE = Tenant("alice", None, None)
@@ -235,3 +236,28 @@ def test_a_cache_is_in_one_place(tmp_path: Path) -> None:
         ResponseCache(tmp_path / "a.db", storage=_Dict())
 
     assert [] == list(tmp_path.iterdir())
+
+
+def test_a_file_made_anew_is_its_owners_alone_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever removes it, and wherever the program works by then: no copy of it that others can read comes to be."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(tmp_path)
+    cache = ResponseCache("answers.db")
+    (tmp_path / "answers.db").unlink()
+    monkeypatch.chdir(elsewhere)
+    cache.put(KEY, b"answer", _silent)
+
+    assert [] == list(elsewhere.iterdir())
+    assert 0o600 == stat.S_IMODE((tmp_path / "answers.db").stat().st_mode)
+    assert b"answer" == cache.get(KEY, _silent)
+
+
+def test_a_ledger_is_no_place_for_answers(tmp_path: Path) -> None:
+    """A cache does not wait for the disk, which would put the books beside it at risk; the ledger is left as it was."""
+    path = tmp_path / "ledger.db"
+    store = SQLiteStore(path, synchronous="NORMAL")
+    with pytest.raises(ValueError, match="a ledger"):
+        ResponseCache(path)
+    assert [] == list(store.usage())
+    store.close()

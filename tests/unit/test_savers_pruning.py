@@ -226,6 +226,27 @@ def test_responses_are_cut_before_the_reasoning_of_a_call() -> None:
     assert [*said[:2], {"role": "user", "content": marker(10)}, *said[12:]] == cut.messages
 
 
+def test_nothing_of_an_answer_stays_without_its_reasoning() -> None:
+    """Where a message stands between reasoning and calls too: providers refuse a call whose reasoning is missing."""
+    said: list[dict[str, Any]] = [{"role": "user", "content": "task"}]
+    for n in range(12):
+        said += [
+            {"type": "reasoning", "id": f"rs_{n}"}, {"type": "message", "role": "assistant", "id": f"msg_{n}"},
+            {"type": "function_call", "id": f"fc_{n}", "call_id": f"c{n}"},
+            {"type": "function_call", "id": f"fd_{n}", "call_id": f"d{n}"},
+            {"type": "function_call_output", "call_id": f"c{n}"}, {"type": "function_call_output", "call_id": f"d{n}"},
+        ]  # fmt: skip
+    for total in range(8, len(said)):
+        for keep in (1, 3, 6):
+            cut = shorter("/responses", {"input": said[:total]}, Pruning(after_messages=7, keep_last=keep))
+            if cut is None:
+                continue
+            left: Any = cut.messages
+            whole = {one["id"].partition("_")[2] for one in left if one.get("type") == "reasoning"}
+            parts = {one["id"].partition("_")[2] for one in left if "id" in one}
+            assert whole == parts
+
+
 @pytest.mark.parametrize(
     ("endpoint", "body"),
     [

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from runrails import Downgrade, Guard, Limits, Pruning
+from runrails import Downgrade, Guard, Limits, Price, Pruning
 from runrails.calls import Economy, ModelCall, ModelResult, Prompt
 from runrails.events import Event
 from runrails.report import Saving
@@ -98,3 +98,38 @@ def test_a_bug_in_reporting_changes_nothing() -> None:
         assert run.report().cost_pusd > 0
 
     assert ["runrails.savings_failed"] == [each.name for each in events if each.level == "error"]
+
+
+def _goes_to(call: ModelCall, prices: dict[str, Price]) -> tuple[str | None, list[object]]:
+    events: list[Event] = []
+    limits = Limits(run="100", downgrade=Downgrade(to="other", kinds=("k",)))
+    guard = Guard(limits, user="alice", store=MemoryStore(), prices=prices, sinks=[events.append])
+    with guard, guard.run() as run, guard.attribute(tags={"kind": "k"}):
+        model = cheaper_model(run, call)
+    return model, [event.fields["reason"] for event in events if event.name == "runrails.downgrade_refused"]
+
+
+@pytest.mark.parametrize(
+    ("other", "model"),
+    [
+        (Price(input="0.40", output="1.60"), None), (Price(input="0.20", output="2.10"), None),
+        (Price(input="0.25", output="1.90"), "other"), (Price(input="0.20", output="2"), "other"),
+        (Price(input="0.25", output="2"), None),
+    ],
+)  # fmt: skip
+def test_a_model_that_may_turn_out_dearer_is_not_cheaper(other: Price, model: str | None) -> None:
+    """A cap is seldom reached, so the bound alone proves nothing: with little output the dearer input decides."""
+    call = ModelCall(model="asked", prompt=Prompt(texts=("0123456789" * 1_000,), messages=1), max_tokens=30_000)
+    found = _goes_to(call, {"asked": Price(input="0.25", output="2"), "other": other})
+
+    assert (model, [] if model else ["not_cheaper"]) == found
+
+
+@pytest.mark.parametrize(("window", "model"), [(None, "other"), (20_000, "other"), (12_000, None), (9_000, None)])
+def test_a_window_must_have_room_for_the_cap_too(window: int | None, model: str | None) -> None:
+    """Providers refuse a request whose input and cap are more than the model's window."""
+    call = ModelCall(model="asked", prompt=Prompt(texts=("0123456789" * 1_000,), messages=1), max_tokens=4_000)
+    cheap = Price(input="0.1", output="0.1", context_tokens_max=window)
+    found = _goes_to(call, {"asked": Price(input="1", output="1", context_tokens_max=100_000), "other": cheap})
+
+    assert (model, [] if model else ["context"]) == found

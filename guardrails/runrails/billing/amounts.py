@@ -13,9 +13,11 @@ ZERO = Decimal(0)
 _EXACT = Context(prec=250)
 """Enough for any sum of amounts of 64 characters with exponents of two digits."""
 _CHARS_MAX = 64
-# A group of thousands does not begin with 0: "0,012" is a fraction that somebody wrote with a comma.
+# A group of thousands does not begin with 0: "0,012" is a fraction that somebody wrote with a comma. So may "1,234" be,
+# which is a thousand times more: one comma alone is no separator of thousands.
 _AMOUNT = re.compile(
-    r"(?P<sign>-?)\$?(?P<digits>(?:[0-9]+|[1-9][0-9]{0,2}(?:,[0-9]{3})+)(?:\.[0-9]*)?|\.[0-9]+)"
+    r"(?P<sign>-?)\$?(?P<digits>(?:[0-9]+|[1-9][0-9]{0,2}(?:,[0-9]{3}){2,})(?:\.[0-9]*)?"
+    r"|[1-9][0-9]{0,2},[0-9]{3}\.[0-9]+|\.[0-9]+)"
     r"(?P<exponent>[eE][+-]?[0-9]{1,2})?"
 )
 

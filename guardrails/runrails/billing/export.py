@@ -60,6 +60,8 @@ class BillLine(NamedTuple):
     """Negative for a credit."""
     model: str
     time: str
+    row: int = 0
+    """Hash of all that the line says."""
 
 
 class Export:
@@ -139,7 +141,7 @@ class Export:
             dollars = parse_amount(written)
         except ValueError as exc:
             raise self._wrong(number, f"in column {self.headers['amount']!r} {exc}") from None
-        return BillLine(number, cell("id"), dollars, cell("model"), cell("time"))
+        return BillLine(number, cell("id"), dollars, cell("model"), cell("time"), hash(tuple(row)))
 
     def _place(self, header: list[str], name: str, given: str | None) -> int | None:
         names = [_plain(each) for each in header]

@@ -11,7 +11,7 @@ from runrails.figures import due
 from runrails.ledger import AMOUNT_MAX
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from decimal import Decimal
 
     from runrails.billing.export import BillLine
@@ -23,14 +23,28 @@ __all__ = ["Billed", "Findings", "Scope", "Settling", "match", "sum_up"]
 class Billed:
     """What one call came to on the bill."""
 
-    __slots__ = ("dollars", "first_line", "lines", "records")
+    __slots__ = ("_rows", "dollars", "first_line", "lines", "records", "repeated")
 
     def __init__(self, first_line: int) -> None:
         self.first_line = first_line
         self.lines = 0
         self.dollars: Decimal = ZERO
-        self.records: list[UsageRecord] = []
-        """Records that it may be about: one, if all is well."""
+        self.records: Sequence[UsageRecord] = ()
+        """Records that it may be about: one, if all is well; no more than two are kept."""
+        self.repeated = False
+        """Whether a line is there twice, the same to the last letter."""
+        self._rows: int | set[int] = 0
+
+    def add(self, line: BillLine) -> None:
+        """One more line of it."""
+        if self.lines == 0:
+            self._rows = line.row  # most calls have one line, for which a set would be a lot
+        else:
+            rows = self._rows = self._rows if isinstance(self._rows, set) else {self._rows}
+            self.repeated = self.repeated or line.row in rows
+            rows.add(line.row)
+        self.lines += 1
+        self.dollars = added(self.dollars, line.dollars)
 
 
 class Settling(NamedTuple):
@@ -60,6 +74,8 @@ class Scope:
     """The bill of a key of a user's own, instead of the platform's."""
     tag: str | None = None
     """A tag that holds an id of the client's own, by which the bill names calls."""
+    add_repeated: bool = False
+    """Whether lines that are the same to the last letter are added up as well."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -73,6 +89,8 @@ class Findings:
     unclear: list[tuple[str, Billed]] = field(default_factory=list[tuple[str, Billed]])
     """Ids that several records have, or several of which name the same record."""
     in_flight: list[tuple[str, Billed]] = field(default_factory=list[tuple[str, Billed]])
+    repeated: list[tuple[str, Billed]] = field(default_factory=list[tuple[str, Billed]])
+    """Calls of which a line is there twice, so that nobody can tell whether they were billed twice."""
     missing: list[UsageRecord] = field(default_factory=list["UsageRecord"])
     """Records that ought to be on the bill and are not."""
 
@@ -84,7 +102,7 @@ class Findings:
     @property
     def complete(self) -> bool:
         """Whether nothing is left open."""
-        return not (self.unknown or self.unclear or self.in_flight or self.missing)
+        return not (self.unknown or self.unclear or self.in_flight or self.repeated or self.missing)
 
 
 def sum_up(lines: Iterable[BillLine]) -> tuple[dict[str, Billed], int]:
@@ -96,8 +114,7 @@ def sum_up(lines: Iterable[BillLine]) -> tuple[dict[str, Billed], int]:
         billed = found.get(line.id)
         if billed is None:
             billed = found[line.id] = Billed(line.number)
-        billed.lines += 1
-        billed.dollars = added(billed.dollars, line.dollars)
+        billed.add(line)
     return found, count
 
 
@@ -115,7 +132,7 @@ def match(bill: dict[str, Billed], records: Iterable[UsageRecord], scope: Scope)
     for record in records:
         names = [name for name in _names(record, scope.tag) if name in bill]
         for name in names:
-            bill[name].records.append(record)
+            bill[name].records = (*bill[name].records[:1], record)
         twice.update(names if len(names) > 1 else ())
         if not names and scope.whole and _belongs(record, scope):
             findings.missing.append(record)
@@ -127,6 +144,8 @@ def match(bill: dict[str, Billed], records: Iterable[UsageRecord], scope: Scope)
             findings.unclear.append((name, billed))
         elif billed.records[0].state == "held":
             findings.in_flight.append((name, billed))
+        elif billed.repeated and not scope.add_repeated:
+            findings.repeated.append((name, billed))
         else:
             _settle(findings, billed)
     return findings

@@ -10,12 +10,13 @@ from contextlib import closing
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, requires, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, cast, runtime_checkable
 
 from runrails.autoguard.session import STARTED
 from runrails.autoguard.variables import SESSION, VARIABLES, is_wanted
 from runrails.cli.output import when
 from runrails.clocks import system_ms
+from runrails.deliveries import Delivery, SupportsDeliveries
 from runrails.errors import RunrailsError
 from runrails.ledger import Account
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
 __all__ = [
+    "Examinable",
     "Finding",
     "check_adapters",
     "check_all",
@@ -41,6 +43,8 @@ CLOCK_FLOOR_MS = 1_767_225_600_000
 """2026-01-01: no right clock is earlier than the year this was written in."""
 CLOCK_AHEAD_MAX_MS = 300_000
 """A record this far in the future means that a clock went backwards."""
+FAILURE_OLD_MS = 7 * 86_400_000
+"""A sender that has not been tried for so long has probably been replaced."""
 BUSY_S = 2.0
 BOUNDARIES = "runrails.boundaries"
 _FRAMEWORKS = ("langchain-core", "langchain", "langgraph", "openai", "anthropic", "boto3")
@@ -54,6 +58,15 @@ class Finding(NamedTuple):
     detail: str
     fix: str = ""
     """What to do about it; never empty for a problem."""
+
+
+@runtime_checkable
+class Examinable(Protocol):
+    """A store that knows more of its own health than whether it answers."""
+
+    def examine(self) -> Iterable[tuple[str, str, str, str]]:
+        """Fields of a `Finding`, one after the other. Writes nothing."""
+        ...
 
 
 def check_all(store: str | None) -> list[Finding]:
@@ -159,13 +172,33 @@ def check_store(url: str | None, *, now_ms: int) -> Iterator[Finding]:
         # Reading an account that was never used asks every engine for an answer and changes nothing.
         store.balance(Account("user:doctor", "-"))
         path: object = getattr(store, "path", None)
+        deliveries = list(store.deliveries()) if isinstance(store, SupportsDeliveries) else []
+        examined = list(store.examine()) if isinstance(store, Examinable) else []
     finally:
         store.close()
-    if not isinstance(path, str):
+    if isinstance(path, str):
+        yield Finding("store", "ok", f"{path}: a ledger of this version")
+        yield from _check_file(path, now_ms)
+    else:
         yield Finding("store", "ok", f"{type(store).__name__} answers")
-        return
-    yield Finding("store", "ok", f"{path}: a ledger of this version")
-    yield from _check_file(path, now_ms)
+    for check, state, detail, fix in examined:
+        yield Finding(check, cast("FindingState", state), detail, fix)
+    yield from (_check_delivery(each, now_ms) for each in deliveries)
+
+
+def _check_delivery(found: Delivery, now_ms: int) -> Finding:
+    """Whether what a sender of notifications was given to send last has arrived."""
+    detail = f"{found.sender}: {found.sent} sent, {found.failed} failed, {found.dropped} dropped"
+    if found.sent_ms is not None:
+        detail += f"; last sent {when(found.sent_ms)}"
+    if found.error_ms is not None:
+        detail += f"; last error {found.last_error} at {when(found.error_ms)}"
+    if not found.failing:
+        return Finding("notifications", "ok", detail)
+    if now_ms - (found.error_ms or 0) > FAILURE_OLD_MS:
+        return Finding("notifications", "note", detail, "If it is not used any more, this can be left as it is.")
+    fix = "See that its address is right and answers; the log has runrails.notification_failed for each."
+    return Finding("notifications", "problem", detail, fix)
 
 
 def _check_file(path: str, now_ms: int) -> Iterator[Finding]:

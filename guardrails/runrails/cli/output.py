@@ -41,13 +41,13 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program i
 
 
 def stdout() -> Console:
-    """For results."""
-    return Console(file=sys.stdout, highlight=False)
+    """For results. Names that users and providers give are no markup."""
+    return Console(file=sys.stdout, highlight=False, markup=False)
 
 
 def stderr() -> Console:
     """For errors and progress."""
-    return Console(file=sys.stderr, highlight=False)
+    return Console(file=sys.stderr, highlight=False, markup=False)
 
 
 def print_json(value: object) -> None:
@@ -77,13 +77,20 @@ def make_table(title: str, columns: Mapping[str, bool], rows: Iterable[Iterable[
     for heading, numbers in columns.items():
         table.add_column(heading, justify="right" if numbers else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(_shown(cell)) for cell in row))
     return table
 
 
 def when(at_ms: int) -> str:
     """A moment in UTC, to the second: `2026-11-21 14:23:15`."""
     return datetime.fromtimestamp(at_ms / 1000, tz=UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _shown(cell: str) -> str:
+    """Without what a terminal obeys: a model's name may come from anybody."""
+    if cell.isprintable():
+        return cell
+    return "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in cell)
 
 
 def _speaks_unicode() -> bool:

@@ -13,7 +13,10 @@ from runrails.cli.output import EXIT_CODES
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["COMMANDS", "Command", "build"]
+__all__ = ["COMMANDS", "ENTRY_POINTS", "Command", "build", "is_command"]
+
+ENTRY_POINTS = "runrails.commands"
+"""Commands of integrations: the name is the command, the value a function or group of commands like those below."""
 
 COMMANDS: Mapping[str, str] = {
     "demo": "runrails.cli.demo:demo",
@@ -21,6 +24,7 @@ COMMANDS: Mapping[str, str] = {
     "audit": "runrails.cli.audit:audit",
     "budget": "runrails.cli.ledger_commands:budget",
     "usage": "runrails.cli.usage:app",
+    "ledger": "runrails.cli.ledger:ledger",
     "prices": "runrails.cli.prices:app",
     "runs": "runrails.cli.runs:runs",
     "report": "runrails.cli.runs:report",
@@ -51,12 +55,24 @@ def build(wanted: str | None = None) -> Command:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_root)
-    for name, home in COMMANDS.items():
+    homes = COMMANDS if wanted in COMMANDS else {**_contributed(), **COMMANDS}
+    for name in (*COMMANDS, *sorted(homes.keys() - COMMANDS.keys())):
         if wanted is None or name == wanted:
-            _mount(app, name, home)
+            _mount(app, name, homes[name])
     root = cast("Command", get_command(app))
     _tell_exit_codes(root)
     return root
+
+
+def is_command(name: str) -> bool:
+    """Whether there is a command of that name, here or in an integration."""
+    return name in COMMANDS or name in _contributed()
+
+
+def _contributed() -> dict[str, str]:
+    from importlib.metadata import entry_points
+
+    return {entry.name: entry.value for entry in entry_points(group=ENTRY_POINTS)}
 
 
 def _mount(app: typer.Typer, name: str, home: str) -> None:

@@ -30,12 +30,13 @@ BROKEN_PIPE = 141
 
 def run(args: Sequence[str]) -> int:
     """Run one command line. Returns the exit code; prints any error on stderr, as JSON if `--json` was given."""
-    from runrails.cli.root import COMMANDS, build
+    from runrails.cli.root import build, is_command
 
     for stream in (sys.stdout, sys.stderr):
         _never_choke(stream)
     # Help and mistakes need every command; `--version` needs none and is quick with any.
-    wanted = args[0] if args and args[0] in COMMANDS else "doctor" if "--version" in args[:1] else None
+    named = bool(args) and not args[0].startswith("-") and is_command(args[0])
+    wanted = args[0] if named else "doctor" if "--version" in args[:1] else None
     try:
         build(wanted).main(args=list(args), prog_name="runrails")
     except SystemExit as exc:

@@ -11,7 +11,7 @@ import typer
 from runrails.billing.export import Columns, Export
 from runrails.cli.ledger_commands import StoreUrl, check_month, open_ledger, usage
 from runrails.cli.output import AsJson, make_table, print_json, print_json_list, stderr, stdout, when
-from runrails.errors import ConfigError
+from runrails.errors import ConfigError, LedgerError, RunrailsError
 from runrails.ledger import FullStore, SupportsCorrections, UsageRecord
 from runrails.money import format_usd
 
@@ -67,6 +67,9 @@ def reconcile(
     client_tag: Annotated[
         str | None, typer.Option("--client-tag", metavar="NAME", help="Match ids with the values of this tag, too.")
     ] = None,
+    add_repeated: Annotated[
+        bool, typer.Option("--add-repeated", help="Add up lines that are the same to the last letter, too.")
+    ] = False,
     id_column: Annotated[str | None, _column("call's id")] = None,
     amount_column: Annotated[str | None, _column("dollars")] = None,
     currency_column: Annotated[str | None, _column("currency, always USD")] = None,
@@ -81,7 +84,8 @@ def reconcile(
     Lines name calls by the provider's id of its answer or by our id of the call; the lines of one call are added up.
     With --by nothing is written: a bill by days and models cannot say which call differs.
 
-    Exit codes: 0 all matched and written; 1 something is left open; 2 bad input, nothing written.
+    Exit codes: 0 all matched and written; 1 something is left open; 2 bad input, nothing written, or the store failed,
+    which says how much is written.
     """
     check_month(period, option="--period")
     columns = Columns(
@@ -95,7 +99,9 @@ def reconcile(
     export = Export(file, columns, needs=("id", "amount"))
     with _progress(f"Reading {file.name}", file.stat().st_size, wanted=not as_json) as watch:
         bill, count = sum_up(export.lines(watch))
-    scope = Scope(whole=period is not None, provider=provider, own_key=own_key, tag=client_tag)
+    scope = Scope(
+        whole=period is not None, provider=provider, own_key=own_key, tag=client_tag, add_repeated=add_repeated
+    )
     with open_ledger(store) as ledger:
         books = _correctable(ledger)
         if not dry_run:
@@ -220,7 +226,14 @@ def _source(file: Path, digest: str) -> str:
 def _write(books: _Books, settling: Sequence[Settling], source: str, *, wanted: bool) -> None:
     with _progress("Correcting", len(settling), wanted=wanted) as watch:
         for place, each in enumerate(settling):
-            books.correct(each.record.id, each.due_pusd, source=source)
+            try:
+                books.correct(each.record.id, each.due_pusd, source=source)
+            except RunrailsError as exc:
+                raise LedgerError(
+                    f"{place:,} of {len(settling):,} corrections are written, and then: {exc.what}",
+                    next_step="Import the bill again when that is put right: what is written is not written twice.",
+                    reservation_id=each.record.id,
+                ) from exc
             if watch is not None:
                 watch(place + 1)
 
@@ -257,6 +270,7 @@ def _found_fields(findings: Findings) -> dict[str, object]:
         "without_record": billed(findings.unknown),
         "unclear": billed(findings.unclear),
         "in_flight": billed(findings.in_flight),
+        "repeated": billed(findings.repeated),
         "without_line": {
             "count": len(findings.missing),
             "listed": [{"id": each.id, "actual_pusd": each.actual_pusd} for each in findings.missing[:LISTED_MAX]],
@@ -302,6 +316,7 @@ def _show(name: str, count: int, findings: Findings, *, dry_run: bool) -> None:
     for what, lines in (
         ("of no call in the books", findings.unknown), ("of several calls at once", findings.unclear),
         ("of calls still in flight", findings.in_flight),
+        ("with the same line twice (export them again, or use --add-repeated)", findings.repeated),
     ):  # fmt: skip
         if lines:
             numbers = ", ".join(str(each.first_line) for _, each in lines[:ROWS_MAX])

@@ -113,12 +113,12 @@ class Ticket:
             return self.seen
         try:
             body = body_of(answer)
-            response = None if body is not None else response_of(answer)
-            if response is None:
-                return self.answer(body)
-            if not self.sent:
+            if not self.sent:  # a cache in the client's own middleware
                 return ModelResult(end="cached")
-            if response.is_closed:
+            if body is not None:
+                return self.plan.answer(body)
+            response = response_of(answer)
+            if response is None or response.is_closed:
                 return self._closed(response)
             tap_response(response, Tap(self))
         except Exception as exc:  # noqa: BLE001 -- the answer is the user's
@@ -158,9 +158,9 @@ class Ticket:
             self.failed(exc)
             return False
 
-    def _closed(self, response: Response) -> ModelResult:
+    def _closed(self, response: Response | None) -> ModelResult:
         try:
-            body = response.json()
+            body = None if response is None else response.json()
         except Exception:  # noqa: BLE001 -- no JSON tells no usage: settled at the hold; the answer is the user's
             return ModelResult(end="completed")
         return self.answer(body)
@@ -269,10 +269,13 @@ class Edge:
         """
         plan, permit = ticket.plan, ticket.permit
         try:
-            changes = capped(plan, permit)
-            if not changes and permit.retries == plan.call.retries and not callable(options.post_parser):
+            call = plan.call
+            if (
+                permit.max_tokens == call.max_tokens and permit.retries == call.retries
+                and not plan.changes and not callable(options.post_parser)
+            ):  # fmt: skip
                 return options
-            return self._changed(options, ticket, changes)
+            return self._changed(options, ticket, capped(plan, permit))
         except Exception as exc:
             raise _fault("Putting the limits into the request", exc) from exc
 

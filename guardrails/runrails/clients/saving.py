@@ -34,8 +34,19 @@ CACHE_HOOKS = ("_process_response", "_maybe_override_cast_to")
 """What the cache needs of an SDK beside what every guarded client does."""
 _RAW_HEADER = "x-stainless-raw-response"
 """By which the SDKs tell themselves that the caller wants the response as it is."""
-_ANSWERING_HEADERS = frozenset({"anthropic-beta", "anthropic-version", "openai-beta"})
-"""Headers that can change an answer."""
+_LABELLING_HEADERS = frozenset({
+    "accept", "accept-encoding", "baggage", "connection", "content-length", "content-type", "host", "idempotency-key",
+    "sentry-trace", "traceparent", "tracestate", "user-agent",
+})  # fmt: skip
+_LABELLING_STARTS = (
+    "x-stainless-", "x-trace", "x-b3-", "x-request-id", "x-client-request-id", "x-correlation-id", "x-amzn-trace-id",
+    "x-cloud-trace-context", "x-datadog-", "x-runrails-",
+)  # fmt: skip
+"""
+Headers that are no part of the question. Any other one may be: gateways choose models, prompts and tenants by theirs.
+"""
+_CREDENTIALS = ("api_key", "auth_token", "aws_access_key")
+"""Whose key it is decides what may be seen. Only the hash of all that makes up a cache's key remains of them."""
 _ELSEWHERE = ("background", "conversation", "prompt")
 """Requests that name what the provider keeps, which may change, and those that are answered later."""
 _DEPLOYED = "/deployments/"
@@ -103,8 +114,7 @@ class Keeping:
     def keep(self, ticket: Ticket, result: ModelResult) -> None:
         """Keep the answer that has come, if it is whole and of the request as it was asked. Never raises."""
         try:
-            asked = ticket.permit.max_tokens in (None, ticket.plan.call.max_tokens)
-            if self.seen is None or not asked or result.end != "completed" or result.usage is None:
+            if self.seen is None or not ticket.permit.as_asked or result.end != "completed" or result.usage is None:
                 return
             seen = cast("_Told", self.seen)
             if seen.status_code == 200 and _is_whole(json.loads(seen.content)):
@@ -201,11 +211,11 @@ def _keeping(
     if any(body.get(name) for name in _ELSEWHERE):
         return None
     told = cast("_Client", client)
-    every = {**_lower(told.default_headers), **headers}
     asked = {
         "provider": plan.call.provider, "address": str(told.base_url), "path": options.url,
         "query": getattr(options, "params", None) or {},
-        "headers": {name: value for name, value in every.items() if name in _ANSWERING_HEADERS},
+        "headers": _asking({**_named(told.default_headers), **_named(getattr(options, "headers", None))}),
+        "credentials": [each for name in _CREDENTIALS if isinstance(each := getattr(client, name, None), str)],
     }  # fmt: skip
     by = run.accounts.payer(plan.call)
     key = key_of(Tenant(by.user, by.key, by.org), asked, dict(body))
@@ -252,10 +262,24 @@ def _headers(options: Options) -> dict[str, str]:
 
 def _lower(headers: object) -> dict[str, str]:
     """Headers that are text, by their names in lower case."""
+    return {name: value for name, value in _named(headers).items() if value is not None}
+
+
+def _named(headers: object) -> dict[str, str | None]:
+    """Headers by their names in lower case; None for one that is to be left out."""
     if not isinstance(headers, Mapping):
         return {}
     known = cast("Mapping[object, object]", headers)
-    return {str(name).lower(): value for name, value in known.items() if isinstance(value, str)}
+    return {str(name).lower(): value if isinstance(value, str) else None for name, value in known.items()}
+
+
+def _asking(headers: Mapping[str, str | None]) -> dict[str, str | None]:
+    """Those that can change an answer."""
+    return {
+        name: value
+        for name, value in headers.items()
+        if name not in _LABELLING_HEADERS and not name.startswith(_LABELLING_STARTS)
+    }
 
 
 def _failed(edge: Edge, run: Run, error: Exception) -> None:

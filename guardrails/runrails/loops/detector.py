@@ -60,6 +60,8 @@ class LoopDetector:
         self.policy = policy
         self.tools: dict[str, ToolRule] = dict(tools or {})
         self._memory = Memory()
+        self.told = self._memory.told
+        """Stops it has called for, by agent. Empty for nearly all runs: then no model call need be asked about."""
         self._rules = Rules(policy, self.tools, self._memory)
         self._seeds: dict[str, int] = {}
         self._latest: tuple[str | None, Scope, int] = (None, Scope(), 0)
@@ -78,7 +80,7 @@ class LoopDetector:
 
         """
         scope, seed = self._scope(call.agent)
-        told = self._memory.told.get(seed)
+        told = self.told.get(seed)
         coming = told is not None and (told.final or not can_block)
         if told is not None and coming and (told.final or not self._finishes_answer(scope, seed, call)):
             return Stop(told.finding)
@@ -122,9 +124,9 @@ class LoopDetector:
 
     def before_model(self, *, agent: str = "", can_block: bool) -> Proceed | Stop:
         """Whether a model call may start. Where calls can be blocked, that comes first, and the stop after it."""
-        if not self._memory.told:
+        if not self.told:
             return PROCEED
-        told = self._memory.told.get(self._seed(agent))
+        told = self.told.get(self._seed(agent))
         return Stop(told.finding) if told is not None and (told.final or not can_block) else PROCEED
 
     def user_message(self, agent: str = "", *, taken_over: bool = False) -> None:
@@ -141,7 +143,7 @@ class LoopDetector:
                 return
         self._latest = (None, Scope(), 0)
         for seed in list(scopes) if agent == "" else [self._seed(agent)]:
-            self._memory.told.pop(seed, None)
+            self.told.pop(seed, None)
             if seed in scopes:
                 old, fresh = scopes[seed], self._new_scope()
                 fresh.steps, fresh.turns, fresh.last_batch = old.steps, old.turns, old.last_batch
@@ -169,6 +171,7 @@ class LoopDetector:
         """
         detector = cls(policy, tools)
         detector._memory = detector._rules.memory = Memory.unpack(state)
+        detector.told = detector._memory.told
         return detector
 
     # Judging.
@@ -259,7 +262,7 @@ class LoopDetector:
     ) -> Finding | None:
         standing = self._rules.standing(scope, seed, memory, call.name, read)
         for trouble in standing:
-            if trouble.times >= trouble.threshold and not can_block and seed not in self._memory.told:
+            if trouble.times >= trouble.threshold and not can_block and seed not in self.told:
                 return self._tell(seed, self._find("stop", call, printed, trouble), final=False)
         for trouble in standing:
             if trouble.times == self._rules.hint_at(trouble):
@@ -332,7 +335,7 @@ class LoopDetector:
         )  # fmt: skip
 
     def _tell(self, seed: int, finding: Finding, *, final: bool) -> Finding:
-        table = self._memory.told
+        table = self.told
         table.pop(seed, None)
         if len(table) >= TOLD_MAX:
             del table[next(iter(table))]

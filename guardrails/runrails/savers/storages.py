@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakSet
 
@@ -82,14 +82,16 @@ class FileStorage:
 
     Raises:
         OSError: The file cannot be made.
+        ValueError: It is a ledger.
     """
 
     def __init__(self, path: str, *, entries_max: int, bytes_max: int) -> None:
-        self._path = path
+        # Where the program works later must not matter.
+        self._path = os.path.abspath(path)  # noqa: PTH100 -- SQLite takes a str
         self._entries_max = entries_max
         self._bytes_max = bytes_max
-        # The file must never be readable for others, not even for a moment.
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        self._make()
+        self._refuse_ledger()
 
     def get(self, key: str, *, now_ms: int) -> bytes | None:
         """What is kept under the key and has not expired."""
@@ -128,9 +130,22 @@ class FileStorage:
         with closing(self._open()) as file, file:
             file.execute("DELETE FROM runrails_answers")
 
+    def _make(self) -> None:
+        """SQLite would make a file that others can read, not only the first time: somebody may remove it meanwhile."""
+        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
+
+    def _refuse_ledger(self) -> None:
+        """What is written here does not wait for the disk; beside a ledger that would put its books at risk."""
+        import sqlite3
+
+        with closing(sqlite3.connect(self._path, timeout=_BUSY_S)) as file, suppress(sqlite3.Error):
+            if file.execute("SELECT 1 FROM sqlite_master WHERE name = 'reservation'").fetchone() is not None:
+                raise ValueError("ResponseCache(path=…) must be a file of its own; this one is a ledger.")
+
     def _open(self) -> sqlite3.Connection:
         import sqlite3
 
+        self._make()
         file = sqlite3.connect(self._path, timeout=_BUSY_S)
         try:
             # Nothing is lost that could not be asked for again, so the disk is not waited for.

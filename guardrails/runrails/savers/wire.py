@@ -43,11 +43,25 @@ def shorter(endpoint: str, body: Body, pruning: Pruning) -> Shorter | None:
         if item is None:
             return None
         items.append(item)
-    pruned = prune(items, pruning)
+    pruned = prune(_whole_answers(items), pruning)
     if pruned is None:
         return None
     note = {"role": "user", "content": marker(pruned.left_out)}
     return Shorter(key, [*(messages[at] for at in pruned.head), note, *messages[pruned.tail :]], pruned.left_out)
+
+
+def _whole_answers(items: list[Item]) -> list[Item]:
+    """
+    The items, each tied to the next as far as an answer with reasoning goes: OpenAI refuses a call or a message whose
+    reasoning is missing, also where something else of the answer stands between them.
+    """
+    tied = False
+    found: list[Item] = []
+    for item, following in zip(items, [*items[1:], None], strict=True):
+        said = following is not None and following.kind == "other" and not following.gives
+        tied = item.tied or (tied and item.kind == "other" and not item.gives and said)
+        found.append(item._replace(tied=tied) if tied else item)
+    return found
 
 
 def _chat(message: Body) -> Item | None:

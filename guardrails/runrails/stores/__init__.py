@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Literal, Protocol, cast
 
 from runrails.errors import ConfigError
 
 if TYPE_CHECKING:
     from runrails.clocks import Clock
-    from runrails.ledger import Store
+    from runrails.ledger import FullStore, Store
 
-__all__ = ["absolute_url", "open_store", "same_books"]
+__all__ = ["ENTRY_POINTS", "Opener", "absolute_url", "open_store", "same_books"]
 
-_FORMS = "sqlite:///relative/path.db, sqlite:////absolute/path.db or memory:"
+ENTRY_POINTS = "runrails.stores"
+"""Engines outside the core: the name is a URL's scheme, the value an `Opener`."""
+_FORMS = "sqlite:///relative/path.db, sqlite:////absolute/path.db, memory: or dynamodb://TABLE?region=eu-west-1"
+
+
+class Opener(Protocol):
+    """Opens the store of a URL."""
+
+    def __call__(self, url: str, clock: Clock | None) -> Store:
+        """`clock` is believed if it is given. Raises like `open_store`."""
+        ...
 
 
 def open_store(url: str | None = None, *, clock: Clock | None = None) -> Store:
@@ -21,9 +31,11 @@ def open_store(url: str | None = None, *, clock: Clock | None = None) -> Store:
     Open the store that a URL names.
 
     Args:
-        url: ``sqlite:///relative.db``, ``sqlite:////absolute.db`` (both may end in ``?synchronous=normal``) or
-            ``memory:``. None: what ``RUNRAILS_STORE`` says, else a SQLite file in the user's data directory.
-        clock: Wall clock in milliseconds since the epoch; the system's by default.
+        url: ``sqlite:///relative.db``, ``sqlite:////absolute.db`` (both may end in ``?synchronous=normal``),
+            ``memory:`` or ``dynamodb://TABLE?region=eu-west-1``. None: what ``RUNRAILS_STORE`` says, else a SQLite file
+            in the user's data directory. With ``?lease=user,key,org`` such scopes are spent in this process's memory,
+            slice by slice (see `runrails.stores.leased`); ``lease_slice=0.50`` and ``lease_ttl_s=60`` say how.
+        clock: Wall clock in milliseconds since the epoch; by default the system's, or the server's of a shared store.
 
     Raises:
         ConfigError: The URL names no store, or its file cannot be a ledger.
@@ -33,17 +45,14 @@ def open_store(url: str | None = None, *, clock: Clock | None = None) -> Store:
         url = os.environ.get("RUNRAILS_STORE") or None
     if url is None:
         return _open_file(_default_path(), "FULL", clock)
+    bare = _without_lease(url)
+    if bare != url:
+        return _open_leased(url, bare, clock)
     scheme, colon, rest = url.partition(":")
-    if not colon or scheme not in {"memory", "sqlite", "dynamodb"}:
-        # A URL may carry a password, so only the scheme is named.
-        raise ConfigError(f"No store is called {scheme[:20]!r}.", next_step=f"Write {_FORMS}.")
-    if scheme == "memory":
+    if scheme == "memory" and colon:
         return _open_memory(rest, clock)
-    if scheme == "dynamodb":
-        raise ConfigError(
-            "The DynamoDB store is not part of this version; runrails_aws brings it later.",
-            next_step=f"Until then write {_FORMS}.",
-        )
+    if scheme != "sqlite" or not colon:
+        return _open_elsewhere(scheme if colon else "", url, clock)
     path, synchronous = _parse_sqlite(rest)
     return _open_file(path, synchronous, clock)
 
@@ -62,17 +71,41 @@ def absolute_url(url: str | None = None) -> str:
     scheme, _, rest = url.partition(":")
     if scheme != "sqlite":
         return url
-    path, _ = _parse_sqlite(rest)
+    path, _ = _parse_sqlite(_without_lease(rest))
     _, question, query = rest.partition("?")
     return f"sqlite:///{os.path.abspath(path)}{question}{query}"  # noqa: PTH100 -- pathlib costs 3 ms to load
 
 
 def same_books(one: Store, other: Store) -> bool:
-    """Whether what one store keeps is what the other keeps."""
+    """Whether what one store keeps is what the other keeps; a leased store keeps what the shared one does."""
+    one, other = getattr(one, "shared", one), getattr(other, "shared", other)
+    place: object = getattr(one, "place", None)
+    if place is not None and type(one) is type(other):
+        return place == getattr(other, "place", None)
     paths = (getattr(one, "path", None), getattr(other, "path", None))
     if one is other or type(one) is not type(other) or not all(isinstance(path, str) for path in paths):
         return one is other
     return os.path.realpath(str(paths[0])) == os.path.realpath(str(paths[1]))
+
+
+def _without_lease(url: str) -> str:
+    """A store URL without what it says of leases. Raises ConfigError if that is malformed."""
+    place, question, query = url.partition("?")
+    if not any(option.startswith("lease") for option in query.split("&")):
+        return url
+    from runrails.stores.leases import parse
+
+    others, _ = parse(query)
+    return f"{place}{question if others else ''}{others}"
+
+
+def _open_leased(url: str, bare: str, clock: Clock | None) -> Store:
+    from runrails.clocks import system_ms
+    from runrails.stores.leased import LeasedStore
+    from runrails.stores.leases import parse
+
+    shared = cast("FullStore", open_store(bare, clock=clock))
+    return LeasedStore(shared, parse(url.partition("?")[2])[1], clock=clock or system_ms)
 
 
 def _parse_sqlite(rest: str) -> tuple[str, Literal["FULL", "NORMAL"]]:
@@ -86,6 +119,16 @@ def _parse_sqlite(rest: str) -> tuple[str, Literal["FULL", "NORMAL"]]:
             next_step="Write ?synchronous=normal or ?synchronous=full, or leave it out.",
         )
     return path[3:], cast('Literal["FULL", "NORMAL"]', value.upper() or "FULL")
+
+
+def _open_elsewhere(scheme: str, url: str, clock: Clock | None) -> Store:
+    from importlib.metadata import entry_points
+
+    for entry in entry_points(group=ENTRY_POINTS):
+        if entry.name == scheme:
+            return cast("Opener", entry.load())(url, clock)
+    # A URL may carry a password, so only the scheme is named.
+    raise ConfigError(f"No store is called {scheme[:20]!r}.", next_step=f"Write {_FORMS}.")
 
 
 def _open_memory(rest: str, clock: Clock | None) -> Store:

@@ -246,6 +246,20 @@ class Books:
         record.would_refuse = refused
         return record
 
+    def lower(self, record: Record, amounts: Sequence[int]) -> None:
+        """Let an open reservation hold less."""
+        pairs = list(zip(record.rows, record.reservation.holds, amounts, strict=True))
+        lowered = RaisedRecord(record, [Hold(row.account, left - hold.amount) for row, hold, left in pairs])
+        for row, hold, left in pairs:
+            row.room += hold.amount - left
+        self.records[lowered.reservation.id] = lowered
+
+    def keep(self, row: Row) -> None:
+        """A row is in the books from now on."""
+        self.rows[row.account] = row
+        if row.account.unit == rules.MONEY:
+            self.money_rows[row.account] = row
+
     def raise_hold(self, record: Record, amount: int, *, enforce: bool) -> Reserved | Refused:
         """Hold `amount` in every account of money that holds less, or change nothing."""
         rows = record.rows

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 __all__ = ["APPLICATION_ID", "SCHEMA_VERSION", "prepare"]
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """
 1: the first. 2: the facts of a call may have tags, and its usage pictures and searches, which programs that know only
 version 1 cannot read; there is a table of price cards.
 3: amounts may be corrected by a provider's bill, with a table that says by which; what is known of a call's end may
-have more parts.
+have more parts. 4: tables of rate limits, and of what became of notifications.
 """
 APPLICATION_ID = 0x72_72_6C_67
 """The letters "rrlg" in the file's header."""
@@ -44,6 +44,18 @@ _CORRECTIONS = (
     """,
     "CREATE INDEX correction_of ON correction (reservation_id)",
 )
+
+# In few words: with the others they still fit into the file's first page. `full_ns` is the later of the two times: from
+# then on the row is as good as none and may go.
+_RATE = (
+    "CREATE TABLE IF NOT EXISTS rate (scope TEXT PRIMARY KEY, requests_ns INTEGER NOT NULL, "
+    "tokens_ns INTEGER NOT NULL, full_ns INTEGER NOT NULL) WITHOUT ROWID"
+)
+_DELIVERY = (
+    "CREATE TABLE IF NOT EXISTS delivery (sender TEXT PRIMARY KEY, sent INTEGER, failed INTEGER, dropped INTEGER, "
+    "sent_ms INTEGER, last_error TEXT, error_ms INTEGER) WITHOUT ROWID"
+)
+_MOMENTARY = (_RATE, "CREATE INDEX IF NOT EXISTS rate_full ON rate (full_ns)", _DELIVERY)
 
 # Amounts are checked to be integers because SQLite turns a sum past 2^63 into a float without a word.
 _TABLES = (
@@ -124,8 +136,9 @@ _TABLES = (
     "CREATE INDEX run_ended ON run (ended_ms, id)",
     _PRICE_CARD,
     *_CORRECTIONS,
+    *_MOMENTARY,
 )
-_STEPS: tuple[tuple[str, ...], ...] = ((_PRICE_CARD,), _CORRECTIONS)
+_STEPS: tuple[tuple[str, ...], ...] = ((_PRICE_CARD,), _CORRECTIONS, _MOMENTARY)
 """What makes a ledger of version 1 one of version 2, and so on."""
 
 

@@ -7,22 +7,27 @@ from typing import TYPE_CHECKING, cast
 
 from runrails.ledger import AMOUNT_MAX, Account, Balance, Correction, RunRecord, State, UsageRecord
 from runrails.stores import _sqlite_rows as rows
+from runrails.stores import rules
 from runrails.stores._codec import facts_from_text, report_text, result_from_text
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterator
 
+    from runrails.deliveries import Delivered, Delivery
     from runrails.stores._sqlite_file import LedgerFile
 
 __all__ = [
     "balances",
     "claim_warning",
     "corrections",
+    "deliveries",
+    "every_run",
     "fix_zone",
     "keep_correction",
     "keep_price_card",
     "limits",
+    "note_delivery",
     "price_card",
     "runs",
     "save_run",
@@ -230,23 +235,45 @@ def price_card(file: LedgerFile, fingerprint: str) -> str | None:
     return None if row is None else row[0]
 
 
-def save_run(file: LedgerFile, record: RunRecord) -> None:
-    """Keep a run's record, in the place of an earlier one with its id."""
-    report = report_text(record.report)
-    file.write(
-        lambda connection: connection.execute(
-            f"INSERT OR REPLACE INTO run ({_RUN_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 -- a constant
-            (
-                record.id,
-                record.name,
-                record.user,
-                record.started_ms,
-                record.ended_ms,
-                record.mode,
-                record.stop_reason,
-                report,
-            ),
+_DELIVERY_COLUMNS = "sender, sent, failed, dropped, sent_ms, last_error, error_ms"
+
+
+def note_delivery(connection: sqlite3.Connection, sender: str, what: Delivered, now_ms: int) -> None:
+    """Add to a sender's account."""
+    from runrails.deliveries import Delivery
+
+    row = connection.execute(f"SELECT {_DELIVERY_COLUMNS} FROM delivery WHERE sender = ?", (sender[:200],)).fetchone()  # noqa: S608 -- a constant
+    after = rules.delivery(sender, None if row is None else Delivery(*row), what, now_ms)
+    connection.execute(f"INSERT OR REPLACE INTO delivery ({_DELIVERY_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)", after)  # noqa: S608 -- a constant
+
+
+def deliveries(file: LedgerFile) -> list[Delivery]:
+    """Every sender's account, by name."""
+    from runrails.deliveries import Delivery
+
+    found = file.read(
+        lambda connection: cast(
+            "list[tuple[str, int, int, int, int | None, str | None, int | None]]",
+            connection.execute(f"SELECT {_DELIVERY_COLUMNS} FROM delivery ORDER BY sender").fetchall(),  # noqa: S608 -- a constant
         )
+    )
+    return [Delivery(*row) for row in found]
+
+
+def save_run(connection: sqlite3.Connection, record: RunRecord) -> None:
+    """Keep a run's record, in the place of an earlier one with its id."""
+    connection.execute(
+        f"INSERT OR REPLACE INTO run ({_RUN_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 -- a constant
+        (
+            record.id,
+            record.name,
+            record.user,
+            record.started_ms,
+            record.ended_ms,
+            record.mode,
+            record.stop_reason,
+            report_text(record.report),
+        ),
     )
 
 
@@ -263,6 +290,24 @@ def runs(file: LedgerFile, *, user: str | None = None, run_id: str | None = None
         )
     )
     return [_run_of(row) for row in found]
+
+
+def every_run(file: LedgerFile) -> Iterator[RunRecord]:
+    """Every run, by id, a page at a time."""
+    after = ""
+
+    def page(connection: sqlite3.Connection) -> list[RunRow]:
+        return connection.execute(
+            f"SELECT {_RUN_COLUMNS} FROM run WHERE id > ? ORDER BY id LIMIT ?",  # noqa: S608 -- a constant
+            (after, _PAGE),
+        ).fetchall()
+
+    while True:
+        found = file.read(page)
+        yield from map(_run_of, found)
+        if len(found) < _PAGE:
+            return
+        after = found[-1][0]
 
 
 def _run_of(row: RunRow) -> RunRecord:

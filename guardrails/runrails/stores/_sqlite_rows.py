@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BALANCE_COLUMNS",
     "CORRECTED",
+    "STAND_IN",
     "AccountIds",
     "Found",
     "Glance",

@@ -34,6 +34,7 @@ __all__ = [
     "check_ttl",
     "check_warning",
     "check_zone_of",
+    "known_ids",
 ]
 
 MONEY = "pusd"
@@ -143,7 +144,8 @@ def check_account(account: Account) -> None:
         raise ValueError("A period must be '-', a month like 2026-11 or a day like 2026-11-30.")
 
 
-_known_ids: set[str] = set()
+known_ids: set[str] = set()
+"""Users and runs that were checked before."""
 _known_tags: set[Tags] = set()
 
 
@@ -171,7 +173,7 @@ def check_facts(facts: CallFacts) -> None:
         ValueError: An id or a tag is outside its grammar, or the texts are longer than `FACTS_CHARS_MAX`.
     """
     # Users and runs repeat from call to call; remembering good ones spares the hot path the grammar.
-    if facts.user not in _known_ids or facts.run not in _known_ids:
+    if facts.user not in known_ids or facts.run not in known_ids:
         _remember_id(facts.user)
         _remember_id(facts.run)
     if facts.tags and (type(facts.tags) is not tuple or facts.tags not in _known_tags):
@@ -188,9 +190,9 @@ def check_facts(facts: CallFacts) -> None:
 
 def _remember_id(name: str) -> None:
     check_id(name, what="The user or run of a call")
-    if len(_known_ids) >= _KNOWN_IDS_MAX:
-        _known_ids.clear()
-    _known_ids.add(name)
+    if len(known_ids) >= _KNOWN_IDS_MAX:
+        known_ids.clear()
+    known_ids.add(name)
 
 
 def check_reservation(reservation: Reservation, *, known: Container[Account] = ()) -> None:

@@ -27,8 +27,13 @@ from runrails.stores._codec import month_bounds, plain, run_copy
 from runrails.stores._memory_books import Books, Record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from types import TracebackType
+
+    from runrails.deliveries import Delivered, Delivery
+    from runrails.rates.limiter import RateLimiter
+    from runrails.stores.draws import Drawing, Drawn
+    from runrails.stores.records import Extra, LedgerRecord, Summed
 
 __all__ = ["MemoryStore"]
 
@@ -55,11 +60,13 @@ class MemoryStore:
         self._clock = clock
         self._lock: Lock | _Closed = Lock()
         self._books = Books(records_max=records_max)
-        self._warned: dict[tuple[Account, str], int] = {}
+        self._warned: dict[tuple[Account, WarningMark], int] = {}
         self._zones: dict[str, str] = {}
         self._runs: dict[str, RunRecord] = {}
         self._price_cards: dict[str, str] = {}
         self._corrections: deque[Correction] = deque(maxlen=records_max)
+        self._rates: RateLimiter | None = None
+        self._deliveries: dict[str, Delivery] = {}
 
     def reserve(self, reservation: Reservation) -> Reserved | Refused:
         """Take every hold or none. See `runrails.ledger.Store.reserve`."""
@@ -76,7 +83,11 @@ class MemoryStore:
             and holds
         ):
             checks.check_head(reservation)
-        elif facts is not None:
+        elif facts is not None and not (
+            facts.user in checks.known_ids and facts.run in checks.known_ids and not facts.tags
+            and len(facts.endpoint) + len(facts.user_agent) + len(facts.model) + len(facts.agent)
+            <= checks.FACTS_CHARS_MAX
+        ):  # fmt: skip
             checks.check_facts(facts)
         books = self._books
         # Always `with`: Ctrl-C may strike as soon as a plain `acquire` has returned, and the lock would stay taken.
@@ -252,6 +263,14 @@ class MemoryStore:
                 return Reserved(reservation_id, record.state, replayed=True)
             return self._books.raise_hold(record, amount, enforce=enforce)
 
+    def draw(self, slice_id: str, calls: Sequence[Drawn], *, close: bool = False) -> Drawing:
+        """Write calls that a slice has paid for. See `runrails.stores.draws.SupportsDraws.draw`."""
+        from runrails.stores import _memory_draws, draws
+
+        draws.check_draw(calls)
+        with self._lock, self._books.mended():
+            return _memory_draws.draw(self._books, slice_id, calls, self._clock(), close=close)
+
     def balance(self, account: Account) -> Balance:
         """The account as it stands; zeroes if it has never been used."""
         checks.check_account(account)
@@ -359,6 +378,91 @@ class MemoryStore:
         """One run, or None."""
         with self._lock:
             return self._runs.get(plain(run_id))
+
+    def note_delivery(self, sender: str, what: Delivered) -> None:
+        """Add up what became of notifications. See `runrails.deliveries.SupportsDeliveries`."""
+        with self._lock:
+            self._deliveries[sender] = rules.delivery(sender, self._deliveries.get(sender), what, self._clock())
+
+    def deliveries(self) -> Iterator[Delivery]:
+        """Every sender's account, by name."""
+        with self._lock:
+            return iter(sorted(self._deliveries.values()))
+
+    def sums(self) -> Iterator[Summed]:
+        """
+        Every account with what its records add up to. See `runrails.stores.records.SupportsRecords`.
+
+        What records cost that were dropped (`records_max`) shows as a difference.
+        """
+        from runrails.stores import _memory_records
+
+        with self._lock:
+            return iter(_memory_records.sums(self._books))
+
+    def records(self) -> Iterator[LedgerRecord]:
+        """Every reservation that is kept, oldest first."""
+        from runrails.stores import _memory_records
+
+        with self._lock:
+            return iter(_memory_records.read(self._books))
+
+    def extras(self) -> Iterator[Extra]:
+        """Everything else that is kept."""
+        from runrails.stores.records import CodeLimit, OperatorLimit, PriceCardText, ScopeZone, WarningSent
+
+        with self._lock:
+            rows = self._books.rows.values()
+            found: list[Extra] = [CodeLimit(row.account, row.code_limit) for row in rows if row.code_limit is not None]
+            found += [OperatorLimit(*key, limit) for key, limit in self._books.operator_limits.items()]
+            found += [WarningSent(*key, at_ms) for key, at_ms in self._warned.items()]
+            found += [ScopeZone(*pair) for pair in self._zones.items()]
+            found += [PriceCardText(*pair) for pair in self._price_cards.items()]
+            return iter([*found, *self._corrections, *self._runs.values()])
+
+    def put_records(self, records: Sequence[LedgerRecord]) -> int:
+        """Add records of another store."""
+        from runrails.stores import _memory_records
+
+        with self._lock, self._books.mended():
+            return _memory_records.put(self._books, records)
+
+    def put_extras(self, extras: Sequence[Extra]) -> None:
+        """Keep them; again is nothing new."""
+        for extra in extras:
+            self._put_extra(extra)
+
+    def _put_extra(self, extra: Extra) -> None:
+        from runrails.stores.records import CodeLimit, OperatorLimit, PriceCardText, ScopeZone, WarningSent
+
+        if isinstance(extra, RunRecord):
+            self.save_run(extra)
+        elif isinstance(extra, PriceCardText):
+            self.keep_price_card(*extra)
+        elif isinstance(extra, ScopeZone):
+            self.fix_zone(*extra)
+        elif isinstance(extra, OperatorLimit):
+            self.set_limit(extra.scope, extra.limit, unit=extra.unit)
+        else:
+            with self._lock:
+                if isinstance(extra, CodeLimit):
+                    row = self._books.row(extra.account)
+                    self._books.keep(row)
+                    row.set_limits(code=extra.limit, operator=row.operator_limit)
+                elif isinstance(extra, WarningSent):
+                    key = (extra.account, extra.mark)
+                    self._warned[key] = max(extra.at_ms, self._warned.get(key, extra.at_ms))
+                elif extra not in self._corrections:
+                    self._corrections.append(extra)
+
+    def rates(self) -> RateLimiter:
+        """Its rate limiter, the same for all who ask. See `runrails.rates.SupportsRates`."""
+        from runrails.stores.rates_memory import MemoryRates
+
+        with self._lock:
+            if self._rates is None:
+                self._rates = MemoryRates(clock=self._clock)
+            return self._rates
 
     def close(self) -> None:
         """End it: every verb raises `StoreUnavailable` from now on. Closing twice is fine."""

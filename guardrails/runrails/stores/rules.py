@@ -24,6 +24,8 @@ from runrails.stores.checks import MONEY, check_amount
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from runrails.deliveries import Delivered, Delivery
+
 __all__ = [
     "MONEY",
     "Change",
@@ -33,6 +35,7 @@ __all__ = [
     "check_sum",
     "closed",
     "corrected",
+    "delivery",
     "effective_limit",
     "expired",
     "limit_source",
@@ -275,6 +278,19 @@ def check_sum(entry: Entry, account: Account, used: int) -> None:
             unit=account.unit,
             reservation_id=entry.id,
         )
+
+
+def delivery(sender: str, known: Delivery | None, what: Delivered, now_ms: int) -> Delivery:
+    """A sender's account once something has become of notices of its own. Names are cut at 200 characters."""
+    from runrails.deliveries import Delivery
+
+    before = known or Delivery(sender[:200], 0, 0, 0, None, None, None)
+    missed = what.failed + what.dropped > 0
+    return Delivery(
+        before.sender, before.sent + what.sent, before.failed + what.failed, before.dropped + what.dropped,
+        now_ms if what.sent else before.sent_ms, what.error if missed else before.last_error,
+        now_ms if missed else before.error_ms,
+    )  # fmt: skip
 
 
 def closed() -> StoreUnavailable:

@@ -37,7 +37,12 @@ from runrails.stores._sqlite_file import LedgerFile
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from runrails.deliveries import Delivered, Delivery
+    from runrails.rates.limiter import RateLimiter
+    from runrails.stores.draws import Drawing, Drawn
+    from runrails.stores.records import Extra, LedgerRecord, Summed
 
 __all__ = ["SQLiteStore"]
 
@@ -255,6 +260,15 @@ class SQLiteStore:
         rows.write_raise(connection, found, more)
         return Reserved(reservation_id, would_refuse=refused)
 
+    def draw(self, slice_id: str, calls: Sequence[Drawn], *, close: bool = False) -> Drawing:
+        """Write calls that a slice has paid for. See `runrails.stores.draws.SupportsDraws.draw`."""
+        from runrails.stores import _sqlite_draws, draws
+
+        draws.check_draw(calls)
+        return self._file.write(
+            lambda connection: _sqlite_draws.draw(connection, self._ids, slice_id, calls, self._clock(), close=close)
+        )
+
     def balance(self, account: Account) -> Balance:
         """The account as it stands; zeroes if it has never been used."""
         checks.check_account(account)
@@ -315,7 +329,8 @@ class SQLiteStore:
 
     def save_run(self, record: RunRecord) -> None:
         """Keep a run's record; saving the same id again replaces it."""
-        archive.save_run(self._file, run_copy(record))
+        kept = run_copy(record)
+        self._file.write(lambda connection: archive.save_run(connection, kept))
 
     def runs(self, *, user: str | None = None, count_max: int = 100) -> Iterator[RunRecord]:
         """Runs that ended last come first."""
@@ -325,6 +340,50 @@ class SQLiteStore:
     def run(self, run_id: str) -> RunRecord | None:
         """One run, or None."""
         return next(iter(archive.runs(self._file, run_id=plain(run_id), count_max=1)), None)
+
+    def note_delivery(self, sender: str, what: Delivered) -> None:
+        """Add up what became of notifications. See `runrails.deliveries.SupportsDeliveries`."""
+        self._file.write(lambda connection: archive.note_delivery(connection, plain(sender), what, self._clock()))
+
+    def deliveries(self) -> Iterator[Delivery]:
+        """Every sender's account, by name."""
+        return iter(archive.deliveries(self._file))
+
+    def sums(self) -> Iterator[Summed]:
+        """Every account with what its records add up to. See `runrails.stores.records.SupportsRecords`."""
+        from runrails.stores import _sqlite_records
+
+        return iter(_sqlite_records.sums(self._file))
+
+    def records(self) -> Iterator[LedgerRecord]:
+        """Every reservation, oldest first."""
+        from runrails.stores import _sqlite_records
+
+        return _sqlite_records.read(self._file, self._ids)
+
+    def extras(self) -> Iterator[Extra]:
+        """Everything else that is kept for good."""
+        from runrails.stores import _sqlite_records
+
+        return _sqlite_records.extras(self._file)
+
+    def put_records(self, records: Sequence[LedgerRecord]) -> int:
+        """Add records of another store."""
+        from runrails.stores import _sqlite_records
+
+        return self._file.write(lambda connection: _sqlite_records.put(connection, self._ids, records))
+
+    def put_extras(self, extras: Sequence[Extra]) -> None:
+        """Keep them; again is nothing new."""
+        from runrails.stores import _sqlite_records
+
+        self._file.write(lambda connection: _sqlite_records.put_extras(connection, self._ids, extras))
+
+    def rates(self) -> RateLimiter:
+        """A rate limiter in the same file. See `runrails.rates.SupportsRates`."""
+        from runrails.stores.rates_sqlite import SQLiteRates
+
+        return SQLiteRates(self.path, clock=self._clock)
 
     def close(self) -> None:
         """Let go of the file. Open holds stay and expire. Closing twice is fine."""

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from threading import Lock
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar, cast
 
 from runrails.errors import StoreUnavailable
+from runrails.stores.draws import DrawsByVerbs, SupportsDraws
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from runrails.ledger import (
         Account,
         Balance,
+        Correction,
         Expired,
         FullStore,
         Refused,
@@ -21,9 +23,11 @@ if TYPE_CHECKING:
         ResultFacts,
         RunRecord,
         Settled,
+        SupportsCorrections,
         UsageRecord,
         WarningMark,
     )
+    from runrails.stores.draws import Drawing, Drawn
 
 __all__ = ["Fault", "FlakyStore"]
 
@@ -98,6 +102,23 @@ class FlakyStore:
     def raise_hold(self, reservation_id: str, amount: int, *, enforce: bool = True) -> Reserved | Refused:
         """See `runrails.ledger.SupportsRaise.raise_hold`."""
         return self._call("raise_hold", lambda: self.inner.raise_hold(reservation_id, amount, enforce=enforce))
+
+    def draw(self, slice_id: str, calls: Sequence[Drawn], *, close: bool = False) -> Drawing:
+        """See `runrails.stores.draws.SupportsDraws.draw`; of a store without it, verb by verb."""
+        inner = self.inner
+        if isinstance(inner, SupportsDraws):
+            return self._call("draw", lambda: inner.draw(slice_id, calls, close=close))
+        return DrawsByVerbs(self).draw(slice_id, calls, close=close)
+
+    def correct(self, reservation_id: str, actual: int, *, source: str) -> Settled:
+        """See `runrails.ledger.SupportsCorrections.correct`; the store behind must have it."""
+        inner = cast("SupportsCorrections", self.inner)
+        return self._call("correct", lambda: inner.correct(reservation_id, actual, source=source))
+
+    def corrections(self, *, reservation_id: str | None = None) -> Iterator[Correction]:
+        """See `runrails.ledger.SupportsCorrections.corrections`."""
+        inner = cast("SupportsCorrections", self.inner)
+        return self._call("corrections", lambda: inner.corrections(reservation_id=reservation_id))
 
     def balance(self, account: Account) -> Balance:
         """See `runrails.ledger.Store.balance`."""

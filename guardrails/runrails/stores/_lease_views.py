@@ -1,0 +1,131 @@
+"""What a leased store shows: the shared books, with this process's slices counted as what was done with them."""
+
+from __future__ import annotations
+
+from heapq import merge
+from typing import TYPE_CHECKING, NamedTuple
+
+from runrails.ledger import Account, Balance, Refused
+from runrails.stores._codec import month_bounds
+from runrails.stores.checks import EXPIRED_MAX
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from threading import Lock
+
+    from runrails.clocks import Clock
+    from runrails.ledger import FullStore, UsageRecord
+    from runrails.stores._lease_books import Books, Key
+    from runrails.stores._lease_moves import Moves
+
+__all__ = ["Views"]
+
+LOOKS_MAX = 4
+"""How often the books are looked at again because something moved meanwhile."""
+
+
+class _View(NamedTuple):
+    """An account as it was once worked out, and what calls of this process had come to by then."""
+
+    at_ms: int
+    balance: Balance
+    spent: int
+    open: int
+
+
+class Views:
+    """Thread-safe. Remembers for `stale_ms`; what it remembers is only shown, or refuses: it never admits."""
+
+    def __init__(
+        self, shared: FullStore, books: Books, lock: Lock, moves: Moves, *, monotonic: Clock, stale_ms: int
+    ) -> None:
+        self._shared = shared
+        self._books = books
+        self._lock = lock
+        self._moves = moves
+        self._monotonic = monotonic
+        self._stale_ms = stale_ms
+        self._views: dict[Account, _View] = {}
+        self._refusals: dict[tuple[Account, int | None], tuple[int, Refused]] = {}
+
+    def forget(self) -> None:
+        """Something was changed in the shared store."""
+        self._views.clear()
+        self._refusals.clear()
+
+    def refused(self, limit: int | None, answer: Refused) -> None:
+        """The shared store has refused a call under that limit from code."""
+        if self._stale_ms:
+            if len(self._refusals) >= EXPIRED_MAX:
+                self._refusals.clear()
+            self._refusals[answer.account, limit] = self._monotonic(), answer
+
+    def refusal(self, key: Key, amount: int) -> Refused | None:
+        """The refusal that a call would get, if it is known from a moment ago."""
+        for pair in key:
+            known = self._refusals.get(pair)
+            if known is None:
+                continue
+            at_ms, answer = known
+            if self._monotonic() - at_ms >= self._stale_ms:
+                self._refusals.pop(pair, None)
+            elif amount > answer.available:
+                return answer._replace(needed=amount)
+        return None
+
+    def balance(self, account: Account) -> Balance:
+        """The account as it stands."""
+        mono_ms = self._monotonic()
+        view = self._views.get(account)
+        if view is not None and mono_ms - view.at_ms < self._stale_ms:
+            with self._lock:
+                spent, open_ = self._books.own(account)
+            return _with(view.balance, spent - view.spent, open_ - view.open)
+        for _ in range(LOOKS_MAX):
+            count = self._moves.count
+            shown = self._shared.balance(account)
+            with self._lock:
+                if self._moves.under_way or self._moves.count != count:
+                    continue
+                more_spent, more_held = self._books.view(account)
+                spent, open_ = self._books.own(account)
+            found = _with(shown, more_spent, more_held)
+            if self._stale_ms:
+                if len(self._views) >= EXPIRED_MAX:
+                    self._views.clear()
+                self._views[account] = _View(mono_ms, found, spent, open_)
+            return found
+        # Too much is moving. The shared books show too little as spent and more as held: nobody is stopped by that.
+        return self._shared.balance(account)
+
+    def balances(self, scope: str | None, period: str | None) -> Iterator[Balance]:
+        """Every account, newest period first, then by scope and unit."""
+        for _ in range(LOOKS_MAX):
+            count = self._moves.count
+            found = list(self._shared.balances(scope=scope, period=period))
+            with self._lock:
+                if not self._moves.under_way and self._moves.count == count:
+                    return iter([_with(one, *self._books.view(one.account)) for one in found])
+        return self._shared.balances(scope=scope, period=period)
+
+    def usage(self, user: str | None, period: str | None, run: str | None) -> Iterator[UsageRecord]:
+        """Records of calls, oldest first, those in flight here among them."""
+        first_ms, end_ms = month_bounds(period)
+        with self._lock:
+            calls = [call for call in self._books.calls.values() if call.state == "held"]
+        own = [
+            record for call in calls
+            if first_ms <= call.at_ms < end_ms and (record := call.usage()) is not None
+            and user in (None, record.facts.user) and run in (None, record.facts.run)
+        ]  # fmt: skip
+        own.sort(key=lambda record: record.at_ms)
+        return merge(self._shared.usage(user=user, period=period, run=run), own, key=lambda record: record.at_ms)
+
+
+def _with(balance: Balance, spent: int, held: int) -> Balance:
+    if not spent and not held:
+        return balance
+    return Balance(
+        account=balance.account, limit=balance.limit, spent=max(0, balance.spent + spent),
+        held=max(0, balance.held + held), limit_source=balance.limit_source, warn_bp=balance.warn_bp,
+    )  # fmt: skip

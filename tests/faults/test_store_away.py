@@ -1,0 +1,124 @@
+"""A ledger that somebody keeps locked: calls are refused, or go on and are written later, as the guard was told."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from rr_core import CENT, Bench, cent_call, done, model_step
+from rr_ledger import START_MS
+from runrails import Limits, StoreUnavailable
+from runrails.stores.records import differences
+from runrails.stores.sqlite import SQLiteStore
+from runrails.testing import ManualClock
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Another program holds the file."""
+    holder = sqlite3.connect(path, isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    finally:
+        holder.execute("ROLLBACK")
+        holder.close()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where the ledger is."""
+    return tmp_path / "ledger.db"
+
+
+def opened(path: Path) -> SQLiteStore:
+    """A store that waits only a moment for others."""
+    return SQLiteStore(path, clock=ManualClock(START_MS), synchronous="NORMAL", busy_timeout_ms=30)
+
+
+def test_by_default_a_locked_ledger_refuses_and_names_the_fix(path: Path) -> None:
+    """No call starts, nothing is written, the run goes on once the file is free."""
+    store = opened(path)
+    bench = Bench(Limits(run=None, month="1.00", steps=None), store=store)
+    run = bench.guard.run()
+    model_step(run)
+    with locked(path):
+        for _ in range(3):
+            with pytest.raises(StoreUnavailable) as caught:
+                run.before_model(cent_call())
+            assert str(path) in caught.value.what
+            assert "close the program that holds it" in caught.value.next_step
+    model_step(run)
+    bench.guard.flush()
+
+    assert (2 * CENT, 0) == (bench.spent("user:alice"), bench.held("user:alice"))
+    assert (2, None) == (run.report().steps, run.stop_reason)
+    assert [] == differences(store.sums())[1]
+    bench.guard.close()
+    store.close()
+
+
+def test_a_call_in_flight_while_the_ledger_is_locked_is_written_afterwards(path: Path) -> None:
+    """Its answer is the user's, and its cost reaches the books once, whatever the guard was told."""
+    store = opened(path)
+    bench = Bench(Limits(run=None, month="1.00", steps=None), store=store)
+    run = bench.guard.run()
+    permit = run.before_model(cent_call())
+    with locked(path):
+        run.after_model(permit, done())
+        assert "settlement_postponed" in bench.names()
+        assert CENT == bench.held("user:alice")
+    bench.guard.flush()
+
+    assert (CENT, 0) == (bench.spent("user:alice"), bench.held("user:alice"))
+    bench.guard.close()
+    store.close()
+
+
+def test_failing_open_is_said_and_every_call_is_written_afterwards(path: Path) -> None:
+    """Calls of several threads go on, each is an event, and afterwards the books have each of them exactly once."""
+    store = opened(path)
+    bench = Bench(Limits(run=None, month="0.05", steps=None), store=store, on_store_error="allow")
+    run = bench.guard.run()
+    model_step(run)
+    with locked(path):
+        threads = [threading.Thread(target=lambda: [model_step(run) for _ in range(3)]) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert CENT == bench.spent("user:alice")
+    bench.guard.flush()
+
+    assert 12 == bench.names().count("store_bypassed")
+    assert (13 * CENT, 0) == (bench.spent("user:alice"), bench.held("user:alice"))
+    assert 13 == len({record.id for record in store.usage()}) == len(list(store.usage()))
+    assert [] == differences(store.sums())[1]
+    # What went past the month while nobody could look is known now, and refuses the next call.
+    assert "blocked" == next(iter(store.balances(scope="user:alice"))).status
+    assert "budget_limit_reached" in bench.names()
+    assert "settlement_lost" not in bench.names()
+    bench.guard.close()
+    store.close()
+
+
+def test_a_guard_that_closes_while_the_ledger_is_away_says_what_is_lost(path: Path) -> None:
+    """It tries once more, and then an event has the number of calls that are in no books."""
+    store = opened(path)
+    bench = Bench(Limits(run=None, month="1.00", steps=None), store=store, on_store_error="allow")
+    run = bench.guard.run()
+    model_step(run)
+    with locked(path):
+        for _ in range(2):
+            model_step(run)
+        bench.guard.close()
+
+    (lost,) = [event for event in bench.events if event.name == "runrails.settlement_lost"]
+    assert ("error", 2) == (lost.level, lost.fields["count"])
+    assert CENT == bench.spent("user:alice")
+    store.close()
