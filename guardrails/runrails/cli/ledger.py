@@ -16,7 +16,7 @@ from runrails.money import format_usd
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from runrails.ledger import FullStore
+    from runrails.ledger import Store
     from runrails.stores.records import Difference
 
 __all__ = ["ledger"]
@@ -113,7 +113,7 @@ def migrate(
     stdout().print("Now point RUNRAILS_STORE, or Guard(store=…), to the new one.")
 
 
-def _behind_leases(store: FullStore) -> FullStore:
+def _behind_leases(store: Store) -> Store:
     """The store that keeps the records: in leased mode it is the one that slices are taken from."""
     from runrails.stores.leased import LeasedStore
 
