@@ -18,20 +18,19 @@ YARDSTICK = "import asyncio, json, decimal, dataclasses, sqlite3, threading, has
 
 
 def _seconds(code: str) -> float:
-    times: list[float] = []
-    for _ in range(ROUNDS):
-        began = time.perf_counter()
-        subprocess.run([sys.executable, "-I", "-c", code], check=True)
-        times.append(time.perf_counter() - began)
-    return statistics.median(times)
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-I", "-c", code], check=True)
+    return time.perf_counter() - began
+
+
+def _added(rounds: list[list[float]], more: int, less: int) -> float:
+    return statistics.median(each[more] - each[less] for each in rounds)
 
 
 def measure() -> list[Row]:
-    """Median of 15 fresh interpreters each, alternating so that noise hits all alike."""
-    bare = _seconds("pass")
-    ours = _seconds(OURS) - bare
-    yardstick = _seconds(YARDSTICK) - bare
-    priced = _seconds(PRICED) - _seconds(BOOK)
+    """Median of 15 rounds of a fresh interpreter each, so that noise hits all alike."""
+    rounds = [[_seconds(code) for code in ("pass", OURS, YARDSTICK, BOOK, PRICED)] for _ in range(ROUNDS)]
+    ours, yardstick, priced = _added(rounds, 1, 0), _added(rounds, 2, 0), _added(rounds, 4, 3)
     return [
         Row(
             "import Guard, Limits over the bare interpreter", ours * 1e3, "ms", ours / yardstick,
