@@ -136,3 +136,14 @@ def test_another_programs_file_is_left_alone(tmp_path: Path) -> None:
     connection.close()
     with pytest.raises(ConfigError):
         SQLiteRates(path)
+
+
+@pytest.mark.parametrize("path", ["", ":memory:", "file:x.db"])
+def test_what_is_no_file_is_refused(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for a ledger, and nothing is made that happens to have that name."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="needs a file"):
+        SQLiteRates(path)
+    with pytest.raises(ConfigError, match="FULL or NORMAL"):
+        SQLiteRates("x.db", synchronous="OFF")  # type: ignore[arg-type]
+    assert [] == list(tmp_path.iterdir())

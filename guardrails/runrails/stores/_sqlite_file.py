@@ -18,7 +18,7 @@ from weakref import WeakSet
 
 from runrails.clocks import monotonic_ms
 from runrails.errors import ConfigError, RunrailsError, StoreUnavailable
-from runrails.stores import _schema, rules
+from runrails.stores import _schema, checks, rules
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,10 +47,24 @@ class LedgerFile:
         synchronous: FULL waits for the disk at every write; NORMAL may lose the last writes if the power fails (never
             if only the process does).
         busy_timeout_ms: How long a verb waits for other processes and threads before it gives up.
+
+    Raises:
+        ConfigError: The path is no file's, or `synchronous` is another word.
     """
 
-    def __init__(self, path: str, *, synchronous: Literal["FULL", "NORMAL"], busy_timeout_ms: int) -> None:
-        self.path = path
+    def __init__(
+        self, path: str | os.PathLike[str], *, synchronous: Literal["FULL", "NORMAL"], busy_timeout_ms: int
+    ) -> None:
+        name = os.fspath(path)
+        if not name or name.startswith((":", "file:")):
+            raise ConfigError(
+                "A SQLite ledger needs a file.", next_step="Name one, or use the memory store: RUNRAILS_STORE=memory:."
+            )
+        if synchronous not in {"FULL", "NORMAL"}:
+            raise ConfigError("synchronous must be FULL or NORMAL.", next_step="Leave it out for the default.")
+        checks.check_count(busy_timeout_ms, what="busy_timeout_ms", count_max=600_000)
+        # A relative path must mean the same file after the process has changed its directory.
+        self.path = os.path.abspath(name)  # noqa: PTH100 -- SQLite takes a str
         self._synchronous = synchronous
         self._busy_timeout_ms = busy_timeout_ms
         self._lock = Lock()

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Literal, cast
 
 from runrails.clocks import Clock, system_ms
 from runrails.rates.gcra import FULL, Times, credited, decide
 from runrails.rates.limiter import check_asks, check_unused
 from runrails.stores._sqlite_file import LedgerFile
-from runrails.stores.checks import check_count
 
 if TYPE_CHECKING:
+    import os
     import sqlite3
     from collections.abc import Sequence
 
@@ -49,13 +48,9 @@ class SQLiteRates:
         synchronous: Literal["FULL", "NORMAL"] = "NORMAL",
         busy_timeout_ms: int = 5_000,
     ) -> None:
-        check_count(busy_timeout_ms, what="busy_timeout_ms", count_max=600_000)
         self._clock = clock
         self._added = 0
-        self._file = LedgerFile(
-            os.path.abspath(os.fspath(path)),  # noqa: PTH100 -- SQLite takes a str
-            synchronous=synchronous, busy_timeout_ms=busy_timeout_ms,
-        )  # fmt: skip
+        self._file = LedgerFile(path, synchronous=synchronous, busy_timeout_ms=busy_timeout_ms)
 
     @property
     def path(self) -> str:

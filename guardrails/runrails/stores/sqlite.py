@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 
 from runrails.clocks import Clock, system_ms
-from runrails.errors import ConfigError
 from runrails.ledger import (
     Account,
     Balance,
@@ -36,6 +34,7 @@ from runrails.stores._codec import (
 from runrails.stores._sqlite_file import LedgerFile
 
 if TYPE_CHECKING:
+    import os
     import sqlite3
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -73,18 +72,9 @@ class SQLiteStore:
         synchronous: Literal["FULL", "NORMAL"] = "FULL",
         busy_timeout_ms: int = 5_000,
     ) -> None:
-        name = os.fspath(path)
-        if not name or name.startswith((":", "file:")):
-            raise ConfigError(
-                "A SQLite ledger needs a file.", next_step="Name one, or use the memory store: RUNRAILS_STORE=memory:."
-            )
-        if synchronous not in {"FULL", "NORMAL"}:
-            raise ConfigError("synchronous must be FULL or NORMAL.", next_step="Leave it out for FULL.")
-        checks.check_count(busy_timeout_ms, what="busy_timeout_ms", count_max=600_000)
         self._clock = clock
         self._ids = rows.AccountIds()
-        # A relative path must mean the same file after the process has changed its directory.
-        self._file = LedgerFile(os.path.abspath(name), synchronous=synchronous, busy_timeout_ms=busy_timeout_ms)  # noqa: PTH100 -- SQLite takes a str
+        self._file = LedgerFile(path, synchronous=synchronous, busy_timeout_ms=busy_timeout_ms)
 
     @property
     def path(self) -> str:
