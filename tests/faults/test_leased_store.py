@@ -13,7 +13,7 @@ from rr_lease import LEASE, WholeFlakyStore
 from rr_lease import lease_of as owning
 from rr_ledger import CENT, DOLLAR, FOUR, KEY, MONTH, ORG, RUN, START_MS, USER, amounts, booking, facts
 from runrails.errors import ReservationMismatch, StoreUnavailable
-from runrails.ledger import Account, FullStore, Refused, Reserved, Settled
+from runrails.ledger import Account, Balance, FullStore, Refused, Reserved, Settled
 from runrails.stores.leased import LeasedStore
 from runrails.stores.leases import Lease
 from runrails.stores.memory import MemoryStore
@@ -407,6 +407,41 @@ def test_the_same_id_at_once_is_taken_once(shared: WholeFlakyStore) -> None:
     assert (0, CENT) == amounts(store)
     store.settle("a", 1)
     store.close()
+
+
+def test_a_balance_is_right_however_much_moves(clock: ManualClock) -> None:
+    """Moves that end between every two looks wait for the last look, and are done after it."""
+    left = 20
+    spent = threading.Event()
+    started: list[threading.Thread] = []
+
+    class Busy(MemoryStore):
+        def balance(self, account: Account) -> Balance:
+            shown = super().balance(account)
+            thread = threading.Thread(target=one_more)
+            started.append(thread)
+            spent.clear()
+            thread.start()
+            if len(started) < 5:
+                thread.join()
+            else:  # What it moves has to wait for this look.
+                spent.wait()
+            return shown
+
+    def one_more() -> None:
+        spend(store, 100 + len(started), 1)
+        spent.set()
+        store.write()
+
+    shared = Busy(clock=clock)
+    store = lease_of(shared, clock)
+    spend(store, 0, left)
+    assert (left + 5) * CENT == sum(amounts(store))
+    for thread in started:
+        thread.join()
+    assert 5 == len(started)
+    store.close()
+    assert (left + 5) * CENT == MemoryStore.balance(shared, USER).spent
 
 
 def test_the_thread_fetches_writes_and_gives_back(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from threading import Condition
 from typing import TYPE_CHECKING
 
 from runrails.errors import StoreUnavailable, UnknownReservation
@@ -43,6 +44,8 @@ class Moves:
         """Moves that have begun and not ended: what the shared store shows may have them or not."""
         self.count = 0
         """Of those that have ended."""
+        self._gate = Condition(lock)
+        self._pauses = 0
 
     def renew(self, group: Group, need: int, *, spare: bool = False) -> bool:
         """
@@ -244,12 +247,29 @@ class Moves:
             self.renew(group, low, spare=True)
 
     @contextmanager
+    def paused(self, timeout_s: float) -> Generator[bool]:
+        """Let no move begin meanwhile; yields False if one that had begun did not end in time."""
+        with self._gate:
+            self._pauses += 1
+        try:
+            with self._gate:
+                still = self._gate.wait_for(lambda: not self.under_way, timeout_s)
+            yield still
+        finally:
+            with self._gate:
+                self._pauses -= 1
+                self._gate.notify_all()
+
+    @contextmanager
     def _moved(self) -> Generator[None]:
-        with self._lock:
+        with self._gate:
+            self._gate.wait_for(lambda: not self._pauses)
             self.under_way += 1
         try:
             yield
         finally:
-            with self._lock:
+            with self._gate:
                 self.under_way -= 1
                 self.count += 1
+                if self._pauses:
+                    self._gate.notify_all()

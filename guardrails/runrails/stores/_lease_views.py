@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 __all__ = ["Views"]
 
 LOOKS_MAX = 4
-"""How often the books are looked at again because something moved meanwhile."""
+"""How often the books are looked at again because something moved meanwhile, before moves are asked to wait."""
+PAUSE_S = 1.0
+"""How long is waited for moves that have begun."""
 
 
 class _View(NamedTuple):
@@ -84,29 +86,43 @@ class Views:
         for _ in range(LOOKS_MAX):
             count = self._moves.count
             shown = self._shared.balance(account)
-            with self._lock:
-                if self._moves.under_way or self._moves.count != count:
-                    continue
-                more_spent, more_held = self._books.view(account)
-                spent, open_ = self._books.own(account)
-            found = _with(shown, more_spent, more_held)
-            if self._stale_ms:
-                if len(self._views) >= EXPIRED_MAX:
-                    self._views.clear()
-                self._views[account] = _View(mono_ms, found, spent, open_)
-            return found
-        # Too much is moving. The shared books show too little as spent and more as held: nobody is stopped by that.
-        return self._shared.balance(account)
+            found = self._seen(mono_ms, shown, count)
+            if found is not None:
+                return found
+        with self._moves.paused(PAUSE_S) as still:
+            shown = self._shared.balance(account)
+            found = self._seen(mono_ms, shown, self._moves.count) if still else None
+        # The store hangs. The shared books show too little as spent and more as held: nobody is stopped by that.
+        return found or shown
+
+    def _seen(self, mono_ms: int, shown: Balance, count: int) -> Balance | None:
+        """What the shared store has shown, with this process's share; None if something moved since `count` moves."""
+        with self._lock:
+            if self._moves.under_way or self._moves.count != count:
+                return None
+            more_spent, more_held = self._books.view(shown.account)
+            spent, open_ = self._books.own(shown.account)
+        found = _with(shown, more_spent, more_held)
+        if self._stale_ms:
+            if len(self._views) >= EXPIRED_MAX:
+                self._views.clear()
+            self._views[shown.account] = _View(mono_ms, found, spent, open_)
+        return found
 
     def balances(self, scope: str | None, period: str | None) -> Iterator[Balance]:
         """Every account, newest period first, then by scope and unit."""
         for _ in range(LOOKS_MAX):
             count = self._moves.count
-            found = list(self._shared.balances(scope=scope, period=period))
+            shown = list(self._shared.balances(scope=scope, period=period))
             with self._lock:
                 if not self._moves.under_way and self._moves.count == count:
-                    return iter([_with(one, *self._books.view(one.account)) for one in found])
-        return self._shared.balances(scope=scope, period=period)
+                    return iter([_with(one, *self._books.view(one.account)) for one in shown])
+        with self._moves.paused(PAUSE_S) as still:
+            shown = list(self._shared.balances(scope=scope, period=period))
+            if not still:
+                return iter(shown)
+            with self._lock:
+                return iter([_with(one, *self._books.view(one.account)) for one in shown])
 
     def usage(self, user: str | None, period: str | None, run: str | None) -> Iterator[UsageRecord]:
         """Records of calls, oldest first, those in flight here among them."""
