@@ -7,7 +7,7 @@ import sys
 import tomllib
 from pathlib import Path
 
-EXTRAS = ("langchain", "openai", "anthropic", "aws")
+EXTRAS = ("langchain", "openai", "anthropic", "aws", "jwt", "legacy")
 """With langchain-core before 1.0 the callback is supported; the other extras need newer frameworks."""
 BESIDE = ("langchain==0.3.27", "langgraph==0.6.0", "websockets==13.0")
 """

@@ -18,7 +18,10 @@ def _own_world(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     """A home, a default store and an environment that belong to this test alone."""
     # Numbering them would look at all those before, which for thousands of tests takes longer than the tests.
     home = tmp_path_factory.mktemp(f"home-{uuid4().hex}", numbered=False)
-    for name in ("RUNRAILS_USER", "RUNRAILS_PRICES", "OPENAI_BASE_URL", "ANTHROPIC_BASE_URL"):
+    for name in (
+        "RUNRAILS_USER", "RUNRAILS_PRICES", "RUNRAILS_VAULT", "RUNRAILS_MASTER_KEYS", "RUNRAILS_KEY_PEPPERS",
+        "RUNRAILS_JWT_KEYS", "RUNRAILS_JOURNAL", "OPENAI_BASE_URL", "ANTHROPIC_BASE_URL",
+    ):  # fmt: skip
         monkeypatch.delenv(name, raising=False)
     for name in ("HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME"):
         monkeypatch.setenv(name, str(home))

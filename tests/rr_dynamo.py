@@ -11,6 +11,7 @@ import json
 import os
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from threading import Lock
 from typing import Any, Literal
@@ -44,11 +45,17 @@ def shared_client() -> Any:
 
 def new_table() -> str:
     """A fresh table's name."""
+    from botocore.exceptions import ReadTimeoutError
+
     from runrails_aws.dynamodb.schema import definition
 
-    name = f"rr-{uuid4().hex}"
-    shared_client().create_table(**definition(name) | {"DeletionProtectionEnabled": False})
-    return name
+    for _ in range(5):
+        name = f"rr-{uuid4().hex}"
+        # A server that has just begun may take longer for its first answer than clients wait.
+        with suppress(ReadTimeoutError):
+            shared_client().create_table(**definition(name) | {"DeletionProtectionEnabled": False})
+            return name
+    raise AssertionError("DynamoDB Local makes no table")
 
 
 def open_dynamodb(
@@ -71,16 +78,21 @@ class _Shared:
 
 
 Fate = Literal[
-    "ok", "throttled", "conflict", "in_progress", "request_lost", "response_lost", "denied", "killed", "killed_after"
-]
+    "ok", "throttled", "conflict", "in_progress", "request_lost", "response_lost", "denied", "expired", "wrong_region",
+    "no_table", "killed", "killed_after",
+]  # fmt: skip
 """
 What becomes of one request: it works; DynamoDB refuses it for now; it never arrives; it is done, but its answer is
-lost; credentials forbid it; or this process is killed before it is sent, or once it is done.
+lost; credentials forbid it, are too old or are another region's; there is no such table; or this process is killed
+before it is sent, or once it is done.
 """
 _REFUSALS = {
     "throttled": {"__type": "x#ThrottlingException"},
     "in_progress": {"__type": "x#TransactionInProgressException"},
     "denied": {"__type": "x#AccessDeniedException"},
+    "expired": {"__type": "x#ExpiredTokenException"},
+    "wrong_region": {"__type": "x#InvalidSignatureException"},
+    "no_table": {"__type": "x#ResourceNotFoundException"},
 }
 
 
@@ -92,12 +104,13 @@ class FaultyClient:
         fate: Tells what becomes of a request, given its operation and how many there were before that may fail.
         reads: Whether reading may fail as well.
 
-    What was asked is in `log`, with its fate. After `over` is set everything works.
+    What was asked is in `log`, with its fate, and as it was sent in `sent`. After `over` is set everything works.
     """
 
     def __init__(self, fate: Callable[[str, int], Fate], *, reads: bool = True) -> None:
         self.real = new_client()
         self.log: list[tuple[str, Fate]] = []
+        self.sent: list[tuple[str, bytes]] = []
         self.over = False
         self.fate = fate
         self._count = 0
@@ -121,6 +134,7 @@ class FaultyClient:
             fate: Fate = "ok" if exempt else self.fate(operation, self._count)
             self._count += not exempt
             self.log.append((operation, fate))
+            self.sent.append((operation, request.body))
         if fate == "ok":
             return None
         if fate == "killed":

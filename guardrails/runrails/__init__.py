@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from runrails.savers.caching import ResponseCache
     from runrails.savers.pruning import Pruning
     from runrails.savers.routing import Downgrade
+    from runrails.stores.leased import LeasedStore
+    from runrails.stores.leases import Lease
     from runrails.supervisor import Supervisor
 
 __all__ = [
@@ -52,6 +54,8 @@ __all__ = [
     "Downgrade",
     "Guard",
     "GuardrailStopped",
+    "Lease",
+    "LeasedStore",
     "LimitReached",
     "Limits",
     "LoopDetected",
@@ -78,6 +82,8 @@ _HOMES = {
     "Attribution": "runrails.attribution",
     "Downgrade": "runrails.savers.routing",
     "Guard": "runrails.guard",
+    "Lease": "runrails.stores.leases",
+    "LeasedStore": "runrails.stores.leased",
     "Limits": "runrails.limits",
     "LoopPolicy": "runrails.loops.policy",
     "Outcome": "runrails.outcome",

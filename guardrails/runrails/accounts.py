@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from runrails.limits import Limits
     from runrails.tally import Tally
 
-__all__ = ["Accounts", "Drawn"]
+__all__ = ["OWN_KEY", "Accounts", "Drawn"]
 
 PAYERS_KEPT_MAX = 256
+OWN_KEY = "byok"
+"""The kind of scope in which a user's calls count that are paid on keys which are not the platform's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,8 @@ class Accounts:
     def is_own(self, scope: str) -> bool:
         """Whether money of this scope is the run's own, and not that of somebody a single call is made for."""
         kind, _, name = scope.partition(":")
-        if {"user": self.own.user, "key": self.own.key, "org": self.own.org}.get(kind, name) == name:
+        own = self.own
+        if {"user": own.user, OWN_KEY: own.user, "key": own.key, "org": own.org}.get(kind, name) == name:
             return True
         return self.outer is not None and self.outer.is_own(scope)
 
@@ -132,11 +135,13 @@ class Accounts:
         scopes = [tally.scope for tally in self.tally.chain()]
         runs = [(Account(scope, RUN_PERIOD), limit) for scope, limit in zip(scopes, run_limits, strict=True)]
         # A run's own limits are about the run; months they do not name stay as the guard has them.
-        rows = (
+        rows: tuple[tuple[str, str | None, int | None, int | None], ...] = (
             ("user", by.user, limits.month_pusd, usual.month_pusd),
             ("key", by.key, limits.key_month_pusd, usual.key_month_pusd),
             ("org", by.org, limits.org_month_pusd, usual.org_month_pusd),
         )
+        if by.byok:  # The platform pays nothing: its budgets are not drawn on.
+            rows = ((OWN_KEY, by.user, limits.byok_month_pusd, usual.byok_month_pusd),)
         months = [(Account(f"{kind}:{name}", month), b if a is None else a) for kind, name, a, b in rows if name]
         if around is not None:
             months = _stricter(months, zip(around.months, around.month_limits, strict=True))

@@ -16,9 +16,10 @@ from runrails.errors import BudgetBusy, RateLimited
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from concurrent.futures import Future, ThreadPoolExecutor
+    from concurrent.futures import Future
 
     from runrails.calls import ModelCall, ModelResult, Permit
+    from runrails.crew import Crew
     from runrails.guard import Guard
     from runrails.ledger import Store
     from runrails.run import Run
@@ -34,9 +35,9 @@ _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 _lock = threading.Lock()
-_pools: WeakKeyDictionary[Store, dict[str, ThreadPoolExecutor]] = WeakKeyDictionary()
+_pools: WeakKeyDictionary[Store, dict[str, Crew]] = WeakKeyDictionary()
 """The threads of a pool end when the store is collected, or closed by its guard."""
-_others: dict[str, ThreadPoolExecutor] = {}
+_others: dict[str, Crew] = {}
 """Of stores that nothing can be tied to."""
 
 
@@ -49,7 +50,8 @@ async def before_model(
 
     If the awaiting task is cancelled, what was granted is given back.
     """
-    if not run.guard.store.remote:
+    router = run.guard.credentials
+    if not (run.guard.store.remote or (router is not None and router.remote)):
         try:
             return run.before_model(call, can_block=can_block, sends=sends, may_wait=True, tentative=tentative)
         except (BudgetBusy, RateLimited):
@@ -88,7 +90,7 @@ def forget(store: Store) -> None:
         except TypeError:
             return
     for pool in (pools or {}).values():
-        pool.shutdown(wait=False)
+        pool.dismiss()
 
 
 def _give_back(run: Run, done: Future[Permit]) -> None:
@@ -115,10 +117,10 @@ def _submit(guard: Guard, kind: str, function: Callable[_P, _R], *args: _P.args,
         pools = _pools_of(guard.store)
         pool = pools.get(kind)
         if pool is None:
-            from concurrent.futures import ThreadPoolExecutor
+            from runrails.crew import Crew
 
-            pool = pools[kind] = ThreadPoolExecutor(_threads_of(guard.store), f"runrails-{kind}")
-        return pool.submit(lambda: context.run(function, *args, **kwargs))
+            pool = pools[kind] = Crew(_threads_of(guard.store), f"runrails-{kind}")
+        return pool.do(lambda: context.run(function, *args, **kwargs))
 
 
 def _threads_of(store: Store) -> int:
@@ -127,7 +129,7 @@ def _threads_of(store: Store) -> int:
     return count if isinstance(count, int) else THREADS_MAX
 
 
-def _pools_of(store: Store) -> dict[str, ThreadPoolExecutor]:
+def _pools_of(store: Store) -> dict[str, Crew]:
     try:
         return _pools.setdefault(store, {})
     except TypeError:  # it has slots, or is equal to others by value

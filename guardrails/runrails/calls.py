@@ -9,6 +9,7 @@ from runrails.values import value
 
 if TYPE_CHECKING:
     from runrails.attribution import Attribution
+    from runrails.keyroutes import KeyPlace, Route
     from runrails.usage import Usage
 
 __all__ = [
@@ -104,6 +105,10 @@ class ModelCall:
     """Whose money it is, where this call alone says so; see `Guard.attribute` for what else does."""
     economy: Economy | None = None
     """What makes it cheaper than it was asked for; None for nearly all calls."""
+    place: KeyPlace | None = None
+    """Where its key goes, if the adapter can put another one in; see `runrails.keyroutes`."""
+    credential: str = ""
+    """Which key of the vault it goes out on, as `user:alice/openai/default`; empty if no router chose one."""
 
 
 class ServedTier(NamedTuple):
@@ -173,6 +178,8 @@ class Permit:
     """Whose money it is, from everything that says so."""
     input_tokens: int | None = None
     """The most input tokens it can have; None if nobody has told."""
+    route: Route | None = None
+    """The key it goes out on; None if the guard chooses none."""
 
     @property
     def attempt_pusd(self) -> int:

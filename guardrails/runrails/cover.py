@@ -20,20 +20,24 @@ if TYPE_CHECKING:
     from runrails.attribution import Attribution
     from runrails.calls import ModelCall, Permit
     from runrails.guard import Guard
+    from runrails.keyroutes import Route
     from runrails.run import Run
 
-__all__ = ["Above", "call_above", "covering", "expect_cover", "offer_cover", "take_cover", "withdraw_cover"]
+__all__ = [
+    "Above", "call_above", "covering", "expect_cover", "offer_cover", "route_above", "take_cover", "withdraw_cover",
+]  # fmt: skip
 
 
 class _Cover:
     """Keeps neither the run nor what the call said alive: contexts live long."""
 
-    __slots__ = ("by", "id", "model", "permit", "request_type", "run", "tickets")
+    __slots__ = ("by", "id", "model", "permit", "request_type", "route", "run", "tickets")
 
     def __init__(self, run: Run, permit: Permit) -> None:
         self.run = weakref.ref(run)
         self.id = permit.id
         self.by = permit.by
+        self.route = permit.route
         self.model = permit.call.model
         self.request_type = permit.call.request_type
         self.permit = replace(permit, call=replace(permit.call, prompt=Prompt())) if run.guard.yields else None
@@ -115,6 +119,15 @@ def call_above(guard: Guard) -> Above | None:
     if cover is None or run is None or not run.is_open(cover.id) or not is_of(run, guard):
         return None
     return Above(run, cover.by or run.attribution, cover.model)
+
+
+def route_above(guard: Guard) -> Route | None:
+    """The key for the request that this context's cover has just been taken for."""
+    place = covering.get()
+    cover = None if place is None else place.cover
+    if cover is None or cover.tickets or call_above(guard) is None:
+        return None
+    return cover.route
 
 
 def withdraw_cover() -> None:

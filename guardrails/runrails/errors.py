@@ -331,7 +331,8 @@ class ReservationMismatch(LedgerError):
 
 def _raise_limit_hint(scope: str) -> str:
     kind = scope.partition(":")[0]
-    setting = {"run": "run", "user": "month", "key": "key_month", "org": "org_month"}.get(kind, "run")
+    settings = {"user": "month", "key": "key_month", "org": "org_month", "byok": "byok_month"}
+    setting = settings.get(kind, "run")
     return (
         f'If that is not enough, raise Limits({setting}="…") in code or, as an operator, '
         f"`runrails budget set {scope} AMOUNT`."

@@ -106,7 +106,9 @@ def log_sink(event: Event) -> None:
         return
     import structlog
 
-    bound = structlog.wrap_logger(
-        logger, processors=[structlog.processors.KeyValueRenderer(key_order=["event"])], cache_logger_on_first_use=False
-    )
+    from runrails.redaction import redact_processor
+
+    # Our events have no secrets; but the name of a model or a user may come from anybody, and be one by mistake.
+    render = structlog.processors.KeyValueRenderer(key_order=["event"])
+    bound = structlog.wrap_logger(logger, processors=[redact_processor, render], cache_logger_on_first_use=False)
     bound.log(level, event.name, **event.fields)

@@ -19,7 +19,7 @@ from runrails.errors import ConfigError, StoreUnavailable
 from runrails.events import Emitter, Sink, log_sink
 from runrails.figures import check_markup_bp
 from runrails.housekeeping import Housekeeper
-from runrails.ids import check_id, new_id
+from runrails.ids import check_id, id_makers, new_id
 from runrails.ledger import SCOPES_MAX, RunArchive, RunRecord, Store, SupportsUsage
 from runrails.limits import Limits, check_limits
 from runrails.periods import check_zone
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from runrails.grouping import GroupRow
+    from runrails.keyroutes import SupportsRoutes
     from runrails.loops import ToolRule
     from runrails.pricing import PriceSpec, Term
     from runrails.savers.caching import ResponseCache
@@ -76,8 +77,9 @@ class Guard:
         price_file: The project's own prices; `RUNRAILS_PRICES`, else `runrails.toml` in the working directory.
         markup_bp: What is charged on top of a provider's price, in basis points (200 is 2 %), and counted in budgets;
             `RUNRAILS_MARKUP_BP`, else nothing. Never on a key of the user's own.
-        byok: Whether calls go out on keys of the users' own, so that nothing is billed for them. Their cost counts all
-            the same. `run`, `attribute` and calls may say otherwise.
+        byok: Whether calls go out on keys of the users' own, so that nothing is billed for them. Their cost counts for
+            the run and `Limits(byok_month=…)`. `run`, `attribute` and calls may say otherwise.
+        credentials: Who chooses the key that each call goes out on, and so says `byok`: a `Router` over a vault.
         cache: Stored answers, which cost nothing when they are asked for again; see `ResponseCache`. For guarded
             clients, and LangChain's models with a `runrails_langchain.ResponseCacheAdapter`.
         contract: What was agreed with providers, above the project file: `[Term(provider="openai", percent="-12")]`.
@@ -113,12 +115,14 @@ class Guard:
         assume: Literal["dearest"] | None = None,
         markup_bp: int | None = None,
         byok: bool = False,
+        credentials: SupportsRoutes | None = None,
         cache: ResponseCache | None = None,
         clock: Clock = system_ms,
         monotonic: Clock = monotonic_ms,
         make_id: Callable[[], str] = new_id,
     ) -> None:
         self.limits = Limits() if limits is None else check_limits(limits)
+        self.credentials = credentials
         self.cache = _cache(cache)
         self.saves = cache is not None or self.limits.saves
         """Whether any call may be made cheaper: nothing looks further where it is not."""
@@ -140,6 +144,7 @@ class Guard:
         self.clock = clock
         self.monotonic = monotonic
         self.new_id = make_id
+        self.call_id, self.run_id = id_makers(make_id)
         self.emit = Emitter((log_sink,) if sinks is None else sinks)
         self.room = Room()
         """Notified whenever a call of this guard ends, for calls that wait for its money."""
@@ -151,11 +156,13 @@ class Guard:
         """True for the guard of a whole process: other guards may work inside its run, and take over what it guards."""
         self._owns_store = not _is_store(store)
         self.store: Store = open_store(store, clock=clock) if store is None or isinstance(store, str) else store
+        if self.store.remote:
+            self.prices.prepare()  # Later it would be read beside an event loop, which would stand still.
         self.price_cards = CardKeeper(self.store)
         self.margins = Margins()
         """By how much the input bounds of models are widened that were underestimated."""
-        self.housekeeper = Housekeeper(self.store, self.emit, monotonic=monotonic)
         tolerant = self.on_store_error == "allow" or self.mode == "observe"
+        self.housekeeper = Housekeeper(self.store, self.emit, monotonic=monotonic, tolerant=tolerant)
         self.zones = Zones(self.store, self.zone, self.emit, tolerant=tolerant)
 
     def run(
@@ -194,7 +201,7 @@ class Guard:
             else _child_limits(self.limits)
         )
         self.saves = self.saves or own.saves
-        run_id = self.new_id() if id is None else _id(id, "run id")
+        run_id = self.run_id(whose.user or "") if id is None else _id(id, "run id")
         run = Run(self, name=name, run_id=run_id, limits=own, parent=parent, attribution=whose)
         if later:  # a remote store must not be asked here; whatever it says comes before anything is sent
             run.entry.postponed.append(lambda: self.zones.fix(whose))

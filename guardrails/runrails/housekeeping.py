@@ -11,6 +11,7 @@ import atexit
 import os
 import threading
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakSet
 
@@ -21,6 +22,7 @@ from runrails.values import named
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from runrails.bypass import Bypass
     from runrails.clocks import Clock
     from runrails.events import Emitter
 
@@ -56,7 +58,11 @@ class _Watched(NamedTuple):
 class Housekeeper:
     """Thread-safe. Does nothing, and keeps no thread, while there is nothing to keep."""
 
-    def __init__(self, store: Store, emit: Emitter, *, monotonic: Clock, idle_s: float = IDLE_S) -> None:
+    def __init__(
+        self, store: Store, emit: Emitter, *, monotonic: Clock, idle_s: float = IDLE_S, tolerant: bool = False
+    ) -> None:
+        self.bypass = _bypass(store, emit) if tolerant else None
+        """Where calls are written down that the ledger could not be asked about."""
         self._store = store
         self._emit = emit
         emit.bind(store)
@@ -68,10 +74,14 @@ class Housekeeper:
         self._closed = False
         self.forget()
         _all.add(self)
+        if self.bypass is not None and self.bypass.urgent:
+            self._call_thread()
 
     def forget(self) -> None:
         """Start anew in a forked child: locks may be taken for ever, and what was open belongs to the parent."""
         self._lock = threading.Lock()
+        self._round = threading.RLock()
+        """What another thread has in its hands just now would be overlooked."""
         self._wake = threading.Event()
         self._closing = threading.Event()
         self.open: dict[str, Held] = {}
@@ -133,11 +143,12 @@ class Housekeeper:
 
     def tick(self) -> None:
         """One round: writes that waited, holds to extend, warnings that are due."""
-        for chore in (self.settle_left_behind, self._write_postponed, self._extend, self._warn):
-            try:
-                chore()
-            except Exception as exc:  # noqa: BLE001 -- one chore's bug must not end the others
-                self._emit("housekeeping_failed", "error", error=type(exc).__name__)
+        with self._round:
+            for chore in (self.settle_left_behind, self._write_postponed, self._reconcile, self._extend, self._warn):
+                try:
+                    chore()
+                except Exception as exc:  # noqa: BLE001 -- one chore's bug must not end the others
+                    self._emit("housekeeping_failed", "error", error=type(exc).__name__)
 
     def close(self) -> None:
         """Stop the thread and do a last round. Closing twice is fine."""
@@ -152,8 +163,11 @@ class Housekeeper:
             thread.join(timeout=IDLE_S)
         self.tick()
         lost = len(self._postponed)
-        if lost:
-            self._emit("settlement_lost", "error", count=lost, waiting=0)
+        kept = 0 if self.bypass is None else self.bypass.close()
+        if kept:
+            self._emit("settlement_kept", "warning", count=kept)
+        if lost > kept:
+            self._emit("settlement_lost", "error", count=lost - kept, waiting=0)
         self._emit.flush()
 
     # The thread.
@@ -200,7 +214,8 @@ class Housekeeper:
         # First away, then look: who opens a hold adds it first and looks for the thread then, so one sees the other.
         with self._lock:
             me, self.thread = self.thread, None
-            if self.open or self._postponed or self.watched or self.left_behind:
+            behind = self.bypass is not None and self.bypass.urgent
+            if self.open or self._postponed or self.watched or self.left_behind or behind:
                 self.thread = me
                 return False
             return True
@@ -237,6 +252,11 @@ class Housekeeper:
             except BaseException:
                 self._put_back(write)
                 raise
+
+    def _reconcile(self) -> None:
+        if self.bypass is not None and self.bypass.behind:
+            with suppress(StoreUnavailable):
+                self.watch(self.bypass.catch_up())
 
     def _put_back(self, write: Callable[[], object]) -> None:
         with self._lock:
@@ -302,6 +322,12 @@ class Housekeeper:
                 message=f"{account.scope} has used {format_amount(balance.spent, account.unit)} of its "
                 f"{format_amount(limit, account.unit)} budget in {account.period}.",
             )  # fmt: skip
+
+
+def _bypass(store: Store, emit: Emitter) -> Bypass:
+    from runrails.bypass import Bypass
+
+    return Bypass(store, emit)
 
 
 def _reason(error: Exception) -> str:

@@ -5,9 +5,23 @@ from __future__ import annotations
 import os
 import re
 import time
+from typing import TYPE_CHECKING, NamedTuple
+from zlib import crc32
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = [
+    "ID_LENGTH_MAX", "PLACES", "Told", "call_id", "check_id", "id_makers", "new_id", "place_of", "run_id", "tag_of",
+    "told_by",
+]  # fmt: skip
 
 ID_LENGTH_MAX = 128
 _GRAMMAR = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+=-]{0,127}")
+PLACES = "ghijklmn"
+"""A run's calls all have one of these letters in their ids, so that a store can keep them together."""
+_RUN = "r"
+_OURS = re.compile(rf"[0-9a-f]{{16}}[{PLACES}{_RUN}][0-9a-f]{{20}}")
 
 
 def check_id(value: object, *, what: str) -> str:
@@ -37,6 +51,69 @@ def new_id() -> str:
         drawn = _draw()
     # The moment tells two machines apart that were cloned with the same digits in store.
     return f"{drawn}{time.time_ns() & 0xFFFF_FFFF:08x}"
+
+
+class Told(NamedTuple):
+    """What an id that we have made says of what it names. A hint to find it by: ids of others may look the same."""
+
+    ns: int
+    """When it was made, nanoseconds since the epoch by this host's clock."""
+    place: str
+    """One of `PLACES` for a call; empty for a run."""
+    tag: str
+    """Eight digits that ids of one user's calls and runs share. Other users may have the same ones."""
+
+
+def call_id(user: str, run: str) -> str:
+    """A fresh id of a call. It sorts by time, and says to which user and run the call belongs; see `Told`."""
+    try:
+        return f"{time.time_ns():016x}{_marks[user, run]}{_drawn.pop()[:12]}"
+    except (IndexError, KeyError):
+        return f"{time.time_ns():016x}{_mark(user, run)}{_random_digits()}"
+
+
+def run_id(user: str) -> str:
+    """A fresh id of a run that begins now, for this user."""
+    return f"{time.time_ns():016x}{_RUN}{tag_of(user)}{_random_digits()}"
+
+
+def told_by(name: str) -> Told | None:
+    """What an id says; None if it is not of the form of ours."""
+    if len(name) != 37 or not _OURS.fullmatch(name):
+        return None
+    return Told(int(name[:16], 16), name[16].strip(_RUN), name[17:25])
+
+
+def tag_of(user: str) -> str:
+    """What ids say of the user."""
+    return f"{crc32(user.encode(errors='replace')):08x}"
+
+
+def place_of(run: str) -> str:
+    """The letter in the ids of a run's calls."""
+    return PLACES[crc32(run.encode(errors="replace")) % len(PLACES)]
+
+
+def id_makers(make_id: Callable[[], str]) -> tuple[Callable[[str, str], str], Callable[[str], str]]:
+    """How ids of calls and of runs are made where somebody may have said how to make ids."""
+    return (call_id, run_id) if make_id is new_id else (lambda _user, _run: make_id(), lambda _user: make_id())
+
+
+_marks: dict[tuple[str, str], str] = {}
+_MARKS_MAX = 1_000
+
+
+def _mark(user: str, run: str) -> str:
+    if len(_marks) >= _MARKS_MAX:
+        _marks.clear()
+    return _marks.setdefault((user, run), place_of(run) + tag_of(user))
+
+
+def _random_digits() -> str:
+    try:
+        return _drawn.pop()[:12]
+    except IndexError:
+        return _draw()[:12]
 
 
 _DRAWN_MAX = 64

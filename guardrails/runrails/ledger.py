@@ -118,6 +118,8 @@ class CallFacts:
     user_agent: str = ""
     agent: str = ""
     byok: bool = False
+    credential: str = ""
+    """Which key of the vault paid, as `user:alice/openai/default`; empty for the platform's own."""
     price_card: str = ""
     """Fingerprint of the price card the bound was made with."""
     tags: Tags = ()

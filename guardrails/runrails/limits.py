@@ -42,6 +42,11 @@ class Limits:
     """Dollars one API key may spend in a calendar month."""
     org_month: Dollars | None = None
     """Dollars the organisation may spend in a calendar month."""
+    byok_month: Dollars | None = None
+    """
+    Dollars the user may spend in a calendar month on keys that are not the platform's. Such calls count against the run
+    and against this, and against none of the three months above, which are the platform's money.
+    """
     tokens: int | None = None
     """Input and output tokens of one run."""
     steps: int | None = 200
@@ -67,7 +72,7 @@ class Limits:
     """
     Keep a share of the run's budget back, so that a run which a budget or a loop has stopped ends with an answer: one
     more call of the model, without tools, and the only one that starts after a stop. Only where an adapter can make it:
-    `GuardrailMiddleware`, and a supervisor that is told whom to ask.
+    `GuardrailMiddleware`, and a supervisor that is told whom to ask. Not where a guard chooses keys.
     """
     hold_wait_ms: int = 5_000
     """How long a call waits for money that other calls hold, or for its rates. Never waits on an event loop."""
@@ -91,13 +96,14 @@ class Limits:
     month_pusd: int | None = field(init=False, repr=False, compare=False)
     key_month_pusd: int | None = field(init=False, repr=False, compare=False)
     org_month_pusd: int | None = field(init=False, repr=False, compare=False)
+    byok_month_pusd: int | None = field(init=False, repr=False, compare=False)
     saves: bool = field(init=False, repr=False, compare=False)
     """Whether any call may be made cheaper."""
     paced: bool = field(init=False, repr=False, compare=False)
     """Whether any rate is limited."""
 
     def __post_init__(self) -> None:
-        for name in ("run", "month", "key_month", "org_month"):
+        for name in ("run", "month", "key_month", "org_month", "byok_month"):
             object.__setattr__(self, f"{name}_pusd", _money(name, getattr(self, name)))
         for name in ("tokens", "steps", "model_calls", "tool_calls", "seconds"):
             _count(name, getattr(self, name))

@@ -114,9 +114,10 @@ class Meter:
             CallRefused: This call may not start.
         """
         guard, accounts = self._guard, self._accounts
-        claim = Claim(guard.new_id())
+        claim = Claim("")
         try:
             claim.by = by = accounts.own if call.by is None and here.get() is None else accounts.payer(call)
+            claim.id = guard.call_id(by.user or "", self._run_id)
             if by is not accounts.fixed:
                 accounts.check(by)
             now_ms = guard.clock()
@@ -226,6 +227,8 @@ class Meter:
                 except BaseException as exc:
                     # It may have to wait for the store, so it keeps nothing of what the call said.
                     again = partial(self._settle, permit.id, settlement, facts, permit.call.model, missing)
+                    if missing is not None:
+                        self._writes.ended(permit.id, settlement, facts)
                     self._writes.failed(exc, again)
                     if not isinstance(exc, Exception):
                         raise
@@ -300,6 +303,7 @@ class Meter:
         else:
             self._guard.emit("price_missed", "warning", run=self._run_id, model=call.model)
         claim.reservation = None
+        claim.id = claim.id or self._guard.new_id()  # Nobody knew yet whose call it is.
         self._open[claim.id] = claim
         permit = Permit(
             id=claim.id, call=call, bound_pusd=0, max_tokens=call.max_tokens, started_ms=self._guard.clock(),
@@ -335,9 +339,9 @@ class Meter:
         except StoreUnavailable as exc:
             if guard.on_store_error != "allow" and not self._observe:
                 raise
-            guard.emit("store_bypassed", "error", run=self._run_id, reason=exc.what)
-            amount = bound.floor_pusd if cost is None else cost
-            return Admitted(amount * (1 + call.retries), uncapped=False, would_refuse=None, retries=call.retries), False
+            amount = (bound.floor_pusd if cost is None else cost) * (1 + call.retries)
+            self._writes.bypassed(exc, claim, drawn.pairs, amount, facts, ttl_ms=self._limits.hold_ttl_ms)
+            return Admitted(amount, uncapped=False, would_refuse=None, retries=call.retries), False
         return admitted, True
 
     def _facts(
@@ -347,12 +351,15 @@ class Meter:
         if len(provider) + len(model) + len(endpoint) + len(user_agent) + len(agent) > FACT_CHARS_MAX:
             provider, model, endpoint = provider[:FACT_CHARS_MAX], model[:FACT_CHARS_MAX], endpoint[:FACT_CHARS_MAX]
             user_agent, agent = user_agent[:FACT_CHARS_MAX], agent[:FACT_CHARS_MAX]
-        return _call_facts(
+        # Of more than 15 keywords Python makes a dictionary first, which takes as long again as all of this.
+        facts = _call_facts(
             user=by.user or "", run=self._run_id, step=step, key=by.key, org=by.org, tags=by.tags,
-            byok=by.byok is True, markup_bp=self._markup_bp, provider=provider, model=model,
-            request_type=call.request_type, endpoint=endpoint, user_agent=user_agent, agent=agent,
-            price_card=price_card, input_bound_tokens=input_bound,
+            byok=by.byok is True, provider=provider, model=model, request_type=call.request_type, endpoint=endpoint,
+            user_agent=user_agent, agent=agent, price_card=price_card, input_bound_tokens=input_bound,
         )  # fmt: skip
+        if call.credential or self._markup_bp:
+            facts = replace(facts, credential=call.credential, markup_bp=self._markup_bp)
+        return facts
 
     def _hold_tokens(self, bound: Bound, call: ModelCall) -> int:
         if self._observe or (self._tally.parent is None and self._tally.limits.tokens is None):
@@ -370,6 +377,8 @@ class Meter:
         if claim.reservation is not None:
             store, reservation_id = self._guard.store, claim.id
             claim.reservation = None
+
+            self._writes.written(reservation_id)
 
             def release() -> None:
                 try:
@@ -472,7 +481,9 @@ class Meter:
         if missing is not None:
             store.reserve(missing)
         settled = store.settle(reservation_id, settlement.actual_pusd, result=facts, unresolved=settlement.unresolved)
-        if missing is None and settled.actual > settled.held:
+        if missing is not None:
+            self._writes.written(reservation_id, missing)
+        elif settled.actual > settled.held:
             self._told.overrun(model, settled)
 
     def _missing(self, permit: Permit, claim: Claim) -> Reservation:

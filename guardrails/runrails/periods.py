@@ -42,7 +42,11 @@ def month_of(now_ms: int, zone: str = "UTC") -> str:
         return period
     if len(newest) >= _ZONES_MAX:
         newest.clear()
-    newest[zone] = (month_start_ms(period, zone), month_start_ms(next_month(period), zone), period)
+    following = next_month(period)
+    begins_ms = month_start_ms(following, zone)
+    if now_ms >= begins_ms:  # the clock was put back over that midnight, but no month begins twice
+        period, following = following, next_month(following)
+    newest[zone] = (month_start_ms(period, zone), month_start_ms(following, zone), period)
     return period
 
 

@@ -38,8 +38,13 @@ if TYPE_CHECKING:
 __all__ = ["RunState"]
 
 
-def _meter_of(limits: Limits, usual: Limits) -> type[Meter]:
-    if not (limits.paced or usual.paced):
+def _meter_of(limits: Limits, guard: Guard) -> type[Meter]:
+    paced = limits.paced or guard.limits.paced
+    if guard.credentials is not None:
+        from runrails.routed import RoutedMeter, RoutedPacedMeter
+
+        return RoutedPacedMeter if paced else RoutedMeter
+    if not paced:
         return Meter
     from runrails.pacing import PacedMeter
 
@@ -79,7 +84,7 @@ class RunState:
         beyond = None if outer is None else outer.accounts if outer.guard is not guard else outer.accounts.outer
         self.accounts: Accounts = Accounts(guard, attribution, limits=limits, tally=tally, outer=beyond)
         around = None if outer is None else outer._meter  # noqa: SLF001 -- of this class
-        meter = _meter_of(limits, guard.limits)
+        meter = _meter_of(limits, guard)
         self._meter: Meter = meter(self.accounts, run_id=run_id, lock=self._lock, gate=self._gate, outer=around)
         self.adapters: dict[type[object], object] = {}
         """What adapters keep for this run, by the type of it."""

@@ -268,6 +268,10 @@ def from_langchain(usage: Wire | None) -> Usage | None:
         return None
     details = _mapping(given.get("input_token_details"), "input_token_details")
     out_details = _mapping(given.get("output_token_details"), "output_token_details")
+    parts = (*details.values(), *out_details.values())
+    if not any(parts) and _COUNTS.issuperset(map(type, parts)):  # by far the most reports: no parts
+        entered = _required(entered, "input_tokens")
+        return _plain_usage(input_tokens=entered, output_tokens=_output(left, entered, total, "output_tokens"))
     write_5m, write_1h = _langchain_writes(details)
     return _inclusive(
         input_tokens=_required(entered, "input_tokens"),

@@ -238,7 +238,8 @@ class LastTurn:
     def _keep_for(self, call: ModelCall) -> None:
         run = self._run
         guard = run.guard
-        if guard.mode == "observe" or not run.limits.wrap_up:
+        # Whose key it would go out on is chosen for calls that are admitted, which the last turn is not.
+        if guard.mode == "observe" or not run.limits.wrap_up or guard.credentials is not None:
             return
         try:
             now_ms = guard.clock()

@@ -5,11 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from runrails.errors import RunrailsError, StoreUnavailable
+from runrails.ledger import RUN_PERIOD, Hold, Reservation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
+    from runrails.admission import Claim
     from runrails.guard import Guard
+    from runrails.ledger import Account, CallFacts, ResultFacts
+    from runrails.settlement import Settlement
 
 __all__ = ["Writes", "reason_of"]
 
@@ -47,6 +51,35 @@ class Writes:
             self._guard.emit("settlement_failed", "error", run=self._run_id, reason=reason_of(error))
         else:  # an interrupt, in the middle of it
             self._guard.housekeeper.postpone(write)
+
+    def bypassed(
+        self, error: StoreUnavailable, claim: Claim, accounts: Iterable[tuple[Account, int | None]], amount: int,
+        facts: CallFacts, *, ttl_ms: int,
+    ) -> None:  # fmt: skip
+        """A call starts although the ledger cannot be asked: tell of it, and write it down where that is possible."""
+        self._guard.emit("store_bypassed", "error", run=self._run_id, reason=error.what)
+        bypass = self._guard.housekeeper.bypass
+        if bypass is not None:
+            asked = claim.reservation
+            if asked is None:
+                asked = Reservation(claim.id, tuple([Hold(one, amount) for one, _ in accounts]), ttl_ms, facts)
+                claim.reservation = asked
+            bypass.begun(asked)
+
+    def ended(self, reservation_id: str, settlement: Settlement, result: ResultFacts) -> None:
+        """Such a call has ended, and the ledger is still away."""
+        bypass = self._guard.housekeeper.bypass
+        if bypass is not None:
+            bypass.ended(reservation_id, settlement, result)
+
+    def written(self, reservation_id: str, reservation: Reservation | None = None) -> None:
+        """Such a call is in the ledger now, or it was never sent (None)."""
+        keeper = self._guard.housekeeper
+        if keeper.bypass is not None:
+            keeper.bypass.written(reservation_id)
+        if reservation is not None:  # its accounts may have been looked at before it was there
+            months = [hold for hold in reservation.holds if hold.account.period != RUN_PERIOD]
+            keeper.watch([hold.account for hold in months], [hold.limit for hold in months])
 
 
 def reason_of(error: Exception) -> str:

@@ -38,7 +38,12 @@ class Zones:
         if not isinstance(self._store, SupportsZones):
             return
         try:
-            for kind, name in (("user", by.user), ("key", by.key), ("org", by.org)):
+            for kind, name in (
+                ("user", by.user),
+                ("key", by.key),
+                ("org", by.org),
+                ("byok", by.user if by.byok else None),
+            ):
                 if name is not None and f"{kind}:{name}" not in self._known:
                     self._fix(self._store, f"{kind}:{name}")
         except StoreUnavailable as exc:

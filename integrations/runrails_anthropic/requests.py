@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from typing import TYPE_CHECKING, Protocol, cast
 
 from runrails.calls import ModelCall, ModelResult
+from runrails.clients.keys import has_own_auth
 from runrails.clients.plan import Plan, is_straight, request_body
 from runrails.clients.sse import SseReader
 from runrails.errors import BoundUnknown
+from runrails.keyroutes import KeyPlace
 from runrails.request_wire import anthropic_messages
 from runrails_anthropic.answers import MessageEvents, answer
 from runrails_anthropic.eventstream import BedrockReader
@@ -27,11 +29,20 @@ _FREE = re.compile(
 )
 """What may be posted for nothing: records that are kept, counts, and whatever ends something."""
 _READING = frozenset({"get", "head", "options", "delete"})
+_OTHER_AUTH = ("custom_auth", "_token_cache", "credentials")
+"""Attributes of clients that put something else than a key into their requests, as the last thing before they leave."""
+
+
+class _Url(Protocol):
+    @property
+    def host(self) -> str: ...
 
 
 class _Client(Protocol):
     max_retries: int
 
+    @property
+    def base_url(self) -> _Url: ...
     @property
     def user_agent(self) -> str: ...
 
@@ -76,6 +87,22 @@ class AnthropicDialect:
             events = MessageEvents(reasoning=wire.reasoning, names_model=not self._on_bedrock)
             stream = BedrockReader(events) if self._on_bedrock else SseReader(events)
         return Plan(call, self._answer, stream, {}, "max_tokens")
+
+    def place(self, client: object) -> KeyPlace | None:
+        """Where the client's key goes. See `runrails.clients.keys.SupportsKeys`."""
+        if self._on_bedrock or has_own_auth(client, _OTHER_AUTH):
+            return None
+        url = cast("_Client", client).base_url
+        return KeyPlace("anthropic", None if self.is_home(url.host) else str(url))
+
+    def is_home(self, host: str) -> bool:
+        """Whether a host is Anthropic's own."""
+        return host == "api.anthropic.com"
+
+    def put_key(self, headers: MutableMapping[str, str], key: str) -> None:
+        """See `runrails.clients.keys.SupportsKeys`."""
+        headers.pop("Authorization", None)
+        headers["X-Api-Key"] = key
 
     def _answer(self, body: Body) -> ModelResult:
         return answer(body, names_model=not self._on_bedrock)

@@ -26,6 +26,10 @@ class _Client(Protocol):
     def publish(self, **request: object) -> object: ...
 
 
+class _Session(Protocol):
+    def client(self, service: str, **settings: object) -> _Client: ...
+
+
 class SNSSender:
     """
     Publishes every notice to a topic: its text as the subject, the JSON of `Notice.payload` as the message.
@@ -70,12 +74,13 @@ class SNSSender:
     def _connected(self) -> _Client:
         if self._client is None:
             try:
-                connect = cast("Callable[..., _Client]", import_module("boto3").client)
+                # A session of its own: boto3's default one is not for several threads, and this is not the main one.
+                session = cast("Callable[[], _Session]", import_module("boto3.session").Session)
                 config = cast("Callable[..., object]", import_module("botocore.config").Config)
             except ImportError:
                 raise SendFailed("boto3 is missing: pip install 'runrails[aws]'", again=False) from None
             quick = config(connect_timeout=3, read_timeout=5, retries={"total_max_attempts": 1})
-            self._client = connect("sns", region_name=self._region, config=quick)
+            self._client = session().client("sns", region_name=self._region, config=quick)
         return self._client
 
     def __repr__(self) -> str:

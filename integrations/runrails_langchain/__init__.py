@@ -18,10 +18,13 @@ if TYPE_CHECKING:
     from runrails_langchain.attaching import attach
     from runrails_langchain.caching import ResponseCacheAdapter
     from runrails_langchain.handler import GuardrailCallbackHandler
+    from runrails_langchain.keys import use_keys
     from runrails_langchain.middleware import GuardrailMiddleware
     from runrails_langchain.toolguard import guard_tools
 
-__all__ = ["GuardrailCallbackHandler", "GuardrailMiddleware", "ResponseCacheAdapter", "attach", "guard_tools"]
+__all__ = [
+    "GuardrailCallbackHandler", "GuardrailMiddleware", "ResponseCacheAdapter", "attach", "guard_tools", "use_keys",
+]  # fmt: skip
 
 _HOMES = {
     "GuardrailCallbackHandler": "runrails_langchain.handler",
@@ -29,6 +32,7 @@ _HOMES = {
     "ResponseCacheAdapter": "runrails_langchain.caching",
     "attach": "runrails_langchain.attaching",
     "guard_tools": "runrails_langchain.toolguard",
+    "use_keys": "runrails_langchain.keys",
 }
 _NEEDS = {"langchain_core": "langchain-core", "langchain": "langchain>=1", "langgraph": "langgraph>=1"}
 """What pip calls the packages that a name here may need; the middleware needs more than the callback does."""

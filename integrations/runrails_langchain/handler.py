@@ -25,6 +25,7 @@ from runrails_langchain.enclosing import finding
 from runrails_langchain.enclosures import STOPS_TOLD_MAX
 from runrails_langchain.explicit import Guarding
 from runrails_langchain.heard import Heard
+from runrails_langchain.keys import key_place
 from runrails_langchain.messages import Sized, prompt_of, text_prompt
 from runrails_langchain.models import model_facts, placed
 from runrails_langchain.payers import attribution_of
@@ -447,7 +448,7 @@ def _call(entry: ModelEntry, told: _Told) -> ModelCall:
         return ModelCall(
             model=facts.name, provider=facts.provider, region=facts.region, service_tier=asked.tier,
             prompt=sized.prompt, max_tokens=facts.max_tokens, n=facts.n, cache_write=sized.cache_write,
-            agent=entry.agent, by=by,
+            agent=entry.agent, by=by, place=key_place(told.metadata),
         )  # fmt: skip
     except Exception as exc:
         raise GuardFault(

@@ -10,7 +10,8 @@ from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableBinding
 
 from runrails.calls import ModelCall
-from runrails_langchain.asked import asked_of, given_to
+from runrails_langchain.asked import Asked, asked_of, given_to
+from runrails_langchain.keys import key_place
 from runrails_langchain.messages import prompt_of
 from runrails_langchain.models import ModelFacts, model_facts, placed
 
@@ -53,23 +54,23 @@ class Planned:
 def plan(request: ModelRequest[Any], by: Attribution | None) -> Planned:
     """Read a request, made for `by`, the way the callback will read what is sent."""
     settings = _bound(request)
-    facts, params = _facts(request.model, settings)
+    facts, params, asked = _facts(request.model, settings)
     said: list[BaseMessage] = [*request.messages]
     if request.system_message is not None:
         said.insert(0, request.system_message)
-    asked = asked_of(params, given_to(request.model))
     sized = prompt_of(said, asked.params, unbounded=asked.unbounded, stored=asked.stored)
     cap = None if params.get("thinking") else _cap_name(facts, params)
     call = ModelCall(
         model=facts.name, provider=facts.provider, region=facts.region, service_tier=asked.tier, prompt=sized.prompt,
         max_tokens=facts.max_tokens, n=facts.n, can_cap=cap is not None, cache_write=sized.cache_write, by=by,
+        place=key_place(request.model.metadata),
     )  # fmt: skip
     return Planned(call=call, cap=cap)
 
 
 def capped_settings(model: BaseChatModel, settings: Settings, max_tokens: int) -> Settings | None:
     """The settings of a call of the model without tools, with that cap; None if nobody knows one that works."""
-    facts, params = _facts(model, settings)
+    facts, params, _ = _facts(model, settings)
     cap = _cap_name(facts, params)
     if cap is None:
         return None
@@ -100,13 +101,14 @@ def _bound(request: ModelRequest[Any]) -> Settings:
     return cast("Settings", bound.kwargs) if isinstance(bound, RunnableBinding) else request.model_settings
 
 
-def _facts(model: BaseChatModel, settings: Settings) -> tuple[ModelFacts, Settings]:
+def _facts(model: BaseChatModel, settings: Settings) -> tuple[ModelFacts, Settings, Asked]:
     asked = cast("dict[str, Any]", dict(settings))
     # Both are what LangChain itself makes the callback's metadata and parameters of.
     told = cast("Settings", model._get_ls_params(stop=None, **asked))  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] -- there is no public form
-    given = given_to(model)
+    given = given_to(model)  # once: each name that a model has not takes pydantic microseconds to tell
     params = cast("Settings", model._get_invocation_params(stop=None, **asked))  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] -- as above
-    return model_facts(placed(told, given), asked_of(params, given).params), params
+    asked_for = asked_of(params, given)
+    return model_facts(placed(told, given), asked_for.params), params, asked_for
 
 
 def _cap_name(facts: ModelFacts, params: Settings) -> str | None:

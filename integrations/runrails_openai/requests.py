@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import replace
 from operator import attrgetter
 from typing import TYPE_CHECKING, Protocol, cast
 
 from runrails.calls import ModelCall
+from runrails.clients.keys import has_own_auth
 from runrails.clients.plan import Plan, is_straight, request_body
 from runrails.clients.sse import SseReader
 from runrails.errors import BoundUnknown
+from runrails.keyroutes import KeyPlace
 from runrails.request_wire import WireCall, openai_chat, openai_embeddings, openai_responses, premium
 from runrails.values import quick
 from runrails_openai.answers import ChatEvents, ResponseEvents, chat_answer, response_answer
@@ -36,6 +38,10 @@ _FREE = re.compile(
 )
 """What may be posted for nothing: records that are kept, counts, and whatever ends something."""
 _READING = frozenset({"get", "head", "options", "delete"})
+_OTHER_AUTH = ("workload_identity", "_provider_runtime", "custom_auth")
+"""Attributes of clients that put something else than a key into their requests, as the last thing before they leave."""
+_ACCOUNT_HEADERS = ("OpenAI-Organization", "OpenAI-Project", "api-key")
+"""What says whose account it is: the platform's, so it stays behind."""
 
 
 class _Url(Protocol):
@@ -89,6 +95,23 @@ class OpenAIDialect:
         if kind == "chat/completions":
             return self._chat(client, options, body)
         return self._planned(client, options, body, kind)
+
+    def place(self, client: object) -> KeyPlace | None:
+        """Where the client's key goes. See `runrails.clients.keys.SupportsKeys`."""
+        told = cast("_Client", client)
+        if hasattr(client, "_azure_deployment") or has_own_auth(client, _OTHER_AUTH):
+            return None
+        return KeyPlace("openai", None if _provider(told) == "openai" else str(told.base_url))
+
+    def is_home(self, host: str) -> bool:
+        """Whether a host is OpenAI's own."""
+        return _is_home(host)
+
+    def put_key(self, headers: MutableMapping[str, str], key: str) -> None:
+        """See `runrails.clients.keys.SupportsKeys`."""
+        for name in _ACCOUNT_HEADERS:
+            headers.pop(name, None)
+        headers["Authorization"] = f"Bearer {key}"
 
     def _in_tier(self, client: object, options: Options, body: Body, kind: str) -> Plan:
         """A request that names a dearer tier is held for at that tier's price, or refused where nobody knows it."""
@@ -163,8 +186,11 @@ def _provider(client: _Client) -> str | None:
     """Whose prices apply, if the client tells: many servers speak OpenAI's wire."""
     if hasattr(client, "_azure_deployment"):
         return "azure"
-    host = client.base_url.host
-    return "openai" if host == "api.openai.com" or host.endswith(".api.openai.com") else None
+    return "openai" if _is_home(client.base_url.host) else None
+
+
+def _is_home(host: str) -> bool:
+    return host == "api.openai.com" or host.endswith(".api.openai.com")
 
 
 def _paid(url: str) -> str | None:

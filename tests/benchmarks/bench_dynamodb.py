@@ -16,17 +16,19 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from rr_bench import Row, main, percentile
 
 from rr_dynamo import ENDPOINT, REASON, new_client, new_table, open_dynamodb
-from runrails.ids import new_id
+from runrails.ids import call_id, run_id
 from runrails.ledger import Account, CallFacts, Hold, Reservation, ResultFacts
 from runrails.usage import Usage
 
 CENT = 10**10
 CALLS = 400
 WARM_UP = 100
+RUN = run_id("alice")
 SCOPES = (
-    Account("run:r1", "-"), Account("user:alice", "2026-11"), Account("key:k1", "2026-11"), Account("org:o", "2026-11"),
+    Account(f"run:{RUN}", "-"), Account("user:alice", "2026-11"), Account("key:k1", "2026-11"),
+    Account("org:o", "2026-11"),
 )  # fmt: skip
-FACTS = CallFacts(user="alice", run="r1", key="k1", org="o", provider="openai", model="gpt-4o-mini")
+FACTS = CallFacts(user="alice", run=RUN, key="k1", org="o", provider="openai", model="gpt-4o-mini")
 RESULT = ResultFacts(usage=Usage(input_tokens=1_200, output_tokens=300), duration_ms=900)
 
 
@@ -52,7 +54,7 @@ def measure() -> list[Row]:
 
     for number in range(CALLS + WARM_UP):
         for count in (4, 1):
-            name = new_id()
+            name = call_id("alice", RUN)
             holds = tuple(Hold(account, CENT, 10**18) for account in SCOPES[:count])
             timed("bare", bare, number)
             timed(f"reserve {count}", lambda n=name, h=holds: store.reserve(Reservation(n, h, facts=FACTS)), number)  # type: ignore[misc]

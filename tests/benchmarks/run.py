@@ -18,7 +18,8 @@ from rr_bench import Row, failed, main
 
 BENCHMARKS = (
     "bench_import", "bench_stores", "bench_leases", "bench_loops", "bench_bound", "bench_langchain", "bench_middleware",
-    "bench_clients", "bench_bedrock", *(("bench_dynamodb",) if "RUNRAILS_DDB_ENDPOINT" in os.environ else ()),
+    "bench_clients", "bench_bedrock", "bench_keys",
+    *(("bench_dynamodb",) if "RUNRAILS_DDB_ENDPOINT" in os.environ else ()),
 )  # fmt: skip
 
 

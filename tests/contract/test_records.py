@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from rr_dynamo import ENDPOINT
+from rr_lease import lease_of
 from rr_ledger import CENT, DOLLAR, FOUR, KINDS, RUN, START_MS, TOKENS, USER, amounts, booking, books, facts, open_kind
 from runrails.errors import ConfigError, LedgerError, ReservationMismatch, RunrailsError
 from runrails.ledger import Account, Refused, ResultFacts, RunRecord, SupportsCorrections
@@ -299,3 +300,32 @@ def test_a_store_that_cannot_be_read_says_so(clock: ManualClock) -> None:
     """Its name, and which can."""
     with pytest.raises(ConfigError, match="FlakyStore"):
         check_migratable(FlakyStore(MemoryStore(clock=clock)))
+
+
+@pytest.mark.parametrize(("source_kind", "target_kind"), MOVES)
+def test_a_ledger_that_was_leased_from_moves_like_any_other(
+    source_kind: str, target_kind: str, tmp_path: Path, clock: ManualClock
+) -> None:
+    """Calls that slices paid for, and slices that were charged or given back, are records as others are."""
+    source, target = opened(source_kind, tmp_path / "a", clock), opened(target_kind, tmp_path / "b", clock)
+    for crashed in (False, True):
+        leased = lease_of(source, clock, owns_store=False)
+        for number, ended in enumerate(("settled", "released", "expired", "open")):
+            name = f"{number}{crashed}"
+            leased.reserve(booking(name, CENT, *FOUR, limit=100 * DOLLAR, facts=facts(), ttl_ms=5_000 + number))
+            if ended == "settled":
+                leased.settle(name, CENT // 2, result=ResultFacts())
+            elif ended == "released":
+                leased.release(name)
+            clock.advance(5_002 if ended == "expired" else 0)
+        leased.tick()
+        if not crashed:
+            leased.close()
+    clock.advance(200_000)
+    while source.expire().ids:
+        pass
+    assert migrate(source, target).records == len(list(target.records()))
+    assert everything(source)[0] == everything(target)[0]
+    assert [] == differences(target.sums())[1]
+    for store in (source, target):
+        store.close()

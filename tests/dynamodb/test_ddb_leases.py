@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from rr_dynamo import Fate, FaultyClient, needs_server, new_table, open_dynamodb
 from rr_lease import lease_of
 from rr_ledger import CENT, DOLLAR, FOUR, ORG, START_MS, amounts, booking, facts
-from runrails.ledger import Reserved
+from runrails.clocks import system_ms
+from runrails.ledger import Reserved, ResultFacts
+from runrails.stores.migrating import migrate
 from runrails.testing import ManualClock
 
 pytestmark = needs_server
@@ -87,3 +91,33 @@ def test_a_crash_is_charged_and_corrected_exactly() -> None:
     store.close()
     assert [(4 * CENT, 0)] * 4 == [amounts(other, account) for account in FOUR]
     other.close()
+
+
+@pytest.mark.parametrize("off_ms", [-120_000, 120_000])
+def test_a_call_that_is_handed_over_ends_by_the_servers_time(off_ms: int) -> None:
+    """Its host's clock is minutes off: it neither ends while it is under way, nor lives for minutes more."""
+    table, began_ms = new_table(), system_ms()
+    store = lease_of(open_dynamodb(None, table=table), lambda: system_ms() + off_ms, owns_store=False)
+    limit = 100 * DOLLAR
+    store.reserve(booking("a", CENT, *FOUR, limit=limit, facts=facts(), ttl_ms=30_000, on_expiry="release"))
+    store.close()
+
+    (held,) = [record for record in open_dynamodb(None, table=table).records() if record.id == "a"]
+    assert began_ms + 30_000 <= held.expires_ms <= system_ms() + 32_000
+    assert ("held", CENT) == (held.state, held.holds[0].amount)
+
+
+def test_calls_with_very_long_facts_are_written_all_the_same() -> None:
+    """More than a transaction takes at once: their slice is closed with the last of them, and nothing is charged."""
+    clock, letters = ManualClock(START_MS), "\U0001d518" * 4_000
+    shared = open_dynamodb(clock)
+    store = lease_of(shared, clock, owns_store=False)
+    long = replace(facts(), user_agent=letters, agent="", endpoint="", model="m")
+    for n in range(48):
+        store.reserve(booking(f"c{n}", CENT, *FOUR, limit=100 * DOLLAR, facts=long))
+        store.settle(f"c{n}", CENT, result=ResultFacts(model=letters))
+    store.close()
+    assert [(48 * CENT, 0)] * 4 == [amounts(shared, account) for account in FOUR]
+    assert 48 == sum(1 for _ in shared.usage())
+    other = open_dynamodb(clock)
+    assert 49 == migrate(shared, other).records

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import subprocess
 import sys
 import time
@@ -12,10 +11,8 @@ from uuid import uuid4
 
 import pytest
 
-from rr_core import PRICES, cent_call, done
 from rr_dynamo import ENDPOINT, REGION, Fate, FaultyClient, needs_server, new_table, open_dynamodb, shared_client
 from rr_ledger import CENT, DOLLAR, FOUR, RUN, START_MS, TOKENS, USER, amounts, booking, books, facts
-from runrails import Guard, Limits, aio
 from runrails.cli.shell import NEGATIVE, OK, USAGE, run
 from runrails.errors import LedgerError, StoreUnavailable
 from runrails.ledger import Account, Expired, Refused, Reserved, Settled
@@ -95,6 +92,7 @@ VERBS: dict[str, Callable[[Any], object]] = {
     "correct": lambda store: store.correct("done", 5, source="bill"),
     "claim": lambda store: store.claim_warning(USER, "limit"),
     "limit": lambda store: store.set_limit(USER.scope, 5 * CENT),
+    "limit of a run": lambda store: store.set_limit("run:r7", 5 * CENT),
     "zone": lambda store: store.fix_zone("user:x", "UTC"),
     "expire": lambda store: store.expire(),
 }
@@ -296,48 +294,6 @@ def test_without_the_servers_time_nothing_is_reclaimed(monkeypatch: pytest.Monke
     assert Expired(()) == store.expire()
     assert (0, CENT) == amounts(store)
     assert Settled("a", "settled", 1, CENT) == store.settle("a", 1)
-
-
-async def test_sixty_four_runs_do_not_wait_for_each_other() -> None:
-    """While 64 runs wait for a store that answers in 20 ms, the loop ticks on time, and none waits for another."""
-    barrier = [0, 0]
-
-    class Slow(DynamoDBStore):
-        def reserve(self, reservation: Any) -> Any:
-            barrier[0] += 1
-            barrier[1] = max(barrier)
-            time.sleep(0.02)
-            barrier[0] -= 1
-            return Reserved(reservation.id)
-
-        def settle(self, reservation_id: str, actual: int, **_: Any) -> Any:
-            time.sleep(0.02)
-            return Settled(reservation_id, "settled", actual, CENT)
-
-        def fix_zone(self, scope: str, zone: str) -> str:
-            return zone
-
-    store = Slow("books", client=shared_client)
-    late: list[float] = []
-
-    async def heartbeat() -> None:
-        while True:
-            began = time.perf_counter()
-            await asyncio.sleep(0.005)
-            late.append(time.perf_counter() - began - 0.005)
-
-    async def one(run: Any) -> None:
-        for _ in range(3):
-            permit = await aio.before_model(run, cent_call())
-            await aio.after_model(run, permit, done())
-
-    with Guard(Limits(run=None, month="50.00", steps=None), user="alice", store=store, prices=PRICES) as guard:
-        runs = [guard.run() for _ in range(64)]
-        beating = asyncio.create_task(heartbeat())
-        await asyncio.gather(*(one(run) for run in runs))
-        beating.cancel()
-        assert barrier[1] > aio.THREADS_MAX
-        assert sorted(late)[len(late) // 2] < 0.02
 
 
 def test_the_command_makes_checks_and_explains(

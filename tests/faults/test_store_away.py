@@ -12,6 +12,7 @@ import pytest
 
 from rr_core import CENT, Bench, cent_call, done, model_step
 from rr_ledger import START_MS
+from rr_outage import locked_by_another_process, play
 from runrails import Limits, StoreUnavailable
 from runrails.stores.records import differences
 from runrails.stores.sqlite import SQLiteStore
@@ -107,8 +108,27 @@ def test_failing_open_is_said_and_every_call_is_written_afterwards(path: Path) -
     store.close()
 
 
-def test_a_guard_that_closes_while_the_ledger_is_away_says_what_is_lost(path: Path) -> None:
-    """It tries once more, and then an event has the number of calls that are in no books."""
+def test_a_guard_that_closes_while_the_ledger_is_away_says_what_waits(path: Path) -> None:
+    """It tries once more, and then an event has the number of calls that are on disk for the next guard."""
+    store = opened(path)
+    bench = Bench(Limits(run=None, month="1.00", steps=None), store=store, on_store_error="allow")
+    run = bench.guard.run()
+    model_step(run)
+    with locked(path):
+        for _ in range(2):
+            model_step(run)
+        bench.guard.close()
+
+    (kept,) = [event for event in bench.events if event.name == "runrails.settlement_kept"]
+    assert ("warning", 2) == (kept.level, kept.fields["count"])
+    assert CENT == bench.spent("user:alice")
+    store.close()
+
+
+def test_what_is_nowhere_on_disk_is_lost_and_said(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where such calls cannot be written down, an event has the number of those that are in no books."""
+    path.with_name("file").touch()
+    monkeypatch.setenv("RUNRAILS_JOURNAL", str(path.with_name("file") / "below"))
     store = opened(path)
     bench = Bench(Limits(run=None, month="1.00", steps=None), store=store, on_store_error="allow")
     run = bench.guard.run()
@@ -122,3 +142,10 @@ def test_a_guard_that_closes_while_the_ledger_is_away_says_what_is_lost(path: Pa
     assert ("error", 2) == (lost.level, lost.fields["count"])
     assert CENT == bench.spent("user:alice")
     store.close()
+
+
+def test_a_ledger_that_another_process_locks_refuses_every_call(path: Path) -> None:
+    """Until it lets go: none is admitted, the error names the fix, and a call in flight is written afterwards."""
+    told = play(opened(path), lambda: locked_by_another_process(path), 0.4)
+    assert 2 <= int(str(told["refused"]))
+    assert "close the program that holds it" in str(told["told"])

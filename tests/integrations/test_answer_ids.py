@@ -140,6 +140,7 @@ def test_the_providers_bill_settles_calls_by_its_own_ids(tmp_path: Path, capsys:
     assert [(amounts[0], 246_913_579), (0, 0), (51, 0)] == [
         (each.net_pusd, each.markup_pusd) for each in figures if each is not None
     ]
-    assert sum(amounts) + 246_913_579 == sum(each.spent for each in store.balances(scope="user:alice"))
+    assert amounts[0] + 246_913_579 == sum(each.spent for each in store.balances(scope="user:alice"))
+    assert 51 == sum(each.spent for each in store.balances(scope="byok:alice"))
     assert 51 == sum(each.own_key_pusd for each in figures if each is not None)
     store.close()

@@ -9,6 +9,7 @@ missing: what was not told is charged, and never more than was outstanding.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeVar
 
 from hypothesis import HealthCheck, settings
@@ -32,6 +33,7 @@ TOKENS = Account("user:a", "2026-11", "tokens")
 LIMITS = {RUN: 400, USERS[0]: 300, USERS[1]: 200, USERS[2]: 90, ORG: 500}
 CLIENTS = st.integers(0, 2)
 AMOUNTS = st.integers(0, 12)
+FATES = st.lists(st.sampled_from(["ok", "request_lost", "response_lost"]), max_size=4)
 SLICE = 60
 LEASE = Lease(slice="0.00000000006", ttl_ms=60_000, share=3, checkpoint_calls=3)
 """Sixty picodollars at a time."""
@@ -43,7 +45,8 @@ class Truth:
     def __init__(self, client: int, reservation: Reservation) -> None:
         self.client = client
         self.reservation = reservation
-        self.amount = reservation.holds[0].amount
+        self.amount = self.asked = reservation.holds[0].amount
+        """What it holds as far as it was told, and the most it has asked for."""
         self.cost: int | None = None
         """None while it is in flight."""
         self.gone = False
@@ -153,6 +156,19 @@ class Leases(RuleBasedStateMachine):
                 for account, limit in LIMITS.items():
                     assert self.used(account) <= limit + self.overrun[account], "a limit was passed"
 
+    @rule(n=CLIENTS, pick=st.integers(0, 99), more=AMOUNTS, fates=FATES)
+    def raise_in_vain(self, n: int, pick: int, more: int, fates: list[str]) -> None:
+        """The store does not answer, and the caller goes on without."""
+        calls = self.open_calls(n)
+        if calls:
+            call = calls[pick % len(calls)]
+            self.fates = fates
+            call.asked = max(call.asked, call.amount + more)
+            with suppress(StoreUnavailable):
+                answer = self.clients[n].raise_hold(call.reservation.id, call.amount + more)
+                call.amount += more if isinstance(answer, Reserved) and answer.state == "held" else 0
+            self.fates.clear()
+
     @rule(n=CLIENTS, pick=st.integers(0, 99), bill=AMOUNTS)
     def correct(self, n: int, pick: int, bill: int) -> None:
         done = [c for c in self.calls.values() if c.cost is not None and not c.gone and c.client == n]
@@ -199,7 +215,7 @@ class Leases(RuleBasedStateMachine):
     def turn_the_clock(self, ms: int) -> None:
         self.wall.advance(ms)
 
-    @rule(fates=st.lists(st.sampled_from(["ok", "request_lost", "response_lost"]), max_size=4))
+    @rule(fates=FATES)
     def fail_soon(self, fates: list[str]) -> None:
         self.fates = fates
 
@@ -219,7 +235,7 @@ class Leases(RuleBasedStateMachine):
         for call in self.open_calls(n):
             if call.reservation.id not in self.clients[n]._books.calls:  # else its slice is charged
                 for account in call.accounts() & set(LIMITS):
-                    self.crashed[account] += call.amount
+                    self.crashed[account] += max(call.amount, call.asked)
             call.cost = call.amount * share // 5
         for call in self.calls.values():
             call.gone = call.gone or call.client == n
@@ -277,7 +293,7 @@ class Leases(RuleBasedStateMachine):
                 client.settle(call.reservation.id, call.amount)
                 call.cost = call.amount
             client.close()
-        self.wall.advance(10_000_000)
+        self.wall.advance(1_000_000_000)  # it may have been put back by hours, again and again
         while self.shared.expire().ids:
             pass
         for account in LIMITS:

@@ -24,7 +24,7 @@ from runrails.ledger import CallFacts, ResultFacts
 from runrails.pricing.cards import make_card
 from runrails.request_wire import openai_chat
 from runrails.usage import TOKENS_MAX, Usage
-from runrails.usage_wire import UsageMalformed, from_bedrock, from_openai_chat
+from runrails.usage_wire import UsageMalformed, from_bedrock, from_langchain, from_openai_chat
 from runrails.values import quick
 
 SOME = settings(max_examples=60, deadline=None)
@@ -179,6 +179,24 @@ def test_parts_of_a_report_are_read_alike(inside: Any, made: Any) -> None:
         "completion_tokens_details": made,
     }  # fmt: skip
     assert outcome(from_openai_chat, Given(**told)) == outcome(from_openai_chat, told)
+
+
+langchain_parts: st.SearchStrategy[Any] = st.none() | st.dictionaries(
+    st.sampled_from(["cache_read", "cache_creation", "audio", "image", "reasoning", "ephemeral_1h_input_tokens"]),
+    st.sampled_from([0, 0, 0, None, 7, -1, 10**10, True, False, 0.0, "", {}]), max_size=3,
+)  # fmt: skip
+
+
+@SOME
+@given(entered=counts, left=counts, total=counts, inside=langchain_parts, made=langchain_parts)
+def test_langchains_report_without_parts_is_read_like_any_other(
+    entered: Any, left: Any, total: Any, inside: Any, made: Any
+) -> None:
+    """A report whose parts are none is read as one that also has a part of which nobody has heard."""
+    told = {"input_tokens": entered, "output_tokens": left, "total_tokens": total, "output_token_details": made}
+    more = {**(inside or {}), "unheard_of": 1}
+    expected = outcome(from_langchain, {**told, "input_token_details": more})
+    assert expected == outcome(from_langchain, {**told, "input_token_details": inside})
 
 
 TALK = tuple("abcdefgh" * 5 + str(number) for number in range(12))

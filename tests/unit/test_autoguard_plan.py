@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from runrails import ConfigError, Limits, Price
+from runrails import ConfigError, Limits, Price, Rates
 from runrails.autoguard.plan import Plan, read_plan
 from runrails.autoguard.variables import BUDGETS, LIMITS, VARIABLES, is_wanted, option_of
 
@@ -27,12 +27,13 @@ def test_everything_that_can_be_said() -> None:
             "RUNRAILS_ZONE": "Europe/Berlin", "RUNRAILS_MODEL_PRICES": "org/model=3/15,llama=0",
             "RUNRAILS_PRICES": "p.toml", "RUNRAILS_POLL_TOOLS": "status,wait", "RUNRAILS_STOP_CODE": "own",
             "RUNRAILS_STOP_GRACE": "0", "RUNRAILS_SUMMARY": "off", "RUNRAILS_SUMMARY_FILE": "s.json",
+            "RUNRAILS_REQUESTS_PER_MINUTE": "60", "RUNRAILS_TOKENS_PER_MINUTE": "100,000",
         }
     )  # fmt: skip
     expected = Plan(
         limits=Limits(
             run="2.00", month="$1,000", key_month="3", org_month="4", steps=1000, seconds=60, tokens=5, model_calls=6,
-            tool_calls=7, loops=None,
+            tool_calls=7, loops=None, rates=Rates(requests_per_minute=60, tokens_per_minute=100_000),
         ),
         user="alice", key="k1", org="acme", name="nightly", run_id="job-17", tags={"team": "search", "env": "prod"},
         store="sqlite:///x.db", observe=True, zone="Europe/Berlin",
@@ -51,6 +52,17 @@ def test_a_budget_under_a_name_that_nobody_reads_is_refused(name: str) -> None:
         read_plan({"RUNRAILS_RUN_BUDGET": "1", name: "5"})
     said = read_plan({name: " ", "RUNRAILS_SESSION": "/x", "RUNRAILS_STARTED_MS": "1", "RUNRAILS_COLOUR": "red"})
     assert Plan(limits=Limits()) == said
+
+
+def test_one_rate_can_be_said_without_the_other() -> None:
+    """None, or the word for it, is no limit of that kind."""
+    said = {"RUNRAILS_REQUESTS_PER_MINUTE": "60", "RUNRAILS_TOKENS_PER_MINUTE": "none"}
+    assert Rates(requests_per_minute=60) == read_plan(said).limits.rates
+    assert Rates(tokens_per_minute=7) == read_plan({"RUNRAILS_TOKENS_PER_MINUTE": "7"}).limits.rates
+    assert read_plan({"RUNRAILS_TOKENS_PER_MINUTE": "none"}).limits.rates is None
+    for wrong in ("0", "-1", "1.5", "many", "1000000001"):
+        with pytest.raises(ConfigError, match="RUNRAILS_TOKENS_PER_MINUTE"):
+            read_plan({"RUNRAILS_TOKENS_PER_MINUTE": wrong})
 
 
 def test_none_is_no_limit() -> None:

@@ -33,7 +33,7 @@ def test_verify_says_that_all_is_well(url: str, capsys: pytest.CaptureFixture[st
     assert 0 == run(["ledger", "verify", "--store", url])
     assert "4 accounts" in capsys.readouterr().out
     assert 0 == run(["ledger", "verify", "--store", url, "--json"])
-    assert {"ok": True, "accounts": 4, "differences": []} == json.loads(capsys.readouterr().out)
+    assert {"ok": True, "accounts": 4, "differences": [], "deleted_by_age": []} == json.loads(capsys.readouterr().out)
 
 
 def test_a_leased_ledger_is_verified_and_migrated_as_the_one_behind_it(
@@ -66,12 +66,15 @@ def test_verify_finds_a_balance_that_somebody_changed(
     connection.close()
 
 
+@pytest.mark.parametrize(
+    "harm", ["UPDATE reservation SET holds = '[[1' WHERE id = 'b'", "DELETE FROM account WHERE scope = 'user:alice'"]
+)
 def test_verify_does_not_believe_a_record_that_is_damaged(
-    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], harm: str
 ) -> None:
-    """It names the reservation, and this is an error, not a difference."""
+    """It names the reservation, also one whose account is gone, and this is an error, not a difference."""
     connection = sqlite3.connect(tmp_path / "ledger.db")
-    connection.execute("UPDATE reservation SET holds = '[[1' WHERE id = 'b'")
+    connection.execute(harm)
     connection.commit()
     connection.close()
 
@@ -82,7 +85,7 @@ def test_verify_does_not_believe_a_record_that_is_damaged(
 def test_reclaim_charges_what_was_left_behind(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Once; a second time there is nothing to do."""
     assert 0 == run(["ledger", "reclaim", "--store", url, "--json"])
-    assert {"resolved": 1} == json.loads(capsys.readouterr().out)
+    assert {"resolved": 1, "bypassed": 0} == json.loads(capsys.readouterr().out)
     assert 0 == run(["ledger", "reclaim", "--store", url])
     assert "No hold is overdue" in capsys.readouterr().out
     assert 0 == run(["budget", "show", "user:alice", "--store", url, "--json"])

@@ -12,7 +12,9 @@ import pytest
 from rr_ledger import CENT, DOLLAR, FOUR, MONTH, RUN, START_MS, TOKENS, USER, booking, facts
 from runrails.clocks import system_ms
 from runrails.errors import ConfigError, LedgerError, ReservationMismatch, StoreUnavailable
+from runrails.ids import call_id, run_id
 from runrails.ledger import AMOUNT_MAX, Account, Hold, Refused, Reservation, ResultFacts
+from runrails.periods import month_of
 from runrails.stores import open_store, rules, same_books
 from runrails.testing import ManualClock
 from runrails.usage import Usage
@@ -20,6 +22,8 @@ from runrails_aws.dynamodb import items, requests
 from runrails_aws.dynamodb.failures import Trouble, failed, out_of_patience, trouble_of, unusable
 from runrails_aws.dynamodb.items import Found, Row, found_of, new_found, reservation_item
 from runrails_aws.dynamodb.opening import open_url
+from runrails_aws.dynamodb.places import id_of, reservation_key, run_parts, user_parts
+from runrails_aws.dynamodb.retention import may_lack_records
 from runrails_aws.dynamodb.schema import definition, differences, policy
 from runrails_aws.dynamodb.servertime import ServerTime, date_ms
 from runrails_aws.dynamodb.store import DynamoDBStore
@@ -57,26 +61,64 @@ def settle(reservation: Reservation) -> tuple[Request, int]:
     return requests.transaction("t", writes), grown
 
 
-@pytest.mark.parametrize(("accounts", "units_max"), [(FOUR, 24), ((USER,), 10), (FOUR[:2], 16)])
-def test_a_guarded_call_costs_what_it_may(accounts: tuple[Account, ...], units_max: int) -> None:
-    """Reserve and settle together, by formula and with the index: 22 units over four scopes, 10 for one."""
-    reservation = booking("r" * 32, CENT, *accounts, limit=DOLLAR, facts=facts())
+def guarded(user: str = "alice", run: str | None = None, accounts: tuple[Account, ...] = FOUR) -> Reservation:
+    """A call as a guard books it, in a run of alice's that begins then."""
+    run = run or then(run_id("alice"))
+    own = tuple(Account(f"run:{run}", "-") if account == RUN else account for account in accounts)
+    return booking(then(call_id(user, run)), CENT, *own, limit=DOLLAR, facts=facts(user=user, run=run))
+
+
+def then(name: str) -> str:
+    """An id as it would have been made at the tests' time."""
+    return f"{START_MS * 1_000_000:016x}{name[16:]}"
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize(("accounts", "units_max"), [(FOUR, 24), ((USER,), 10), ((RUN,), 10), (FOUR[:2], 16)])
+def test_a_guarded_call_costs_what_it_may(accounts: tuple[Account, ...], units_max: int, known: bool) -> None:
+    """Reserve and settle together, by formula, indexes included: 22 units over four scopes, 10 for one; a run's first
+    call costs no more."""
+    reservation = guarded(accounts=accounts)
     settling, size = settle(reservation)
     assert size < 1_024
-    units = write_units(reserve(reservation, known=True)) + write_units(settling, reservation_bytes=size)
-    assert 4 * (1 + len(accounts)) + 2 == units <= units_max
-
-
-def test_the_first_call_of_a_run_checks_one_limit_more() -> None:
-    """A run's account is new: that no operator has limited it is part of the transaction, for two units; 24 in all."""
-    reservation = booking("r" * 32, CENT, *FOUR, limit=DOLLAR, facts=facts())
-    takings = [requests.take(hold, known=hold.account != RUN, now_ms=0) for hold in reservation.holds]
+    takings = [requests.take(hold, known=known or hold.account.period != "-", now_ms=0) for hold in reservation.holds]
     writes = [requests.make(made(reservation)[1])]
     for taking in takings:
         assert taking is not None
         writes += [taking.write] if taking.check is None else [taking.write, taking.check]
-    settling, size = settle(reservation)
-    assert 24 == write_units(requests.transaction("t", writes)) + write_units(settling, reservation_bytes=size)
+    units = write_units(requests.transaction("t", writes)) + write_units(settling, reservation_bytes=size)
+    assert 4 * (1 + len(accounts)) + 2 == units <= units_max
+
+
+@pytest.mark.parametrize(
+    ("reservation", "late_ms", "more"),
+    [
+        (guarded(), 0, set()), (guarded("bob"), 0, {"rk"}), (guarded(run="nightly-7"), 0, {"rk"}),
+        (booking("call-1", facts=facts()), 0, {"uk", "rk"}), (guarded(), 59_000, set()), (guarded(), -59_000, set()),
+        (guarded(), 61_000, {"uk", "rk"}), (guarded(), 40 * 86_400_000, {"uk", "rk"}), (booking("call-1"), 0, set()),
+    ],
+)  # fmt: skip
+def test_what_a_key_does_not_tell_an_index_does(reservation: Reservation, late_ms: int, more: set[str]) -> None:
+    """A run with an id of its own, a call for another user, an id of anybody's, a clock that is off: a unit each."""
+    item = made(reservation, now_ms=START_MS + late_ms)[1]
+    assert more == {"uk", "rk"} & set(item)
+    assert 3 + len(more) == write_units(requests.transaction("t", [requests.make(item)]))
+
+
+def test_ids_lead_to_keys_and_back() -> None:
+    """Whatever an id looks like; those of one run are in one partition, in order of time."""
+    run = run_id("alice")
+    ours = [call_id("alice", run) for _ in range(3)]
+    for name in (*ours, run, "a", "call-1.x", ours[0].upper(), "0" * 37, "f" * 16 + "g" + "0" * 20):
+        assert name == id_of(reservation_key(name)), name
+    keys = [reservation_key(name) for name in ours]
+    assert 1 == len({key["pk"]["S"] for key in keys})
+    assert ours == sorted(ours)
+    now_ms = system_ms()
+    assert keys[0]["pk"]["S"] in {part.partition for part in run_parts(run, now_ms)}
+    assert keys[0]["pk"]["S"] in {part.partition for part in user_parts("alice", month_of(now_ms))}
+    assert [] == run_parts("nightly-7", START_MS)
+    assert 13 == len({part.partition for part in run_parts(then(run), START_MS + 366 * 86_400_000)})
 
 
 def test_large_items_cost_more() -> None:
@@ -84,7 +126,7 @@ def test_large_items_cost_more() -> None:
     from dataclasses import replace
 
     large = replace(facts(), user_agent="x" * 2_048)
-    assert 3 * 2 + 1 + 2 == write_units(reserve(booking("a", CENT, facts=large), known=True))
+    assert 3 * 2 + 3 + 2 == write_units(reserve(booking("a", CENT, facts=large), known=True))
 
 
 def test_sizes_are_those_that_are_billed() -> None:
@@ -253,7 +295,7 @@ class NoRegionError(Exception):
     [
         (Denied("ResourceNotFoundException"), "runrails aws table create books"),
         (Denied("AccessDeniedException"), "runrails aws policy books"), (Denied("ExpiredTokenException"), "Renew them"),
-        (Denied("UnrecognizedClientException"), "Renew them"), (NoCredentialsError(), "Renew them"),
+        (Denied("UnrecognizedClientException"), "Renew them"), (NoCredentialsError(), "Log in"),
         (NoRegionError(), "region="), (Denied("ValidationException"), "runrails aws table check books"),
         (Denied("SomethingNew"), "runrails aws table check books"),
     ],
@@ -359,7 +401,7 @@ def test_a_ledgers_table_lacks_nothing() -> None:
     ("other", "ttl", "what"),
     [
         ({"KeySchema": [{"AttributeName": "id", "KeyType": "HASH"}]}, TTL, "key"),
-        ({"GlobalSecondaryIndexes": []}, TTL, "index"),
+        ({"GlobalSecondaryIndexes": definition("books")["GlobalSecondaryIndexes"][:2]}, TTL, "index runs"),  # type: ignore[index]
         ({"TableStatus": "CREATING"}, TTL, "CREATING"), ({}, {"TimeToLiveStatus": "DISABLED"}, "TTL"),
         ({}, TTL | {"AttributeName": "other"}, "TTL"), ({"Replicas": [{"RegionName": "us-east-1"}]}, TTL, "global"),
     ],
@@ -402,7 +444,8 @@ def test_urls_open_stores_without_asking_anybody() -> None:
     "url",
     [
         "dynamodb:", "dynamodb://", "dynamodb://ab", "dynamodb://books/x", "dynamodb://books?region=a&region=b",
-        "dynamodb://books?mode=ro", "dynamodb://books?endpoint=ftp://x", "dynamodb://user:secret@books",
+        "dynamodb://books?mode=ro", "dynamodb://books?retention_days=ten", "dynamodb://books?retention_days=-40",
+        "dynamodb://books?endpoint=ftp://x", "dynamodb://user:secret@books",
         "dynamodb://books#x", "dynamodb://books?region", "dynamodb://bo%20oks",
     ],
 )  # fmt: skip
@@ -434,9 +477,9 @@ def test_opening_a_store_loads_no_sdk() -> None:
     assert "[]" == said.strip()
 
 
-def test_accounts_without_a_calendar_are_not_deleted_by_age() -> None:
-    """Months and runs are, after 400 days; a budget for good would otherwise begin anew."""
-    for account, ages in ((USER, True), (RUN, True), (Account("key:k1", "-"), False)):
+def test_accounts_and_open_holds_are_not_deleted_by_age() -> None:
+    """Whatever the retention: a budget would otherwise begin anew, and what is held be lost."""
+    for account in (USER, RUN, Account("key:k1", "-")):
         for taking in (
             requests.take(Hold(account, 5, 9), known=False, now_ms=START_MS),
             requests.take_as_seen(
@@ -444,4 +487,29 @@ def test_accounts_without_a_calendar_are_not_deleted_by_age() -> None:
             ),
         ):
             assert taking is not None
-            assert ages == ("#t" in taking.write["Update"]["UpdateExpression"])
+            assert "ttl" not in str(taking.write)
+    found, item = made(booking("a", facts=facts()))
+    assert "ttl" not in item
+    change = rules.Change("settled", (5,), 5)
+    assert "'ttl'" not in str(requests.change(found, change, now_ms=START_MS, writer="w"))
+    (first, *_) = requests.change(found, change, now_ms=START_MS, writer="w", keep_s=60)
+    assert {"N": str(START_MS // 1_000 + 60)} == first["Update"]["ExpressionAttributeValues"][":t"]
+
+
+@pytest.mark.parametrize("days", [0, -1, 34, 36_501, True, 90.0, "90"])
+def test_a_retention_that_forgets_too_soon(days: Any) -> None:
+    """Less than a month and its bill, or no whole number of days, is refused."""
+    with pytest.raises(ConfigError, match="35"):
+        DynamoDBStore("books", region="eu-west-1", retention_days=days)
+
+
+def test_which_accounts_may_lack_records() -> None:
+    """Those that are older than what is kept; none before anybody has said that records are deleted."""
+    day_s = 86_400
+    november_s = 1_793_491_200
+    for account, made_s, horizon_s, expected in (
+        (USER, 0, None, False), (USER, 0, november_s - 2 * day_s, False), (USER, 0, november_s + 1, True),
+        (USER, november_s + 9, november_s + 5, False), (RUN, 0, 1, True), (RUN, 7, 7, False), (RUN, 6, 7, True),
+        (Account("user:x", "then"), 0, 1, True),
+    ):  # fmt: skip
+        assert expected == may_lack_records(account, made_s, horizon_s), (account, made_s, horizon_s)

@@ -9,8 +9,10 @@ import subprocess
 import sys
 import threading
 import time
+from asyncio import CancelledError
 from base64 import b64decode, b64encode
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ import pytest
 from rr_core import Bench, model_step
 from rr_ledger import START_MS
 from rr_notify import receiving, warned
+from rr_struck import struck
 from runrails import ConfigError, Guard, Limits, Price
 from runrails.deliveries import Delivered
 from runrails.events import Event
@@ -38,7 +41,7 @@ class Flaky:
 
     name = "flaky"
 
-    def __init__(self, *errors: Exception) -> None:
+    def __init__(self, *errors: BaseException) -> None:
         self.errors = list(errors)
         self.tried: list[Notice] = []
 
@@ -213,6 +216,39 @@ def test_what_does_not_get_through_is_given_up_and_said(
     assert {"flaky": Delivered(sent=1, failed=1, error=reason)} == notifier.counts()
     assert "runrails.notification_failed" in caplog.text and reason in caplog.text
     assert "s3cr3t" not in caplog.text
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("error", [CancelledError("s3cr3t"), SystemExit(3), KeyboardInterrupt()])
+def test_no_error_ends_the_thread_that_sends(error: BaseException) -> None:
+    """A function may meet a cancelled future, or call what exits: the next notice is sent all the same."""
+    sender = Flaky(error)
+    notifier = Notifier(sender, pause=lambda _: None)
+    notifier(warned())
+    assert notifier.flush()
+    notifier(warned())
+
+    assert notifier.flush()
+    assert {"flaky": Delivered(sent=1, failed=1, error=type(error).__name__)} == notifier.counts()
+
+
+def test_a_store_that_cannot_keep_it_ends_no_thread_either() -> None:
+    """Whatever it raises: what became of notices is told with the next one."""
+
+    class Books(MemoryStore):
+        def note_delivery(self, sender: str, what: Delivered) -> None:
+            if broken:
+                raise TypeError(broken.pop())
+            super().note_delivery(sender, what)
+
+    broken, store = ["not a RunrailsError"], Books()
+    notifier = Notifier(Flaky())
+    notifier.bind(store)
+    for _ in range(2):
+        notifier(warned())
+        assert notifier.flush()
+
+    assert [2] == [row.sent for row in store.deliveries()]
 
 
 def test_only_warnings_are_sent_unless_other_events_are_named() -> None:
@@ -397,3 +433,29 @@ def test_sns_lost_connections_are_tried_again_and_wrong_arns_refused() -> None:
     for arn in ("", "spend", "arn:aws:sqs:eu-west-1:1:x", "arn:aws:sns::1:x"):
         with pytest.raises(ConfigError, match="ARN"):
             SNSSender(arn)
+
+
+def test_sns_leaves_boto3s_default_session_alone() -> None:
+    """It is not for several threads, and the program's own may be using it at this moment."""
+    boto3 = pytest.importorskip("boto3")
+    before = boto3.DEFAULT_SESSION
+    SNSSender("arn:aws:sns:eu-west-1:123456789012:warnings")._connected()
+
+    assert before is boto3.DEFAULT_SESSION
+
+
+def test_ctrl_c_while_an_event_is_handed_over_blocks_nobody() -> None:
+    """Struck wherever Python looks for signals, the next event is taken and sent."""
+    for nth in range(1, 1_000):
+        sender = Flaky()
+        notifier = Notifier(sender)
+        hit = struck(partial(notifier, warned()), nth, ("notifier.py", "threading.py"))
+        after = threading.Thread(target=notifier, args=(warned(),), daemon=True)
+        after.start()
+        after.join(5)
+        assert not after.is_alive(), nth
+        assert notifier.flush(), nth
+        assert 1 <= len(sender.tried) <= 2, nth
+        if not hit:
+            return
+    raise AssertionError("it was never handed over")

@@ -83,6 +83,18 @@ def test_start_and_month_fit_together_in_every_zone(zone: str) -> None:
             assert next_month(month_of(start - 1, zone)) == name
 
 
+def test_a_month_whose_first_midnight_comes_twice_begins_at_the_first() -> None:
+    """Clocks of Newfoundland went back at 00:01; in the hour lived through again no call is of the month before."""
+    zone, midnight = "America/St_Johns", datetime(2009, 11, 1, 2, 30, tzinfo=UTC)
+    start = _ms(midnight)
+    for seed in (start - 1, start, start + 40 * 86_400_000):
+        for minutes in range(0, 130, 5):
+            month_of(seed, zone)
+            assert "11" == month_of(start + minutes * 60_000, zone)[-2:]
+            assert "10" == month_of(start - 1 - minutes * 60_000, zone)[-2:]
+    assert month_start_ms(f"{midnight.year}-11", zone) == start
+
+
 def test_asking_back_and_forth_gives_the_same_answers() -> None:
     """The remembered month is only used for moments inside it."""
     november, december = (

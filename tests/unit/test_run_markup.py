@@ -100,11 +100,12 @@ def test_without_one_nothing_is_new() -> None:
 
 @pytest.mark.parametrize("markup_bp", [0, 200])
 def test_on_a_key_of_the_users_own_nothing_is_billed(markup_bp: int) -> None:
-    """The provider's cost counts against the run and the month; no mark-up, no charge."""
+    """The provider's cost counts against the run and the user's month of own keys; no mark-up, no charge."""
     world = World(Limits(run="0.015"), markup_bp=markup_bp, byok=True)
     run = world.guard.run()
     model_step(run)
-    assert (CENT, CENT) == (world.spent("user:alice"), world.spent(f"run:{run.id}", "-"))
+    assert (0, CENT) == (world.spent("user:alice"), world.spent("byok:alice"))
+    assert CENT == world.spent(f"run:{run.id}", "-")
     assert [Figures(CENT, 0, 0, 0)] == world.figures()
     report = run.report()
     assert (CENT, CENT, 0) == (report.cost_pusd, report.own_key_pusd, report.billed_pusd)
@@ -113,6 +114,23 @@ def test_on_a_key_of_the_users_own_nothing_is_billed(markup_bp: int) -> None:
     assert ["equal"] == world.verdicts()
     with pytest.raises(BudgetExceeded):
         run.before_model(cent_call())
+
+
+def test_own_keys_have_a_budget_of_their_own() -> None:
+    """Calls on own keys and calls on the platform's draw on different months, and each month stops its own."""
+    world = World(Limits(run=None, month="0.01", byok_month="0.02"))
+    with world.guard.run(byok=True) as own:
+        model_step(own)
+        model_step(own)
+        with pytest.raises(BudgetExceeded) as caught:
+            own.before_model(cent_call())
+        assert "byok:alice" in str(caught.value)
+        assert 'Limits(byok_month="…")' in str(caught.value)
+        assert own.stopped is not None
+    model_step(world.guard.run())
+    with pytest.raises(BudgetExceeded, match="user:alice"):
+        world.guard.run().before_model(cent_call())
+    assert (CENT, 2 * CENT) == (world.spent("user:alice"), world.spent("byok:alice"))
 
 
 def test_each_place_may_say_whose_key_it_is() -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from runrails.pricing import PriceSpec
+    from runrails.rates.limiter import Rates
 
 __all__ = ["STOP_CODE", "Plan", "read_plan"]
 
@@ -174,7 +175,22 @@ def _limits(read: _Reader) -> Limits:
         model_calls=read.count("RUNRAILS_MODEL_CALLS", None),
         tool_calls=read.count("RUNRAILS_TOOL_CALLS", None),
         loops=usual.loops if read.switch("RUNRAILS_LOOPS") else None,
+        rates=_rates(read),
     )
+
+
+def _rates(read: _Reader) -> Rates | None:
+    names = ("RUNRAILS_REQUESTS_PER_MINUTE", "RUNRAILS_TOKENS_PER_MINUTE")
+    if not any(map(read.text, names)):
+        return None  # nothing is loaded for what is not asked for
+    from runrails.rates.limiter import PER_MINUTE_MAX, Rates
+
+    asked = [
+        None if (read.text(name) or NO_LIMIT).lower() == NO_LIMIT
+        else read.number(name, least=1, most=PER_MINUTE_MAX, default=None)
+        for name in names
+    ]  # fmt: skip
+    return None if asked == [None, None] else Rates(requests_per_minute=asked[0], tokens_per_minute=asked[1])
 
 
 def _stop_code(read: _Reader) -> int | None:

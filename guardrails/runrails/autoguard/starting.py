@@ -12,7 +12,7 @@ from runrails.autoguard.session import ENTRY_POINTS, RUN_ID, STARTED, make_guard
 from runrails.autoguard.variables import AUTOGUARD, OFF, ON, SESSION
 from runrails.clocks import system_ms
 from runrails.errors import ConfigError
-from runrails.ids import new_id
+from runrails.ids import run_id
 from runrails.stores import absolute_url
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def inherited(environment: Mapping[str, str]) -> dict[str, str]:
     told = {
         AUTOGUARD: ",".join(_known_modules()),
         SESSION: new_path(),
-        RUN_ID: plan.run_id or new_id(),
+        RUN_ID: plan.run_id or run_id(plan.user),
         STARTED: str(system_ms()),
     }
     if plan.store is not None:

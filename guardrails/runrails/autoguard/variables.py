@@ -36,6 +36,7 @@ SESSION = "RUNRAILS_SESSION"
 BUDGETS = ("RUNRAILS_RUN_BUDGET", "RUNRAILS_MONTH_BUDGET", "RUNRAILS_KEY_BUDGET", "RUNRAILS_ORG_BUDGET")
 LIMITS = (
     *BUDGETS, "RUNRAILS_STEPS", "RUNRAILS_SECONDS", "RUNRAILS_TOKENS", "RUNRAILS_MODEL_CALLS", "RUNRAILS_TOOL_CALLS",
+    "RUNRAILS_REQUESTS_PER_MINUTE", "RUNRAILS_TOKENS_PER_MINUTE",
 )  # fmt: skip
 """A limit that is written down is held: each of these alone has a program guarded."""
 ON = frozenset({"1", "on", "true", "yes"})
@@ -51,6 +52,8 @@ VARIABLES = (
     Variable("RUNRAILS_TOKENS", "--tokens", "Input and output tokens of each process."),
     Variable("RUNRAILS_MODEL_CALLS", "--model-calls", "Model calls of each process."),
     Variable("RUNRAILS_TOOL_CALLS", "--tool-calls", "Tool calls of each process."),
+    Variable("RUNRAILS_REQUESTS_PER_MINUTE", "", "Model calls a minute of the user, over all runs on the store."),
+    Variable("RUNRAILS_TOKENS_PER_MINUTE", "", "Tokens a minute of the user, over all runs on the store."),
     Variable("RUNRAILS_USER", "--user", "Whose money it is; local if left out."),
     Variable("RUNRAILS_KEY", "--key", "The API key's id, if budgets are kept per key; never the key itself."),
     Variable("RUNRAILS_ORG", "--org", "The organisation, if budgets are kept per organisation."),
@@ -63,6 +66,7 @@ VARIABLES = (
     Variable("RUNRAILS_MODEL_PRICES", "--price", "Prices as model=IN/OUT,model=0: dollars per million tokens."),
     Variable("RUNRAILS_PRICES", "", "The price file; runrails.toml in the working directory if left out."),
     Variable("RUNRAILS_MARKUP_BP", "", "What is charged on top of a provider's price: 200 is 2 %."),
+    Variable("RUNRAILS_JOURNAL", "", "Where calls are written down that began while the ledger was away; user's data."),
     Variable("RUNRAILS_POLL_TOOLS", "--poll", "Tools whose answer may stay the same for long, separated by commas."),
     Variable("RUNRAILS_LOOPS", "--no-loops", "off switches the loop detector off."),
     Variable("RUNRAILS_STOP_CODE", "--stop-code", "Exit code after a stop, 3 if left out; own for the program's own."),

@@ -28,6 +28,7 @@ __all__ = [
     "Finding",
     "check_adapters",
     "check_all",
+    "check_bypassed",
     "check_clock",
     "check_packages",
     "check_prices",
@@ -76,6 +77,7 @@ def check_all(store: str | None) -> list[Finding]:
         ("packages", check_packages),
         ("settings", check_settings),
         ("store", lambda: check_store(store, now_ms=system_ms())),
+        ("bypassed calls", check_bypassed),
         ("prices", lambda: check_prices(now_ms=system_ms())),
         ("adapters", lambda: check_adapters(entry_points(group=BOUNDARIES))),
         ("clock", lambda: check_clock(now_ms=system_ms())),
@@ -184,6 +186,25 @@ def check_store(url: str | None, *, now_ms: int) -> Iterator[Finding]:
     for check, state, detail, fix in examined:
         yield Finding(check, cast("FindingState", state), detail, fix)
     yield from (_check_delivery(each, now_ms) for each in deliveries)
+
+
+def check_bypassed() -> Iterator[Finding]:
+    """Calls that were let through while a ledger was away, and are not in it yet."""
+    from runrails.bypass import directory, left_in
+    from runrails.money import format_usd
+
+    for left in left_in(directory()):
+        detail = (
+            f"{len(left.calls)} calls ({format_usd(sum(call.actual for call in left.calls))}) were let through while "
+            f"{left.books} was away, and are not in it yet: {left.path}"
+        )
+        if left.alive and not left.damaged:
+            yield Finding("bypassed calls", "note", detail, "Their process runs and writes them when it can.")
+            continue
+        if left.damaged:
+            detail += f"; {left.damaged} lines cannot be read"
+        fix = "Write them: runrails ledger reclaim --store URL. So does the next guard that allows such calls."
+        yield Finding("bypassed calls", "problem", detail, fix)
 
 
 def _check_delivery(found: Delivery, now_ms: int) -> Finding:

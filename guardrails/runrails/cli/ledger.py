@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, closing
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -16,11 +16,13 @@ from runrails.money import format_usd
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from runrails.events import Event
     from runrails.ledger import Store
-    from runrails.stores.records import Difference
+    from runrails.stores.records import Difference, Summed
 
 __all__ = ["ledger"]
 
+SHOWN_MAX = 40
 TELL_EVERY = 10_000
 AT_ONCE = 500
 """Holds that are resolved in one step, so that others need not wait long."""
@@ -32,6 +34,10 @@ ledger = typer.Typer(help="Verify, tidy and migrate the ledger itself.", no_args
 def verify(store: StoreUrl = None, as_json: AsJson = False) -> None:
     """
     Add up every record, and compare with the balance of every account. Writes nothing.
+
+    Where a DynamoDB ledger deletes records by age, an account that is older than what is kept can have spent more than
+    its records add up to: by how much is told, and is no difference. Open holds, and records that add up to more than
+    was spent, are wrong at any age; a record that was deleted too early, in such an account, cannot be told.
 
     Exit codes: 0 all balances are what the records say; 1 some are not, each is named; 2 the store failed.
     """
@@ -45,13 +51,19 @@ def verify(store: StoreUrl = None, as_json: AsJson = False) -> None:
                 f"{type(opened).__name__} cannot add up its records.",
                 next_step="Verify a ledger of SQLite, or of an engine that implements SupportsSums.",
             )
-        accounts, wrong = differences(opened.sums())
+        summed = list(opened.sums())
+    accounts, wrong = differences(iter(summed))
+    shortened = [each for each in summed if each.unproven]
     if as_json:
-        print_json({"ok": not wrong, "accounts": accounts, "differences": [_fields(each) for each in wrong]})
+        deleted = [{**each.account._asdict(), "without_record": each.unproven} for each in shortened]
+        listed = [_fields(each) for each in wrong]
+        print_json({"ok": not wrong, "accounts": accounts, "differences": listed, "deleted_by_age": deleted})
     elif wrong:
         _show(wrong)
     else:
-        stdout().print(f"{accounts:,} accounts: every balance is what the records add up to.")
+        stdout().print(f"{accounts - len(shortened):,} accounts: every balance is what the records add up to.")
+    if shortened and not as_json:
+        _show_shortened(shortened)
     if wrong:
         raise typer.Exit(NEGATIVE)
 
@@ -62,18 +74,29 @@ def reclaim(store: StoreUrl = None, as_json: AsJson = False) -> None:
     Resolve the holds of calls whose owners died, as the next reservations would do little by little.
 
     They are charged at the hold and marked unresolved, or given back if they were made so; a late settlement, or a
-    provider's bill (`runrails usage reconcile`), corrects them exactly. Calls in flight are left alone.
+    provider's bill (`runrails usage reconcile`), corrects them exactly. Calls in flight are left alone. What dead
+    processes let through on this machine while the ledger was away (`on_store_error="allow"`) is written as well.
     """
+    from runrails.bypass import Bypass
+    from runrails.events import Emitter
     from runrails.stores import open_store
 
-    count = 0
+    count, written = 0, list[int]()
     with closing(open_store(store)) as opened:
+        emit = Emitter([lambda event: written.append(_count_of(event))])
+        Bypass(opened, emit).catch_up()
         while resolved := len(opened.expire(count_max=AT_ONCE).ids):
             count += resolved
     if as_json:
-        print_json({"resolved": count})
-    else:
-        stdout().print(f"{count:,} holds were overdue and are resolved." if count else "No hold is overdue.")
+        print_json({"resolved": count, "bypassed": sum(written)})
+        return
+    stdout().print(f"{count:,} holds were overdue and are resolved." if count else "No hold is overdue.")
+    if sum(written):
+        stdout().print(f"{sum(written):,} calls that were let through while it was away are written.")
+
+
+def _count_of(event: Event) -> int:
+    return cast("int", event.fields["count"]) if event.name == "runrails.bypassed_reconciled" else 0
 
 
 @ledger.command("migrate")
@@ -122,6 +145,22 @@ def _behind_leases(store: Store) -> Store:
 
 def _fields(found: Difference) -> dict[str, object]:
     return {**found.account._asdict(), "what": found.what, "balance": found.balance, "records": found.records}
+
+
+def _show_shortened(shortened: Sequence[Summed]) -> None:
+    columns = {"scope": False, "period": False, "spent": True, "without a record": True}
+    rows = [
+        (
+            each.account.scope,
+            each.account.period,
+            format_amount(each.spent, each.account.unit),
+            format_amount(each.unproven, each.account.unit),
+        )
+        for each in shortened[:SHOWN_MAX]
+    ]
+    more = len(shortened) - SHOWN_MAX
+    rows += [(f"({more:,} more)", "", "", "")] if more > 0 else []
+    stdout().print(make_table("Spent on calls whose records may have been deleted by age: not proven", columns, rows))
 
 
 def _show(wrong: Sequence[Difference]) -> None:

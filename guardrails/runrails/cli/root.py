@@ -25,9 +25,12 @@ COMMANDS: Mapping[str, str] = {
     "budget": "runrails.cli.ledger_commands:budget",
     "usage": "runrails.cli.usage:app",
     "ledger": "runrails.cli.ledger:ledger",
+    "byok": "runrails.cli.byok:byok",
     "prices": "runrails.cli.prices:app",
     "runs": "runrails.cli.runs:runs",
     "report": "runrails.cli.runs:report",
+    "keys": "runrails.cli.keys:keys",
+    "tokens": "runrails.cli.tokens:tokens",
     "doctor": "runrails.cli.doctor:doctor",
 }
 """Name of a command, and the function or group of commands behind it. Help shows them in this order."""

@@ -1,4 +1,4 @@
-"""`runrails usage`: the calls in the books, and with `reconcile` and `corrections` what providers billed for them."""
+"""`runrails usage`: calls in the books; `reconcile` and `corrections`: what providers billed; `export`: to a file."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Protocol, cast
 import typer
 
 from runrails.billing.export import Columns, Export
+from runrails.cli.exporting import export
 from runrails.cli.ledger_commands import StoreUrl, check_month, open_ledger, usage
 from runrails.cli.output import AsJson, make_table, print_json, print_json_list, stderr, stdout, when
 from runrails.errors import ConfigError, LedgerError, RunrailsError
@@ -35,6 +36,7 @@ _SOURCE_NAME_MAX = 120
 
 app = typer.Typer(invoke_without_command=True, help=usage.__doc__)
 app.callback()(usage)
+app.command()(export)
 
 
 class _Books(FullStore, SupportsCorrections, Protocol):

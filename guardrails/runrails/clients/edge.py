@@ -15,6 +15,7 @@ from weakref import WeakSet
 from runrails import aio
 from runrails import current as around
 from runrails.calls import ModelResult
+from runrails.clients.keys import in_place, unredirected
 from runrails.clients.plan import capped
 from runrails.clients.reading import body_of, response_of
 from runrails.clients.tapping import Tap, tap_response
@@ -188,6 +189,8 @@ class Edge:
     def __init__(self, guard: Guard, dialect: Dialect) -> None:
         self.guard = guard
         self.dialect = dialect
+        self.routes = guard.credentials is not None
+        """Whether a key is chosen for every call."""
         self._lock = threading.Lock()
         self._shared: Run | None = None
         self._taps: WeakSet[Reading] = WeakSet()
@@ -214,7 +217,7 @@ class Edge:
             return None
         if plan is None or (covering.get() is not None and take_cover(self.guard, plan.call)):
             return None
-        return plan
+        return in_place(self, client, plan) if self.routes else plan
 
     def bypassed(self, refusal: CallRefused) -> None:
         """Something is about to be sent that cannot be guarded: raise the refusal, or only tell of it if observing."""
@@ -272,7 +275,7 @@ class Edge:
             call = plan.call
             if (
                 permit.max_tokens == call.max_tokens and permit.retries == call.retries
-                and not plan.changes and not callable(options.post_parser)
+                and permit.route is None and not plan.changes and not callable(options.post_parser)
             ):  # fmt: skip
                 return options
             return self._changed(options, ticket, capped(plan, permit))
@@ -283,9 +286,10 @@ class Edge:
         plan, permit = ticket.plan, ticket.permit
         fewer = permit.retries < plan.call.retries and self.guard.mode == "enforce"
         parser = options.post_parser
-        if not changes and not fewer and not callable(parser):
+        keyed = permit.route is not None and permit.route.secret is not None
+        if not changes and not fewer and not callable(parser) and not keyed:
             return options
-        changed = copy.copy(options)
+        changed = unredirected(options) if keyed else copy.copy(options)
         if changes:
             changed.json_data = {**cast("Mapping[str, object]", options.json_data), **changes}
             extra = options.extra_json

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, cast
 
 from runrails.calls import ModelResult
 from runrails.clients.edge import Edge, sending
+from runrails.clients.keys import akey_refused, covered_route, key_refused, keyed, put_chosen_key, unredirected
 from runrails.clients.reading import inherited, subclass_of
 from runrails.clients.saving import CACHE_HOOKS, spare
 from runrails.clients.sealed import sealing
@@ -15,7 +16,7 @@ from runrails.current import given_up
 from runrails.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     from runrails.clients.edge import Ticket
     from runrails.clients.plan import Dialect, Options
@@ -26,7 +27,7 @@ __all__ = ["HOOKS", "AsyncGuarded", "SyncGuarded", "guard_client"]
 
 HOOKS = ("request", "_prepare_request", "_sleep_for_retry")
 """What this needs of an SDK; the last two tell whether something was sent and what became of it."""
-_STORED = ("_runrails_stored",)
+_STORED = ("_runrails_stored", "_runrails_covered")
 _SEEN = ("_process_response",)
 _COPIERS = ("copy", "with_options")
 _lock = threading.Lock()
@@ -49,28 +50,49 @@ class SyncGuarded:
         edge = self.runrails_edge
         plan = edge.plan(self, options)
         if plan is None:
+            if edge.routes:
+                return self._runrails_covered(edge, cast_to, options, kwargs)
             return self.runrails_request(cast_to, options, **kwargs)
         keeping = None
         if edge.guard.saves:
             options, plan, keeping = spare(edge, edge.run(), self, options, plan, kwargs)
             if keeping is not None and keeping.stored is not None:
                 return self._runrails_stored(keeping, edge.begin(plan), cast_to, options)
-        ticket = edge.begin(plan)
-        ticket.keeping = keeping
-        token = sending.set(ticket)
-        try:
-            answer = self.runrails_request(cast_to, edge.prepared(ticket, options), **kwargs)
-        except BaseException as exc:
-            ticket.settle(ticket.error(exc))
-            raise
-        finally:
-            sending.reset(token)
+        while True:
+            ticket = edge.begin(plan)
+            ticket.keeping = keeping
+            token = sending.set(ticket)
+            try:
+                answer = self.runrails_request(cast_to, edge.prepared(ticket, options), **kwargs)
+                break
+            except BaseException as exc:
+                ticket.settle(ticket.error(exc))
+                if not (edge.routes and key_refused(edge, ticket.permit.route, exc)):
+                    raise
+            finally:
+                sending.reset(token)
         result = ticket.result(answer)
         if result is not None:
             if keeping is not None:
                 keeping.keep(ticket, result)
             ticket.settle(result)
         return answer
+
+    def _runrails_covered(
+        self, edge: Edge, cast_to: object, options: Options, kwargs: Mapping[str, object]
+    ) -> object:  # fmt: skip
+        """A request that a layer above has the permit for, or a free one; the permit may say on which key it goes."""
+        route = covered_route(edge)
+        if route is None:
+            return self.runrails_request(cast_to, options, **kwargs)
+        token = keyed.set(route)
+        try:
+            return self.runrails_request(cast_to, unredirected(options), **kwargs)
+        except BaseException as exc:
+            key_refused(edge, route, exc)
+            raise
+        finally:
+            keyed.reset(token)
 
     def _runrails_stored(self, keeping: Keeping, ticket: Ticket, cast_to: object, options: Options) -> object:
         """An answer that is there already: a step of the run, for which nothing is sent and nothing paid."""
@@ -86,6 +108,8 @@ class SyncGuarded:
     def _prepare_request(self, request: object) -> None:
         self.runrails_prepare(request)
         ticket = sending.get()
+        if self.runrails_edge.routes:
+            put_chosen_key(self.runrails_edge, ticket, request)
         if ticket is not None:
             ticket.sent = True
 
@@ -112,28 +136,49 @@ class AsyncGuarded:
         edge = self.runrails_edge
         plan = edge.plan(self, options)
         if plan is None:
+            if edge.routes:
+                return await self._runrails_covered(edge, cast_to, options, kwargs)
             return await self.runrails_request(cast_to, options, **kwargs)
         keeping = None
         if edge.guard.saves:
             options, plan, keeping = spare(edge, await edge.arun(), self, options, plan, kwargs)
             if keeping is not None and keeping.stored is not None:
                 return await self._runrails_stored(keeping, await edge.abegin(plan), cast_to, options)
-        ticket = await edge.abegin(plan)
-        ticket.keeping = keeping
-        token = sending.set(ticket)
-        try:
-            answer = await self.runrails_request(cast_to, edge.prepared(ticket, options), **kwargs)
-        except BaseException as exc:
-            await ticket.asettle(ticket.error(exc))
-            raise
-        finally:
-            sending.reset(token)
+        while True:
+            ticket = await edge.abegin(plan)
+            ticket.keeping = keeping
+            token = sending.set(ticket)
+            try:
+                answer = await self.runrails_request(cast_to, edge.prepared(ticket, options), **kwargs)
+                break
+            except BaseException as exc:
+                await ticket.asettle(ticket.error(exc))
+                if not (edge.routes and await akey_refused(edge, ticket.permit.route, exc)):
+                    raise
+            finally:
+                sending.reset(token)
         result = ticket.result(answer)
         if result is not None:
             if keeping is not None:
                 keeping.keep(ticket, result)
             await ticket.asettle(result)
         return answer
+
+    async def _runrails_covered(
+        self, edge: Edge, cast_to: object, options: Options, kwargs: Mapping[str, object]
+    ) -> object:  # fmt: skip
+        """A request that a layer above has the permit for, or a free one; the permit may say on which key it goes."""
+        route = covered_route(edge)
+        if route is None:
+            return await self.runrails_request(cast_to, options, **kwargs)
+        token = keyed.set(route)
+        try:
+            return await self.runrails_request(cast_to, unredirected(options), **kwargs)
+        except BaseException as exc:
+            await akey_refused(edge, route, exc)
+            raise
+        finally:
+            keyed.reset(token)
 
     async def _runrails_stored(self, keeping: Keeping, ticket: Ticket, cast_to: object, options: Options) -> object:
         """An answer that is there already: a step of the run, for which nothing is sent and nothing paid."""
@@ -149,6 +194,8 @@ class AsyncGuarded:
     async def _prepare_request(self, request: object) -> None:
         await self.runrails_prepare(request)
         ticket = sending.get()
+        if self.runrails_edge.routes:
+            put_chosen_key(self.runrails_edge, ticket, request)
         if ticket is not None:
             ticket.sent = True
 

@@ -11,7 +11,7 @@ from weakref import WeakSet, ref
 
 from runrails.clocks import Clock, monotonic_ms, system_ms
 from runrails.deliveries import Delivered, SupportsDeliveries
-from runrails.errors import ConfigError, RunrailsError
+from runrails.errors import ConfigError
 from runrails.events import Event, log_sink
 from runrails.ids import new_id
 from runrails.notify.senders import FunctionSender, Notice, Sender, SendFailed
@@ -123,7 +123,9 @@ class _Lane:
 
     def forget(self) -> None:
         """In a forked child: what waits is the parent's to send."""
-        self._changed = threading.Condition()
+        # Taken by itself: a Condition's own `with` is Python, in which Ctrl-C may leave the lock taken for ever.
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._waiting: deque[Notice] = deque()
         self._busy = False
         self._ending = threading.Event()
@@ -131,7 +133,7 @@ class _Lane:
         self._unwritten = Delivered()
 
     def add(self, notice: Notice) -> None:
-        with self._changed:
+        with self._lock:
             kept = len(self._waiting) < self._waiting_max and not self._ending.is_set()
             if kept:
                 self._waiting.append(notice)
@@ -143,35 +145,36 @@ class _Lane:
             self._start()
 
     def wait(self, timeout_s: float) -> bool:
-        with self._changed:
+        with self._lock:
             return self._changed.wait_for(lambda: not self._waiting and not self._busy, max(0.0, timeout_s))
 
     def give_up(self) -> None:
         """The program ends: nothing more is tried."""
         self._ending.set()
-        with self._changed:
+        with self._lock:
             lost = len(self._waiting) + self._busy
             self._waiting.clear()
         self._count(Delivered(dropped=lost, error="ProgramEnded"))
         self._write()
 
     def _start(self) -> None:
-        with self._changed:
+        lost = 0
+        with self._lock:
             if self._thread is not None:
                 return
-            self._thread = thread = threading.Thread(target=self._loop, name="runrails-notifier", daemon=True)
-        try:
-            thread.start()
-        except RuntimeError:  # no more threads, or the interpreter is going down
-            self._thread = None
-            with self._changed:
+            thread = threading.Thread(target=self._loop, name="runrails-notifier", daemon=True)
+            try:
+                thread.start()
+                self._thread = thread
+            except RuntimeError:  # no more threads, or the interpreter is going down
                 lost = len(self._waiting)
                 self._waiting.clear()
+        if lost:
             self._count(Delivered(dropped=lost, error="NoThread"))
 
     def _loop(self) -> None:
         while True:
-            with self._changed:
+            with self._lock:
                 if not self._changed.wait_for(lambda: bool(self._waiting), IDLE_S):
                     self._thread = None
                     return
@@ -180,8 +183,10 @@ class _Lane:
             try:
                 self._count(self._send(notice))
                 self._write()
+            except BaseException as error:  # noqa: BLE001 -- a log or a store may be broken too: the next notice is sent
+                self._count(Delivered(failed=1, error=type(error).__name__))
             finally:
-                with self._changed:
+                with self._lock:
                     self._busy = False
                     self._changed.notify_all()
 
@@ -194,7 +199,7 @@ class _Lane:
         )  # fmt: skip
         try:
             attempts(self.sender.send, notice)
-        except Exception as error:  # noqa: BLE001 -- whatever a sender raises, the next notice is sent
+        except BaseException as error:  # noqa: BLE001 -- a cancelled future's error, or an exit, ends no thread of ours
             reason = error.reason if isinstance(error, SendFailed) else type(error).__name__
             fields: dict[str, str | int | bool | None] = {
                 "sender": self.sender.name, "error": reason, "notice": notice.id, "about": notice.event.name,
@@ -215,7 +220,7 @@ class _Lane:
             self._ending.wait(seconds)
 
     def _count(self, what: Delivered) -> None:
-        with self._changed:
+        with self._lock:
             self.total = _sum(self.total, what)
             self._unwritten = _sum(self._unwritten, what)
 
@@ -223,14 +228,14 @@ class _Lane:
         store = self.books()
         if store is None:
             return
-        with self._changed:
+        with self._lock:
             what, self._unwritten = self._unwritten, Delivered()
         if what == Delivered():
             return
         try:
             store.note_delivery(self.sender.name, what)
-        except RunrailsError:
-            with self._changed:  # with the next one, then
+        except Exception:  # noqa: BLE001 -- of whatever store
+            with self._lock:  # with the next one, then
                 self._unwritten = _sum(what, self._unwritten)
 
 

@@ -6,6 +6,8 @@ libraries: ``webhook-id`` (the same at every attempt), ``webhook-timestamp`` (se
 ``webhook-signature``: ``v1,`` and the base64 of the HMAC-SHA256 of ``{id}.{timestamp}.{body}`` under the secret.
 
 No redirect is followed, no proxy of the environment is used, and what is not https goes to this very machine only.
+Where to is a setting of the operator and nobody else's, and may well be inside (a chat server of one's own), so rules
+for addresses that callers name (`runrails.egress_rules`) do not apply; nothing that is answered is shown to anybody.
 """
 
 from __future__ import annotations

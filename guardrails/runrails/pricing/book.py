@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Literal, NamedTuple, NoReturn, TypeAlias
 
 from runrails.errors import ConfigError, PriceUnknown
@@ -186,6 +187,11 @@ class PriceBook:
         book = copy(self)
         book._lay_over(overrides)  # noqa: SLF001 -- a copy of our own
         return book
+
+    def prepare(self) -> None:
+        """Read now what is otherwise read at the first look-up. Raises ConfigError if the installation is damaged."""
+        with suppress(PriceUnknown):
+            self._find("no-model-has-this-name", None, None)
 
     def _lay_over(self, overrides: Mapping[str, PriceSpec]) -> None:
         self._run = (_Layer("run", overrides), *self._run)

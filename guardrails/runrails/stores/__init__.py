@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from runrails.clocks import Clock
     from runrails.ledger import FullStore, Store
 
-__all__ = ["ENTRY_POINTS", "Opener", "absolute_url", "open_store", "same_books"]
+__all__ = [
+    "ENTRY_POINTS", "Opener", "absolute_url", "books_of", "open_store", "parse_sqlite", "same_books", "without_lease",
+]  # fmt: skip
 
 ENTRY_POINTS = "runrails.stores"
 """Engines outside the core: the name is a URL's scheme, the value an `Opener`."""
@@ -45,7 +47,7 @@ def open_store(url: str | None = None, *, clock: Clock | None = None) -> Store:
         url = os.environ.get("RUNRAILS_STORE") or None
     if url is None:
         return _open_file(_default_path(), "FULL", clock)
-    bare = _without_lease(url)
+    bare = without_lease(url)
     if bare != url:
         return _open_leased(url, bare, clock)
     scheme, colon, rest = url.partition(":")
@@ -53,7 +55,7 @@ def open_store(url: str | None = None, *, clock: Clock | None = None) -> Store:
         return _open_memory(rest, clock)
     if scheme != "sqlite" or not colon:
         return _open_elsewhere(scheme if colon else "", url, clock)
-    path, synchronous = _parse_sqlite(rest)
+    path, synchronous = parse_sqlite(rest)
     return _open_file(path, synchronous, clock)
 
 
@@ -71,7 +73,7 @@ def absolute_url(url: str | None = None) -> str:
     scheme, _, rest = url.partition(":")
     if scheme != "sqlite":
         return url
-    path, _ = _parse_sqlite(_without_lease(rest))
+    path, _ = parse_sqlite(without_lease(rest))
     _, question, query = rest.partition("?")
     return f"sqlite:///{os.path.abspath(path)}{question}{query}"  # noqa: PTH100 -- pathlib costs 3 ms to load
 
@@ -88,7 +90,16 @@ def same_books(one: Store, other: Store) -> bool:
     return os.path.realpath(str(paths[0])) == os.path.realpath(str(paths[1]))
 
 
-def _without_lease(url: str) -> str:
+def books_of(store: Store) -> str | None:
+    """A name for what a store keeps, the same in every process; None if it keeps nothing beyond its own."""
+    shared: object = getattr(store, "shared", store)
+    place, path = (cast("object", getattr(shared, name, None)) for name in ("place", "path"))
+    if isinstance(place, str):
+        return place
+    return f"sqlite:{os.path.realpath(path)}" if isinstance(path, str) and path != ":memory:" else None
+
+
+def without_lease(url: str) -> str:
     """A store URL without what it says of leases. Raises ConfigError if that is malformed."""
     place, question, query = url.partition("?")
     if not any(option.startswith("lease") for option in query.split("&")):
@@ -108,7 +119,8 @@ def _open_leased(url: str, bare: str, clock: Clock | None) -> Store:
     return LeasedStore(shared, parse(url.partition("?")[2])[1], clock=clock or system_ms)
 
 
-def _parse_sqlite(rest: str) -> tuple[str, Literal["FULL", "NORMAL"]]:
+def parse_sqlite(rest: str) -> tuple[str, Literal["FULL", "NORMAL"]]:
+    """Path and durability in a SQLite URL, from behind its first colon. Raises ConfigError."""
     path, _, query = rest.partition("?")
     if not path.startswith("///") or path == "///":
         raise ConfigError("A SQLite store's URL has three slashes and then its path.", next_step=f"Write {_FORMS}.")

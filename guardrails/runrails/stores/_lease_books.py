@@ -28,8 +28,8 @@ class Call:
     """A call that a slice pays for, until it is written."""
 
     __slots__ = (
-        "actual", "amount", "at_ms", "ended_ms", "expires_ms", "moving", "reservation", "result", "slice", "stand_in",
-        "state",
+        "actual", "amount", "at_ms", "ended_ms", "expires_ms", "handed", "moving", "reservation", "result", "slice",
+        "stand_in", "state",
     )  # fmt: skip
 
     def __init__(self, reservation: Reservation, amount: int, slice_: Slice, at_ms: int, expires_ms: int) -> None:
@@ -41,6 +41,8 @@ class Call:
         self.state: Literal["held", "settled", "released", "unresolved"] = "held"
         self.moving = False
         """It is being handed over to the shared store; whoever wants something of it waits for that."""
+        self.handed = False
+        """That was tried, and the answer may be lost: the shared store may have it as a reservation of its own."""
         self.actual = 0
         self.ended_ms = 0
         self.stand_in = False
@@ -52,15 +54,25 @@ class Call:
     ) -> Settled:  # fmt: skip
         """It ended; what it did not cost can be spent on other calls."""
         slice_, group, amount = self.slice, self.slice.group, self.amount
+        left = amount - actual
         self.actual, self.ended_ms, self.result, self.stand_in = actual, at_ms, result, stand_in
+        # Nothing is called before all is counted, so that Ctrl-C finds all of it or nothing.
         self.state = state
-        slice_.ended.append(self)
-        slice_.open.pop(self.reservation.id, None)
-        slice_.room += amount - actual
         group.open -= amount
         group.unwritten += actual
         group.spent += actual
+        if not self.handed:
+            slice_.room += left
+        else:
+            # Where it is a reservation of its own its rest goes back to the accounts, not to this slice.
+            slice_.keep_less(left)
+        slice_.ended.append(self)
+        slice_.open.pop(self.reservation.id, None)
         return Settled(self.reservation.id, state, actual, amount)
+
+    def is_moving(self) -> bool:
+        """Whether it is being handed over at this moment. Ctrl-C may have left the mark without the lock."""
+        return self.moving and self.slice.group.moves.locked()
 
     def drawn(self) -> Drawn:
         """The call as it is written."""
@@ -78,13 +90,13 @@ class Call:
         )  # fmt: skip
 
     def usage(self) -> UsageRecord | None:
-        """The record of a call in flight; None if nothing is known of it."""
-        facts = self.reservation.facts
+        """The record of a call that is not written; None if nothing is known of it."""
+        facts, held = self.reservation.facts, self.state == "held"
         if facts is None:
             return None
         return UsageRecord(
-            id=self.reservation.id, state="held", at_ms=self.at_ms, settled_at_ms=None, estimated_pusd=self.amount,
-            actual_pusd=None, facts=facts, result=None,
+            id=self.reservation.id, state=self.state, at_ms=self.at_ms, settled_at_ms=None if held else self.ended_ms,
+            estimated_pusd=self.amount, actual_pusd=None if held else self.actual, facts=facts, result=self.result,
         )  # fmt: skip
 
 
@@ -92,8 +104,8 @@ class Slice:
     """Money that is held in the shared store for the calls of one group."""
 
     __slots__ = (
-        "dead_ms", "ended", "ended_ms", "fresh_ms", "group", "held", "id", "lost", "low", "lowers", "open", "room",
-        "served", "taken_ms",
+        "asked", "dead_ms", "ended", "ended_ms", "fresh_ms", "group", "held", "id", "lost", "low", "lowers", "open",
+        "room", "served", "taken_ms",
     )  # fmt: skip
 
     def __init__(self, slice_id: str, group: Group, size: int, *, low: int, taken_ms: int) -> None:
@@ -115,9 +127,19 @@ class Slice:
         self.ended_ms = 0
         """When such calls were first noticed, monotonic; 0 if there are none."""
         self.served = 0
+        self.asked = True
+        """The shared store is being asked for it."""
         self.lost = False
         self.lowers = True
         """What is written comes out of it, so that it can be raised again; see `draws.Drawing.lowered`."""
+
+    def keep_less(self, amount: int) -> None:
+        """So much less of it is counted on. If the shared store holds it all the same, it comes back at the close."""
+        self.held -= amount
+        if self.lost:
+            self.group.charged -= amount
+        else:
+            self.group.held -= amount
 
     def age(self, mono_ms: int) -> Age:
         """What its fate is decided by."""
@@ -166,10 +188,10 @@ class Group:
                 return one
         return None
 
-    def add(self, one: Slice) -> None:
+    def add(self, one: Slice, size: int) -> None:
         """A slice was taken."""
+        self.grow(one, size)
         self.slices.append(one)
-        self.held += one.held
 
     def grow(self, one: Slice, size: int) -> None:
         """A slice holds more."""
@@ -182,18 +204,15 @@ class Group:
         if self.current is one:
             self.current = None
         if one in self.slices:
+            if one not in self.leaving:
+                self.leaving.append(one)
             self.slices.remove(one)
-            self.leaving.append(one)
 
     def gone(self, one: Slice) -> None:
         """A slice is closed in the shared store."""
+        one.keep_less(one.held)
         if one in self.leaving:
             self.leaving.remove(one)
-        if one.lost:
-            self.charged -= one.held
-        else:
-            self.held -= one.held
-        one.held = 0
 
     def lose(self, one: Slice) -> None:
         """The shared store has charged what was left of a slice: nothing more is admitted from it."""
@@ -210,20 +229,15 @@ class Group:
         one.ended = [call for call in one.ended if call.reservation.id not in ids]
         one.ended_ms = 0
         for call in done:
+            one.open.pop(call.reservation.id, None)
             if call.state == "held":
-                one.open.pop(call.reservation.id, None)
                 self.open -= call.amount
                 cost = call.amount
             else:
                 self.unwritten -= call.actual
                 cost = call.actual
-            if not lowered:
-                continue
-            one.held -= cost
-            if one.lost:
-                self.charged -= cost
-            else:
-                self.held -= cost
+            if lowered:
+                one.keep_less(cost)
 
     def is_idle(self) -> bool:
         """Whether it holds nothing."""
@@ -239,7 +253,11 @@ class Books:
         self.calls: dict[str, Call] = {}
         self.written: dict[str, None] = {}
         """Ids that this process has given to the shared store, the newest last: nothing else tells a repetition."""
+        self.taken: dict[str, None] = {}
+        """Ids of those under which the shared store has reservations of others."""
         self.records_max = records_max
+        self.dropped = 0
+        """Groups that were forgotten, and what they have spent with them."""
         self.deadlines: list[tuple[int, str]] = []
         self._deadlines_max = _DEADLINES_SLACK
 
@@ -264,6 +282,7 @@ class Books:
         """Forget a group that holds nothing."""
         if self.groups.pop(group.key, None) is None:
             return
+        self.dropped += 1
         for account, _ in group.key:
             others = self.by_account[account]
             others.remove(group)
@@ -277,11 +296,12 @@ class Books:
             if self.calls.pop(reservation_id, None) is not None:
                 self.note(reservation_id)
 
-    def note(self, reservation_id: str) -> None:
-        """The shared store knows this id, or may know it."""
-        self.written[reservation_id] = None
-        if len(self.written) > self.records_max:
-            del self.written[next(iter(self.written))]
+    def note(self, reservation_id: str, *, taken: bool = False) -> None:
+        """The shared store knows this id, or may know it; `taken`: as somebody else's."""
+        for ids in (self.written, self.taken) if taken else (self.written,):
+            ids[reservation_id] = None
+            if len(ids) > self.records_max:
+                del ids[next(iter(ids))]
 
     def view(self, account: Account) -> tuple[int, int]:
         """What to add to (spent, held) of the shared store, so that slices count as what was done with them."""
@@ -303,7 +323,7 @@ class Books:
         while deadlines and deadlines[0][0] <= now_ms and len(ids) < count_max:
             expires_ms, reservation_id = heappop(deadlines)
             call = self.calls.get(reservation_id)
-            if call is None or call.state != "held" or call.expires_ms != expires_ms or call.moving:
+            if call is None or call.state != "held" or call.expires_ms != expires_ms or call.is_moving():
                 continue
             charged = call.reservation.on_expiry == "charge"
             call.end("unresolved", call.amount if charged else 0, now_ms)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from runrails.ledger import Account, Balance, Refused
 from runrails.stores._codec import month_bounds
+from runrails.stores._refusals import Refusals
 from runrails.stores.checks import EXPIRED_MAX
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ class _View(NamedTuple):
     balance: Balance
     spent: int
     open: int
+    dropped: int
+    """Groups that had been forgotten by then: what they had spent counts no more."""
 
 
 class Views:
@@ -48,32 +51,20 @@ class Views:
         self._monotonic = monotonic
         self._stale_ms = stale_ms
         self._views: dict[Account, _View] = {}
-        self._refusals: dict[tuple[Account, int | None], tuple[int, Refused]] = {}
+        self._refusals = Refusals(monotonic, stale_ms)
 
     def forget(self) -> None:
         """Something was changed in the shared store."""
         self._views.clear()
-        self._refusals.clear()
+        self._refusals.forget()
 
     def refused(self, limit: int | None, answer: Refused) -> None:
         """The shared store has refused a call under that limit from code."""
-        if self._stale_ms:
-            if len(self._refusals) >= EXPIRED_MAX:
-                self._refusals.clear()
-            self._refusals[answer.account, limit] = self._monotonic(), answer
+        self._refusals.note(limit, answer)
 
     def refusal(self, key: Key, amount: int) -> Refused | None:
         """The refusal that a call would get, if it is known from a moment ago."""
-        for pair in key:
-            known = self._refusals.get(pair)
-            if known is None:
-                continue
-            at_ms, answer = known
-            if self._monotonic() - at_ms >= self._stale_ms:
-                self._refusals.pop(pair, None)
-            elif amount > answer.available:
-                return answer._replace(needed=amount)
-        return None
+        return self._refusals.of((account, limit, amount) for account, limit in key)
 
     def balance(self, account: Account) -> Balance:
         """The account as it stands."""
@@ -82,7 +73,9 @@ class Views:
         if view is not None and mono_ms - view.at_ms < self._stale_ms:
             with self._lock:
                 spent, open_ = self._books.own(account)
-            return _with(view.balance, spent - view.spent, open_ - view.open)
+                dropped = self._books.dropped
+            if dropped == view.dropped:
+                return _with(view.balance, spent - view.spent, open_ - view.open)
         for _ in range(LOOKS_MAX):
             count = self._moves.count
             shown = self._shared.balance(account)
@@ -102,11 +95,12 @@ class Views:
                 return None
             more_spent, more_held = self._books.view(shown.account)
             spent, open_ = self._books.own(shown.account)
+            dropped = self._books.dropped
         found = _with(shown, more_spent, more_held)
         if self._stale_ms:
             if len(self._views) >= EXPIRED_MAX:
                 self._views.clear()
-            self._views[shown.account] = _View(mono_ms, found, spent, open_)
+            self._views[shown.account] = _View(mono_ms, found, spent, open_, dropped)
         return found
 
     def balances(self, scope: str | None, period: str | None) -> Iterator[Balance]:
@@ -125,17 +119,20 @@ class Views:
                 return iter([_with(one, *self._books.view(one.account)) for one in shown])
 
     def usage(self, user: str | None, period: str | None, run: str | None) -> Iterator[UsageRecord]:
-        """Records of calls, oldest first, those in flight here among them."""
+        """Records of calls, oldest first, those that are only known here among them."""
         first_ms, end_ms = month_bounds(period)
         with self._lock:
-            calls = [call for call in self._books.calls.values() if call.state == "held"]
+            records = [call.usage() for call in self._books.calls.values()]
         own = [
-            record for call in calls
-            if first_ms <= call.at_ms < end_ms and (record := call.usage()) is not None
+            record for record in records
+            if record is not None and first_ms <= record.at_ms < end_ms
             and user in (None, record.facts.user) and run in (None, record.facts.run)
         ]  # fmt: skip
         own.sort(key=lambda record: record.at_ms)
-        return merge(self._shared.usage(user=user, period=period, run=run), own, key=lambda record: record.at_ms)
+        # What is written while the list is made would be in it twice.
+        ids = {record.id for record in own}
+        shared = (record for record in self._shared.usage(user=user, period=period, run=run) if record.id not in ids)
+        return merge(shared, own, key=lambda record: record.at_ms)
 
 
 def _with(balance: Balance, spent: int, held: int) -> Balance:

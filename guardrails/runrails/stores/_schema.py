@@ -1,20 +1,10 @@
-"""
-The tables of a SQLite ledger, and how a file becomes one.
-
-A file is a ledger if its application id says so. A fresh (or empty) file is made one; any other database is left
-alone. `user_version` is the schema's version: a file written by a newer runrails is refused, an older one is migrated.
-"""
+"""The tables of a SQLite ledger."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from runrails.stores._sqlite_schema import Schema
 
-from runrails.errors import ConfigError
-
-if TYPE_CHECKING:
-    import sqlite3
-
-__all__ = ["APPLICATION_ID", "SCHEMA_VERSION", "prepare"]
+__all__ = ["APPLICATION_ID", "LEDGER", "SCHEMA_VERSION"]
 
 SCHEMA_VERSION = 4
 """
@@ -138,68 +128,11 @@ _TABLES = (
     *_CORRECTIONS,
     *_MOMENTARY,
 )
-_STEPS: tuple[tuple[str, ...], ...] = ((_PRICE_CARD,), _CORRECTIONS, _MOMENTARY)
-"""What makes a ledger of version 1 one of version 2, and so on."""
-
-
-def prepare(connection: sqlite3.Connection, path: str, *, synchronous: str) -> None:
-    """
-    Make an open database a ledger, or see that it is one, and set how this connection uses it.
-
-    Raises:
-        ConfigError: It is another program's database, was written by a newer runrails, or lies where WAL cannot work.
-        sqlite3.Error: It cannot be read or written; nothing was changed.
-    """
-    if _version(connection, path) != SCHEMA_VERSION:
-        _write(connection, path)
-    mode = _number(connection, "PRAGMA journal_mode = WAL")
-    if mode != "wal":
-        raise ConfigError(
-            f"The ledger file {path} lies where SQLite cannot share it between processes (journal mode {mode}).",
-            next_step="Put it on a local disk, not on a network drive: RUNRAILS_STORE=sqlite:////path/to/ledger.db.",
-            path=path,
-        )
-    connection.execute(f"PRAGMA synchronous = {synchronous}")
-
-
-def _write(connection: sqlite3.Connection, path: str) -> None:
-    """Make an empty database a ledger, or bring one of an older version up to date; all of it or nothing."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        version = _version(connection, path)  # Another process may have done it meanwhile.
-        for statement in _TABLES if version == 0 else [text for step in _STEPS[version - 1 :] for text in step]:
-            connection.execute(statement)
-        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        connection.execute("COMMIT")
-    finally:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-
-
-def _version(connection: sqlite3.Connection, path: str) -> int:
-    """The version of a ledger; 0 if the database is empty. Raises ConfigError for any other, or a newer ledger."""
-    application = _number(connection, "PRAGMA application_id")
-    version = int(_number(connection, "PRAGMA user_version"))
-    if application == APPLICATION_ID:
-        if 1 <= version <= SCHEMA_VERSION:
-            return version
-        raise ConfigError(
-            f"The ledger file {path} has schema version {version}; this runrails knows version {SCHEMA_VERSION}.",
-            next_step="Upgrade runrails to the version that wrote it, or choose another file with RUNRAILS_STORE.",
-            path=path,
-            schema_version=version,
-            schema_version_known=SCHEMA_VERSION,
-        )
-    if application == 0 and version == 0 and _number(connection, "SELECT count(*) FROM sqlite_master") == 0:
-        return 0
-    raise ConfigError(
-        f"The file {path} is a database of another program. It was not changed.",
-        next_step="Choose another file for the ledger: RUNRAILS_STORE=sqlite:////path/to/ledger.db.",
-        path=path,
-    )
-
-
-def _number(connection: sqlite3.Connection, statement: str) -> int | str:
-    row: tuple[int | str] = connection.execute(statement).fetchone()
-    return row[0]
+LEDGER = Schema(
+    noun="ledger",
+    setting="RUNRAILS_STORE",
+    application_id=APPLICATION_ID,
+    version=SCHEMA_VERSION,
+    tables=_TABLES,
+    steps=((_PRICE_CARD,), _CORRECTIONS, _MOMENTARY),
+)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from runrails.deliveries import Delivered, Delivery
-    from runrails.stores._sqlite_file import LedgerFile
+    from runrails.stores._sqlite_file import SharedFile
 
 __all__ = [
     "balances",
@@ -45,7 +45,7 @@ RunRow = tuple[str, str, str, int, int, str, str | None, str]
 _RUN_COLUMNS = "id, name, user, started_ms, ended_ms, mode, stop_reason, report"
 
 
-def balances(file: LedgerFile, scope: str | None, period: str | None) -> Iterator[Balance]:
+def balances(file: SharedFile, scope: str | None, period: str | None) -> Iterator[Balance]:
     """Every account, or those of one scope or period; newest period first, then by scope and unit."""
     where, given = _where(scope=scope, period=period)
     return map(
@@ -73,7 +73,7 @@ def set_limit(connection: sqlite3.Connection, scope: str, limit: int | None, uni
     connection.execute("UPDATE account SET operator_limit = ? WHERE scope = ? AND unit = ?", (limit, scope, unit))
 
 
-def limits(file: LedgerFile) -> list[tuple[str, str, int]]:
+def limits(file: SharedFile) -> list[tuple[str, str, int]]:
     """(scope, unit, limit) for every limit an operator has set."""
     return file.read(
         lambda connection: cast(
@@ -83,7 +83,7 @@ def limits(file: LedgerFile) -> list[tuple[str, str, int]]:
     )
 
 
-def claim_warning(file: LedgerFile, account: Account, mark: str, *, now_ms: int, window_ms: int) -> bool:
+def claim_warning(file: SharedFile, account: Account, mark: str, *, now_ms: int, window_ms: int) -> bool:
     """Whether this caller is the one who sends."""
     latest_ms = now_ms - window_ms
     # A mark from beyond this was made by a clock that has been put right since.
@@ -109,7 +109,7 @@ def claim_warning(file: LedgerFile, account: Account, mark: str, *, now_ms: int,
     )
 
 
-def fix_zone(file: LedgerFile, scope: str, zone: str) -> str:
+def fix_zone(file: SharedFile, scope: str, zone: str) -> str:
     """The scope's zone: the one given at its first use."""
 
     def known(connection: sqlite3.Connection) -> str | None:
@@ -125,7 +125,7 @@ def fix_zone(file: LedgerFile, scope: str, zone: str) -> str:
     return file.read(known) or file.write(fix)
 
 
-def usage(file: LedgerFile, user: str | None, run: str | None, first_ms: int, end_ms: int) -> Iterator[UsageRecord]:
+def usage(file: SharedFile, user: str | None, run: str | None, first_ms: int, end_ms: int) -> Iterator[UsageRecord]:
     """Records of calls reserved from `first_ms` until before `end_ms`, oldest first, a page at a time."""
     # Rows lie in order of time; see `seq` in the schema.
     after, end = (first_ms << 20) - 1, min(end_ms << 20, AMOUNT_MAX)
@@ -188,7 +188,7 @@ def keep_correction(connection: sqlite3.Connection, line: Correction) -> None:
     )
 
 
-def corrections(file: LedgerFile, reservation_id: str | None) -> Iterator[Correction]:
+def corrections(file: SharedFile, reservation_id: str | None) -> Iterator[Correction]:
     """The audit trail, oldest first, a page at a time."""
     where, wanted = _where(reservation_id=reservation_id)
     statement = (
@@ -212,7 +212,7 @@ def corrections(file: LedgerFile, reservation_id: str | None) -> Iterator[Correc
         after = found[-1][0]
 
 
-def keep_price_card(file: LedgerFile, fingerprint: str, text: str) -> None:
+def keep_price_card(file: SharedFile, fingerprint: str, text: str) -> None:
     """Keep a price card's text. One that is there already is not written again."""
     if price_card(file, fingerprint) is None:
         file.write(
@@ -222,7 +222,7 @@ def keep_price_card(file: LedgerFile, fingerprint: str, text: str) -> None:
         )
 
 
-def price_card(file: LedgerFile, fingerprint: str) -> str | None:
+def price_card(file: SharedFile, fingerprint: str) -> str | None:
     """The text of the card with that fingerprint."""
     row = cast(
         "tuple[str] | None",
@@ -247,7 +247,7 @@ def note_delivery(connection: sqlite3.Connection, sender: str, what: Delivered, 
     connection.execute(f"INSERT OR REPLACE INTO delivery ({_DELIVERY_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)", after)  # noqa: S608 -- a constant
 
 
-def deliveries(file: LedgerFile) -> list[Delivery]:
+def deliveries(file: SharedFile) -> list[Delivery]:
     """Every sender's account, by name."""
     from runrails.deliveries import Delivery
 
@@ -277,7 +277,7 @@ def save_run(connection: sqlite3.Connection, record: RunRecord) -> None:
     )
 
 
-def runs(file: LedgerFile, *, user: str | None = None, run_id: str | None = None, count_max: int) -> list[RunRecord]:
+def runs(file: SharedFile, *, user: str | None = None, run_id: str | None = None, count_max: int) -> list[RunRecord]:
     """Runs that ended last come first."""
     where, given = _where(user=user, id=run_id)
     found = file.read(
@@ -292,7 +292,7 @@ def runs(file: LedgerFile, *, user: str | None = None, run_id: str | None = None
     return [_run_of(row) for row in found]
 
 
-def every_run(file: LedgerFile) -> Iterator[RunRecord]:
+def every_run(file: SharedFile) -> Iterator[RunRecord]:
     """Every run, by id, a page at a time."""
     after = ""
 

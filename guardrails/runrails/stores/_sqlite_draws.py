@@ -1,4 +1,4 @@
-"""Drawing calls from a slice in a SQLite ledger. Every function runs inside a step of `LedgerFile`."""
+"""Drawing calls from a slice in a SQLite ledger. Every function runs inside a step of `SharedFile`."""
 
 from __future__ import annotations
 

@@ -18,15 +18,16 @@ from weakref import WeakSet
 
 from runrails.clocks import monotonic_ms
 from runrails.errors import ConfigError, RunrailsError, StoreUnavailable
-from runrails.stores import _schema, checks, rules
+from runrails.stores import checks, rules
+from runrails.stores._schema import LEDGER
+from runrails.stores._sqlite_schema import Schema, prepare
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["LedgerFile"]
+__all__ = ["SharedFile"]
 
 T = TypeVar("T")
-_ELSEWHERE = "choose another place with RUNRAILS_STORE=sqlite:////path/to/ledger.db"
 _PAUSE_FIRST_S = 0.000_2
 _PAUSE_MAX_S = 0.002
 
@@ -38,33 +39,41 @@ class _Connection(sqlite3.Connection):
         self.close()
 
 
-class LedgerFile:
+class SharedFile:
     """
-    A ledger's file and this process's connection to it.
+    A file and this process's connection to it.
 
     Args:
         path: The file. Made with mode 0600 if it does not exist; its directory must exist.
         synchronous: FULL waits for the disk at every write; NORMAL may lose the last writes if the power fails (never
             if only the process does).
         busy_timeout_ms: How long a verb waits for other processes and threads before it gives up.
+        schema: What kind of file it is.
 
     Raises:
         ConfigError: The path is no file's, or `synchronous` is another word.
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], *, synchronous: Literal["FULL", "NORMAL"], busy_timeout_ms: int
+        self,
+        path: str | os.PathLike[str],
+        *,
+        synchronous: Literal["FULL", "NORMAL"],
+        busy_timeout_ms: int,
+        schema: Schema = LEDGER,
     ) -> None:
         name = os.fspath(path)
         if not name or name.startswith((":", "file:")):
             raise ConfigError(
-                "A SQLite ledger needs a file.", next_step="Name one, or use the memory store: RUNRAILS_STORE=memory:."
+                f"A SQLite {schema.noun} needs a file.",
+                next_step=f"Name one, or keep it in memory: {schema.setting}=memory:.",
             )
         if synchronous not in {"FULL", "NORMAL"}:
             raise ConfigError("synchronous must be FULL or NORMAL.", next_step="Leave it out for the default.")
         checks.check_count(busy_timeout_ms, what="busy_timeout_ms", count_max=600_000)
         # A relative path must mean the same file after the process has changed its directory.
         self.path = os.path.abspath(name)  # noqa: PTH100 -- SQLite takes a str
+        self._schema = schema
         self._synchronous = synchronous
         self._busy_timeout_ms = busy_timeout_ms
         self._lock = Lock()
@@ -149,7 +158,7 @@ class LedgerFile:
             connection = opened = sqlite3.connect(
                 self.path, timeout=0, isolation_level=None, check_same_thread=False, factory=_Connection
             )
-            _patiently(lambda: _schema.prepare(opened, self.path, synchronous=self._synchronous), deadline_ms)
+            _patiently(lambda: prepare(opened, self.path, self._schema, synchronous=self._synchronous), deadline_ms)
             ready = True
         except sqlite3.Error as error:
             raise self._explained(error, opening=True) from error
@@ -168,7 +177,7 @@ class LedgerFile:
         except FileExistsError:
             if os.path.isdir(self.path):  # noqa: PTH112 -- the path is a str for SQLite and stays one
                 raise self._config(
-                    f"{self.path} is a directory.", "Name a file in it, for instance ledger.db"
+                    f"{self.path} is a directory.", f"Name a file in it, for instance {self._schema.noun}.db"
                 ) from None
         except FileNotFoundError as error:
             directory = os.path.dirname(path) or "."  # noqa: PTH120 -- see above
@@ -176,12 +185,15 @@ class LedgerFile:
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else "not a path"
             raise self._config(
-                f"The ledger file {self.path!r} cannot be made: {reason}.",
+                f"The {self._schema.noun} file {self.path!r} cannot be made: {reason}.",
                 "Give this user write permission to the directory",
             ) from error
 
     def _config(self, what: str, first: str) -> ConfigError:
-        return ConfigError(what, next_step=f"{first}, or {_ELSEWHERE}.", path=self.path)
+        return ConfigError(what, next_step=f"{first}, or {self._elsewhere()}.", path=self.path)
+
+    def _elsewhere(self) -> str:
+        return f"choose another place with {self._schema.elsewhere}"
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
@@ -213,7 +225,8 @@ class LedgerFile:
 
     def _busy(self) -> StoreUnavailable:
         return StoreUnavailable(
-            f"The ledger file {self.path} was in use by others for {self._busy_timeout_ms} ms; nothing was written.",
+            f"The {self._schema.noun} file {self.path} was in use by others for {self._busy_timeout_ms} ms; "
+            "nothing was written.",
             next_step="Try again with the same id; if it lasts, close the program that holds it (a viewer, a backup).",
             path=self.path,
         )
@@ -227,9 +240,10 @@ class LedgerFile:
             return self._busy()
         what, first, ours = _EXPLANATIONS.get(code, _OTHERWISE)
         kind = ConfigError if opening and ours else StoreUnavailable
+        what, first = what.format(noun=self._schema.noun), first.format(noun=self._schema.noun)
         return kind(
-            f"The ledger file {self.path} {what} ({name}); nothing was written.",
-            next_step=f"{first}, or {_ELSEWHERE}.",
+            f"The {self._schema.noun} file {self.path} {what} ({name}); nothing was written.",
+            next_step=f"{first}, or {self._elsewhere()}.",
             path=self.path,
             sqlite_error=name,
         )
@@ -242,8 +256,8 @@ _WRITE_PROTECTED = (
     True,
 )
 _DAMAGED = (
-    "is damaged or is not a ledger",
-    "Restore it from a backup, or move it aside together with its -wal and -shm files to begin with an empty ledger",
+    "is damaged or is not a {noun}",
+    "Restore it from a backup, or move it aside together with its -wal and -shm files to begin with an empty {noun}",
     True,
 )
 _OTHERWISE = ("could not be read or written", "Check the disk and the file system", False)
@@ -273,7 +287,7 @@ def _patiently(attempt: Callable[[], T], deadline_ms: int) -> T:
         pause_s = min(_PAUSE_MAX_S, pause_s * 2)
 
 
-_files: WeakSet[LedgerFile] = WeakSet()
+_files: WeakSet[SharedFile] = WeakSet()
 _abandoned: list[sqlite3.Connection] = []
 
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from runrails.stores._sqlite_file import LedgerFile
+    from runrails.stores._sqlite_file import SharedFile
 
 __all__ = ["extras", "put", "put_extras", "read", "sums"]
 
@@ -50,7 +50,7 @@ _Row = tuple[
 ]  # fmt: skip
 
 
-def read(file: LedgerFile, ids: rows.AccountIds) -> Iterator[LedgerRecord]:
+def read(file: SharedFile, ids: rows.AccountIds) -> Iterator[LedgerRecord]:
     """Every record, oldest first, a page at a time."""
     after = -1
 
@@ -102,24 +102,28 @@ def _holds(name: str, holds: str, charges: str | None, actual: int) -> list[tupl
         raise unreadable(name) from None
 
 
-def sums(file: LedgerFile) -> list[Summed]:
+def sums(file: SharedFile) -> list[Summed]:
     """Every account with what its records add up to, in one look at the file."""
 
     def step(connection: sqlite3.Connection) -> list[Summed]:
-        found: dict[int, list[int]] = {}
+        found: dict[int, tuple[int, int]] = {}
+        named: dict[int, str] = {}
         cursor = cast(
             "Iterable[tuple[str, str, str, str | None, int | None]]",
             connection.execute("SELECT id, state, holds, charges, actual_pusd FROM reservation"),
         )
         for name, state, holds, charges, actual in cursor:
             for account_id, amount, _, charge in _holds(name, holds, charges, actual or 0):
-                account = found.setdefault(account_id, [0, 0])
-                account[0] += 0 if state == "held" else charge
-                account[1] += amount if state == "held" else 0
+                spent, held = found.get(account_id, (0, 0))
+                found[account_id] = (spent, held + amount) if state == "held" else (spent + charge, held)
+                named[account_id] = name
         accounts = cast(
             "list[tuple[int, str, str, str, int, int]]",
             connection.execute("SELECT id, scope, period, unit, spent, held FROM account ORDER BY id").fetchall(),
         )
+        gone = named.keys() - {account_id for account_id, *_ in accounts}
+        if gone:
+            raise unreadable(named[min(gone)])
         return [
             Summed(Account(scope, period, unit), spent, held, *found.get(account_id, (0, 0)))
             for account_id, scope, period, unit, spent, held in accounts
@@ -129,7 +133,7 @@ def sums(file: LedgerFile) -> list[Summed]:
 
 
 def put(connection: sqlite3.Connection, ids: rows.AccountIds, records: Sequence[LedgerRecord]) -> int:
-    """Add records of another store. Runs inside a step of `LedgerFile`."""
+    """Add records of another store. Runs inside a step of `SharedFile`."""
     count = 0
     for record in records:
         row = cast(
@@ -194,7 +198,7 @@ def _insert(connection: sqlite3.Connection, ids: rows.AccountIds, record: Ledger
     )
 
 
-def extras(file: LedgerFile) -> Iterator[Extra]:
+def extras(file: SharedFile) -> Iterator[Extra]:
     """Everything else that is kept for good."""
     for query, make in _EXTRAS:
         yield from map(make, _all(file, query))
@@ -202,7 +206,7 @@ def extras(file: LedgerFile) -> Iterator[Extra]:
     yield from archive.every_run(file)
 
 
-def _all(file: LedgerFile, query: str) -> list[tuple[str, ...]]:
+def _all(file: SharedFile, query: str) -> list[tuple[str, ...]]:
     return file.read(lambda connection: cast("list[tuple[str, ...]]", connection.execute(query).fetchall()))
 
 
@@ -241,7 +245,7 @@ _EXTRAS: tuple[tuple[str, Callable[[tuple[str, ...]], Extra]], ...] = (
 
 
 def put_extras(connection: sqlite3.Connection, ids: rows.AccountIds, extras: Sequence[Extra]) -> None:
-    """Keep them; again is nothing new. Runs inside a step of `LedgerFile`."""
+    """Keep them; again is nothing new. Runs inside a step of `SharedFile`."""
     for extra in extras:
         if isinstance(extra, RunRecord):
             archive.save_run(connection, extra)

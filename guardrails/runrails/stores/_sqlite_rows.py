@@ -1,4 +1,4 @@
-"""Reading and writing single rows of a SQLite ledger. Every function runs inside a step of `LedgerFile`."""
+"""Reading and writing single rows of a SQLite ledger. Every function runs inside a step of `SharedFile`."""
 
 from __future__ import annotations
 

@@ -127,6 +127,8 @@ def change_of(entry: rules.Entry, call: Drawn) -> rules.Change | None:
             return None
         if call.state == "released":
             return rules.released(entry)
+        if call.state == "unresolved" and not call.stand_in:  # By a clock, and no word of its owner's.
+            return rules.expired(entry, call.reservation.on_expiry) if entry.state == "held" else None
         return rules.settled(entry, call.actual, units=None, unresolved=call.state == "unresolved")
     except ReservationMismatch:
         return None

@@ -12,6 +12,7 @@ import atexit
 import os
 import threading
 from contextlib import suppress
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakSet
 
@@ -100,7 +101,7 @@ class LeasedStore(Records):
         self._stale_ms = stale_ms
         self._records_max = checks.check_count(records_max, what="records_max", count_max=10**9)
         self._owns = owns_store
-        self._closed = False
+        self._closed = self._ended = False
         self.forget()
         _all.add(self)
 
@@ -112,7 +113,7 @@ class LeasedStore(Records):
         self._views = Views(
             self.shared, self._books, self._lock, self._moves, monotonic=self._monotonic, stale_ms=self._stale_ms
         )
-        self._wake = threading.Event()
+        self._wake: SimpleQueue[None] = SimpleQueue()  # An Event's lock may stay taken after Ctrl-C.
         self._thread: threading.Thread | None = None
 
     # Taking holds.
@@ -145,7 +146,7 @@ class LeasedStore(Records):
         group.used_ms = mono_ms
         if one.room < one.low and not group.wants:
             group.wants = True
-            self._wake.set()
+            self._wake.put(None)
 
     def _again(self, reservation: Reservation) -> Reserved | Refused:
         call = self._find(reservation.id)
@@ -197,6 +198,8 @@ class LeasedStore(Records):
 
     def _reserve_alone(self, reservation: Reservation) -> Reserved | Refused:
         with self._lock:
+            if self._closed:
+                raise rules.closed()
             self._books.note(reservation.id)
         answer = self._ask(lambda: self.shared.reserve(reservation._replace(enforce=True)))
         if isinstance(answer, Refused):
@@ -249,7 +252,7 @@ class LeasedStore(Records):
             if (
                 call is not None
                 and call.state == "held"
-                and not call.moving
+                and not call.is_moving()
                 and type(actual) is int
                 and 0 <= actual <= call.amount
                 and not units
@@ -269,7 +272,7 @@ class LeasedStore(Records):
         """Give the holds back. See `runrails.ledger.Store.release`."""
         with self._lock:
             call = self._books.calls.get(reservation_id)
-            if call is not None and call.state == "held" and not call.moving:
+            if call is not None and call.state == "held" and not call.is_moving():
                 return call.end("released", 0, self._clock())
         call = self._find(reservation_id)
         if call is not None:
@@ -309,9 +312,11 @@ class LeasedStore(Records):
             if expires_ms > call.expires_ms:
                 call.expires_ms = expires_ms
                 self._books.add_deadline(expires_ms, reservation_id)
-            if not call.moving:
+            if not call.is_moving() and not call.handed:
                 return True
-        return self.extend(reservation_id, ttl_ms=ttl_ms)  # It has begun to move with its former time to live.
+        # It moves, or may have moved, with its former time to live.
+        self._moves.hand_over(call)
+        return self.shared.extend(reservation_id, ttl_ms=ttl_ms)
 
     def raise_hold(self, reservation_id: str, amount: int, *, enforce: bool = True) -> Reserved | Refused:
         """Let a reservation hold more. See `runrails.ledger.SupportsRaise.raise_hold`."""
@@ -322,7 +327,8 @@ class LeasedStore(Records):
                 if call.state != "held":
                     return Reserved(reservation_id, call.state, replayed=True)
                 one, more = call.slice, amount - call.amount
-                if not call.moving and (more <= 0 or (one.room >= more and one in one.group.slices)):
+                alone = call.is_moving() or call.handed
+                if not alone and (more <= 0 or (one.room >= more and one in one.group.slices)):
                     if more > 0:
                         one.room -= more
                         one.group.open += more
@@ -383,18 +389,24 @@ class LeasedStore(Records):
     def close(self) -> None:
         """Give every slice back, calls in flight as open reservations, and close the shared store. Twice is fine."""
         with self._lock:
-            closed, self._closed = self._closed, True
+            self._closed = True
             thread = self._thread
-        if closed:
+        if self._ended:
             return
-        self._wake.set()
+        self._wake.put(None)
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout=5)
         try:
-            self._moves.give_back_all()
-        finally:
-            if self._owns:
-                self.shared.close()
+            self._moves.end()
+        except Exception:
+            self._end()
+            raise
+        self._end()  # not after Ctrl-C: then closing it again goes on
+
+    def _end(self) -> None:
+        self._ended = True
+        if self._owns:
+            self.shared.close()
 
     def __enter__(self) -> LeasedStore:
         return self
@@ -409,9 +421,11 @@ class LeasedStore(Records):
         while True:
             with self._lock:
                 call = self._books.calls.get(reservation_id)
-                if call is None or not call.moving:
+                if call is None or not call.is_moving():
                     if self._closed:
                         raise rules.closed()
+                    if reservation_id in self._books.taken:
+                        raise rules.taken(reservation_id)
                     return call
             with call.slice.group.moves:
                 pass
@@ -431,20 +445,19 @@ class LeasedStore(Records):
         """Start the thread if there is none."""
         if not self._background:
             return
-        with self._lock:
+        # No more threads, or the interpreter is going down: calls do the moves themselves.
+        with self._lock, suppress(RuntimeError):
             if self._thread is not None or self._closed:
                 return
-            self._thread = thread = threading.Thread(target=self._loop, name="runrails-leases", daemon=True)
-        try:
+            thread = threading.Thread(target=self._loop, name="runrails-leases", daemon=True)
             thread.start()
-        except RuntimeError:  # no more threads, or the interpreter is going down: calls do the moves themselves
-            self._thread = None
+            self._thread = thread
 
     def _loop(self) -> None:
         wake = self._wake
         while not self._closed:
-            wake.wait(timeout=TICK_S)
-            wake.clear()
+            with suppress(Empty):
+                wake.get(timeout=TICK_S)
             if self._closed:
                 return
             with suppress(Exception):  # A bug in one round must not end the others.

@@ -100,12 +100,20 @@ def _batches(kept: Iterator[_T]) -> Iterator[list[_T]]:
 
 
 def _check_sums(name: str, store: Migratable) -> None:
-    _, wrong = differences(store.sums())
+    summed = list(store.sums())
+    _, wrong = differences(iter(summed))
     if wrong:
         raise LedgerError(
             f"{len(wrong)} balances of the {name} are not what its records add up to; nothing was written.",
             next_step=f"See which with `runrails ledger verify` on the {name}.",
             count=len(wrong),
+        )
+    shortened = sum(1 for each in summed if each.unproven)
+    if shortened:
+        raise LedgerError(
+            f"{shortened} accounts of the {name} have spent what no record is left of: old ones are deleted by age.",
+            next_step="Its balances cannot be proven equal elsewhere: keep using it, or begin a new ledger.",
+            count=shortened,
         )
 
 

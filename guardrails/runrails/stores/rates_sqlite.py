@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, cast
 from runrails.clocks import Clock, system_ms
 from runrails.rates.gcra import FULL, Times, credited, decide
 from runrails.rates.limiter import check_asks, check_unused
-from runrails.stores._sqlite_file import LedgerFile
+from runrails.stores._sqlite_file import SharedFile
 
 if TYPE_CHECKING:
     import os
@@ -50,7 +50,7 @@ class SQLiteRates:
     ) -> None:
         self._clock = clock
         self._added = 0
-        self._file = LedgerFile(path, synchronous=synchronous, busy_timeout_ms=busy_timeout_ms)
+        self._file = SharedFile(path, synchronous=synchronous, busy_timeout_ms=busy_timeout_ms)
 
     @property
     def path(self) -> str:

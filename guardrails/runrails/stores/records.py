@@ -117,6 +117,15 @@ class Summed(NamedTuple):
     held: int
     spent_by_records: int
     held_by_records: int
+    left: tuple[int, int] | None = None
+    """What is left as an engine keeps it, and by its limit and amounts; None where it is worked out each time."""
+    shortened: bool = False
+    """Whether records of it may have been deleted by age: then what is left of them may add up to less."""
+
+    @property
+    def unproven(self) -> int:
+        """How much of what is spent no record is left of, where records are deleted by age."""
+        return max(0, self.spent - self.spent_by_records) if self.shortened else 0
 
 
 @runtime_checkable
@@ -161,9 +170,10 @@ class Difference(NamedTuple):
     """An account whose balance is not what its records add up to."""
 
     account: Account
-    what: Literal["spent", "held"]
+    what: Literal["spent", "held", "left"]
     balance: int
     records: int
+    """What it should be."""
 
 
 def differences(sums: Iterator[Summed]) -> tuple[int, list[Difference]]:
@@ -171,10 +181,12 @@ def differences(sums: Iterator[Summed]) -> tuple[int, list[Difference]]:
     count, found = 0, list[Difference]()
     for one in sums:
         count += 1
-        if one.spent != one.spent_by_records:
+        if one.spent - one.unproven != one.spent_by_records:
             found.append(Difference(one.account, "spent", one.spent, one.spent_by_records))
         if one.held != one.held_by_records:
             found.append(Difference(one.account, "held", one.held, one.held_by_records))
+        if one.left is not None and one.left[0] != one.left[1]:
+            found.append(Difference(one.account, "left", *one.left))
     return count, found
 
 
@@ -188,9 +200,9 @@ def disagreement(known: LedgerRecord) -> ReservationMismatch:
 
 
 def unreadable(reservation_id: str) -> LedgerError:
-    """The error for a record that is damaged."""
+    """The error for a record that is damaged, or of an account that is gone."""
     return LedgerError(
-        "A reservation's record is damaged and cannot be read.",
+        "A reservation's record is damaged and cannot be read, or its account is gone.",
         next_step="Restore the ledger from a backup.",
         reservation_id=reservation_id,
     )

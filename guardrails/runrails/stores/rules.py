@@ -46,6 +46,7 @@ __all__ = [
     "released",
     "settled",
     "settlement",
+    "taken",
     "unknown",
 ]
 
@@ -121,11 +122,7 @@ def check_same(
         and {hold.account: hold.amount for hold in reservation.holds} == dict(holds)
     ):
         return
-    raise ReservationMismatch(
-        "A reservation with this id was made before with other content; nothing was changed.",
-        next_step="Use a fresh id for every call, and the same id only to repeat the same reservation.",
-        reservation_id=reservation.id,
-    )
+    raise taken(reservation.id)
 
 
 def effective_limit(*, operator: int | None, code: int | None, code_before: int | None) -> int | None:
@@ -296,6 +293,15 @@ def delivery(sender: str, known: Delivery | None, what: Delivered, now_ms: int) 
 def closed() -> StoreUnavailable:
     """The error of every verb of a closed store."""
     return StoreUnavailable("The store is closed.", next_step="Keep the guard or the store open while runs use it.")
+
+
+def taken(reservation_id: str) -> ReservationMismatch:
+    """The error for an id that stands for another reservation."""
+    return ReservationMismatch(
+        "A reservation with this id was made before with other content; nothing was changed.",
+        next_step="Use a fresh id for every call, and the same id only to repeat the same reservation.",
+        reservation_id=reservation_id,
+    )
 
 
 def unknown(reservation_id: str) -> UnknownReservation:

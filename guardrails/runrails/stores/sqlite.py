@@ -31,7 +31,7 @@ from runrails.stores._codec import (
     refused_text,
     run_copy,
 )
-from runrails.stores._sqlite_file import LedgerFile
+from runrails.stores._sqlite_file import SharedFile
 
 if TYPE_CHECKING:
     import os
@@ -74,7 +74,7 @@ class SQLiteStore:
     ) -> None:
         self._clock = clock
         self._ids = rows.AccountIds()
-        self._file = LedgerFile(path, synchronous=synchronous, busy_timeout_ms=busy_timeout_ms)
+        self._file = SharedFile(path, synchronous=synchronous, busy_timeout_ms=busy_timeout_ms)
 
     @property
     def path(self) -> str:

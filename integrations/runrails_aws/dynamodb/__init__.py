@@ -16,6 +16,8 @@ One on-demand table. What is where, and why it cannot be overdrawn:
   is written into every account of its scope, and new accounts are made on condition that it is what it was.
 - *Overdue* holds are found by a sparse index, spread over some partitions, and judged by the server's time as its
   answers tell it (`servertime`), never by the clock of a host. Deletion by age (TTL) decides nothing.
+- *Usage* of a user's month, and of a run, is asked for by key: the id of a call says where it stands (`places`). What
+  an id does not tell truly, a sparse index does. Balances, and what is open, are never deleted by age (`retention`).
 
 `items`, `requests`, `answers`, `schema`, `units`, `servertime` and `failures` are functions of values, tested without a
 server. `calling` sends, `store` and `archive` put the two together. The arithmetic is that of `runrails.stores.rules`.

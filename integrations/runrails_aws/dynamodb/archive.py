@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import time
+from operator import itemgetter
 from typing import TYPE_CHECKING, cast
 
 from runrails.errors import StoreUnavailable
+from runrails.ids import ID_LENGTH_MAX
 from runrails.ledger import Account, Balance, Correction, Reservation, RunRecord, State, UsageRecord
 from runrails.stores._codec import month_bounds, plain, report_text, run_copy
 from runrails_aws.dynamodb import requests
@@ -23,6 +25,7 @@ from runrails_aws.dynamodb.items import (
     shards,
     usage_of,
 )
+from runrails_aws.dynamodb.lookups import Lookups
 from runrails_aws.dynamodb.wire import Item, Operation, Request, Write, integer, maybe_integer, maybe_text, n, s, text
 
 if TYPE_CHECKING:
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
 
     from runrails.clocks import Clock
     from runrails_aws.dynamodb.calling import Caller, Verb
+    from runrails_aws.dynamodb.retention import Retention
 
 __all__ = ["Archive", "run_of"]
 
@@ -40,10 +44,12 @@ _REMEMBERED_MAX = 10_000
 class Archive:
     """Everything of the table that is not on the way of a call. Thread-safe."""
 
-    def __init__(self, table: str, caller: Caller, now_ms: Clock) -> None:
+    def __init__(self, table: str, caller: Caller, now_ms: Clock, retention: Retention) -> None:
         self.table = table
         self.caller = caller
-        self._now_ms = now_ms
+        self.now_ms = now_ms
+        self.retention = retention
+        self._lookups = Lookups(table, caller, now_ms)
         self._zones: dict[str, str] = {}
         self._warned: dict[tuple[Account, str], int] = {}
 
@@ -59,7 +65,9 @@ class Archive:
             one: maybe_integer(item, "lim") for one, item in zip(limits, found[1 + len(accounts) :], strict=True)
         }
         rows = [
-            row_of(item) if item else Row(account, None, operators[account.scope, account.unit], 0, 0, exists=False)
+            row_of(item)
+            if "avail" in item
+            else Row(account, None, operators[account.scope, account.unit], 0, 0, exists=False)
             for account, item in zip(accounts, found[1:], strict=False)
         ]
         return found[0] or None, rows
@@ -82,7 +90,7 @@ class Archive:
         """The account as it stands."""
         asked = requests.get_many(self.table, [account_key(account), limit_key(account.scope, account.unit)])
         found = {text(item, "pk")[0]: item for item in self.caller.batch(asked, self.caller.begin())}
-        if "B" in found:
+        if "avail" in found.get("B", {}):
             return row_of(found["B"]).balance()
         return Row(account, None, maybe_integer(found.get("C", {}), "lim"), 0, 0, exists=False).balance()
 
@@ -96,10 +104,10 @@ class Archive:
 
     def rows(self) -> list[Row]:
         """Every account."""
-        return [row_of(item) for item in self.scan("B#")]
+        return _accounts(self.scan("B#"))
 
     def _rows(self, scope: str) -> list[Row]:
-        return [row_of(item) for item in self._query(f"B#{plain(scope)}")]
+        return _accounts(self._query(f"B#{plain(scope)}"))
 
     def set_limit(self, scope: str, limit: int | None, unit: str) -> None:
         """An operator's limit, for accounts that will be and in those that are."""
@@ -108,6 +116,9 @@ class Archive:
             writes = [requests.delete(where), requests.delete(listed)]
         else:
             writes = [requests.keep(each | {"lim": n(limit)}) for each in (where, listed)]
+        if scope.startswith("run:"):
+            # The first call of a run does not ask what an operator has said; that something is there, it sees.
+            self.caller.write(requests.mark_run(self.table, scope, unit), self.caller.begin())
         self.write(writes)
         # From here on no account is made without it. Those that are there get it one by one.
         for row in self._rows(scope):
@@ -142,7 +153,7 @@ class Archive:
     def claim_warning(self, account: Account, mark: str, window_ms: int) -> bool:
         """Whether this caller is the one who sends."""
         verb = self.caller.begin()
-        now_ms = self._now_ms()
+        now_ms = self.now_ms()
         before_ms = self._warned.get((account, mark))
         if before_ms is not None and -window_ms <= now_ms - before_ms < window_ms:
             return False
@@ -177,12 +188,19 @@ class Archive:
     def usage(self, user: str | None, period: str | None, run: str | None) -> Iterator[UsageRecord]:
         """Records of calls, oldest first."""
         first_ms, end_ms = month_bounds(period)
-        filters = [(name, "=", plain(wanted)) for name, wanted in (("us", user), ("rn", run)) if wanted is not None]
+        if any(name is not None and not 0 < len(name) <= ID_LENGTH_MAX for name in (user, run)):
+            return iter(())  # No call has such a name, and no key may be like that.
+        if run is not None:
+            return map(usage_of, self._lookups.of_run(plain(run), None if user is None else plain(user), period))
+        if user is not None and period is not None:
+            return map(usage_of, self._lookups.of_user(plain(user), period))
+        filters = [] if user is None else [("us", "=", plain(user))]
         if period is not None:
             filters += [("sq", ">=", order(first_ms, 0)), ("sq", "<", order(end_ms, 0))]
-        found = [item for item in self.scan("R#", filters) if "fa" in item]
-        found.sort(key=lambda item: text(item, "sq"))
-        return map(usage_of, found)
+        # A record takes a quarter of the memory that its item does.
+        found = [(text(item, "sq"), usage_of(item)) for item in self.scan("R#", filters) if "fa" in item]
+        found.sort(key=itemgetter(0))
+        return map(itemgetter(1), found)
 
     def correction(self, line: Correction) -> Write:
         """A line of the audit trail, to be written in the transaction that makes the correction."""
@@ -236,10 +254,11 @@ class Archive:
         """Keep a run's record, in the place of an earlier one with its id."""
         kept = run_copy(record)
         where, listed = key(f"N#{kept.id}"), requests.latest_run_key(kept.ended_ms, kept.id)
-        keep_s = self._now_ms() // 1_000 + KEEP_S
+        keep_s = self.retention.keep_s()
+        ends: Item = {} if keep_s is None else {"ttl": n(self.now_ms() // 1_000 + keep_s)}
         item: Item = {
             **where, "ls": s(listed["sk"]["S"]), "name": s(kept.name), "us": s(kept.user), "b": n(kept.started_ms),
-            "e": n(kept.ended_ms), "mode": s(kept.mode), "rp": s(report_text(kept.report)), "ttl": n(keep_s),
+            "e": n(kept.ended_ms), "mode": s(kept.mode), "rp": s(report_text(kept.report)), **ends,
         }  # fmt: skip
         if kept.stop_reason is not None:
             item["sr"] = s(kept.stop_reason)
@@ -248,7 +267,7 @@ class Archive:
             before = self._item(where, verb)
             old = None if before is None else text(before, "ls")
             put = requests.make(item) if old is None else requests.replace(item, "ls", old)
-            writes = [put, requests.keep(listed | {"us": s(kept.user), "id": s(kept.id), "ttl": n(keep_s)})]
+            writes = [put, requests.keep(listed | {"us": s(kept.user), "id": s(kept.id)} | ends)]
             if old not in (None, listed["sk"]["S"]):
                 writes.append(requests.delete(key("NL", old or "")))
             if self.caller.write(requests.transaction(self.table, writes), verb) is None:
@@ -290,6 +309,10 @@ class Archive:
     def write(self, writes: list[Write]) -> None:
         """Write what has no conditions."""
         self.caller.write(requests.transaction(self.table, writes), self.caller.begin())
+
+
+def _accounts(found: Iterator[Item]) -> list[Row]:
+    return [row for row in map(row_of, found) if row.exists]
 
 
 def run_of(item: Item) -> RunRecord:

@@ -13,7 +13,16 @@ from runrails.clocks import Clock, monotonic_ms
 from runrails.errors import StoreUnavailable
 from runrails.ids import new_id
 from runrails.stores import rules
-from runrails_aws.dynamodb.failures import Failed, Trouble, failed, no_driver, out_of_patience, trouble_of, unusable
+from runrails_aws.dynamodb.failures import (
+    Failed,
+    Trouble,
+    failed,
+    no_driver,
+    out_of_patience,
+    trouble_of,
+    unread,
+    unusable,
+)
 from runrails_aws.dynamodb.servertime import ServerTime, date_ms
 
 if TYPE_CHECKING:
@@ -121,9 +130,9 @@ class Caller:
             raise StoreUnavailable("A read was refused.", next_step="Try again.", table=self.table)
         return answer
 
-    def send(self, request: Request, verb: Verb) -> Answer | Failed:
-        """Write, and have the answer; or which conditions did not hold."""
-        return self._patiently(request, verb)
+    def send(self, request: Request, verb: Verb, *, once: bool = False) -> Answer | Failed:
+        """Write, and have the answer; or which conditions did not hold. `once`: not again if it may have arrived."""
+        return self._patiently(request, verb, once=once)
 
     def pages(self, request: Request) -> Iterator[Item]:
         """Every item of a query or scan, page after page; each page has the whole patience."""
@@ -145,10 +154,13 @@ class Caller:
                 found += listed
             left = cast("dict[str, object]", answer.get("UnprocessedKeys"))
             if not left:
+                return found
+            if self.is_over(verb):
                 break
             request = request._replace(parameters={"RequestItems": left})
             self.patience.sleep(self.patience.pause_s(attempt))
-        return found
+        # What was not read is not absent.
+        raise unread(self.table, waited_ms=self._monotonic() - verb.began_ms)
 
     def after_fork(self) -> None:
         """In a child: other threads of the parent may have held the locks."""
@@ -162,8 +174,8 @@ class Caller:
         if client is not None and self._process == os.getpid():
             client.close()
 
-    def _patiently(self, request: Request, verb: Verb) -> Answer | Failed:
-        from tenacity import RetryCallState, Retrying, retry_if_exception_type
+    def _patiently(self, request: Request, verb: Verb, *, once: bool = False) -> Answer | Failed:
+        from tenacity import RetryCallState, Retrying, retry_if_exception
 
         def stop(_: RetryCallState) -> bool:
             return self._monotonic() >= verb.until_ms
@@ -173,8 +185,11 @@ class Caller:
             left_s = max(0, verb.until_ms - self._monotonic()) / 1_000
             return min(self.patience.pause_s(state.attempt_number), left_s)
 
+        def may_help(error: BaseException) -> bool:
+            return isinstance(error, _Again) and not (once and error.trouble is Trouble.LOST)
+
         tries = Retrying(
-            stop=stop, wait=wait, sleep=self.patience.sleep, retry=retry_if_exception_type(_Again), reraise=True
+            stop=stop, wait=wait, sleep=self.patience.sleep, retry=retry_if_exception(may_help), reraise=True
         )
         try:
             return tries(self._once, request)

@@ -32,6 +32,10 @@ class LedgerTime:
         moment = self._server_time.now()
         return system_ms() if moment is None else moment.latest_ms
 
+    def until_ms(self, began_ms: int, end_ms: int) -> int:
+        """When that ends here which by the clock of a host lasts from one moment to the other: it never ends early."""
+        return end_ms if self._clock is not None else self.written_ms() + end_ms - began_ms
+
     def earliest_ms(self) -> int | None:
         """The earliest moment it may be, which never goes back as more is heard; None if nobody has told the time."""
         if self._clock is not None:

@@ -18,11 +18,13 @@ __all__ = [
     "Trouble",
     "code_of",
     "failed",
+    "is_about_credentials",
     "no_driver",
     "no_table",
     "out_of_patience",
     "status_of",
     "trouble_of",
+    "unread",
     "unusable",
 ]
 
@@ -80,10 +82,11 @@ _CREDENTIALS = frozenset(
         "UnrecognizedClientException", "InvalidSignatureException", "ExpiredTokenException", "ExpiredToken",
         "MissingAuthenticationTokenException", "MissingAuthenticationToken", "InvalidClientTokenId",
         "IncompleteSignatureException", "IncompleteSignature", "SignatureDoesNotMatch", "RequestExpired",
-        "NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "TokenRetrievalError",
-        "SSOTokenLoadError", "UnauthorizedSSOTokenError", "SSOError", "ProfileNotFound", "MetadataRetrievalError",
+        "CredentialRetrievalError", "TokenRetrievalError", "SSOTokenLoadError", "UnauthorizedSSOTokenError",
+        "SSOError", "MetadataRetrievalError",
     }
 )  # fmt: skip
+_NO_CREDENTIALS = frozenset({"NoCredentialsError", "PartialCredentialsError", "ProfileNotFound"})
 _LOST = frozenset(
     {
         "InternalServerError", "InternalFailure", "InternalError", "ServiceUnavailable", "ServiceUnavailableException",
@@ -99,6 +102,11 @@ def code_of(error: BaseException) -> str:
         told = cast("Mapping[str, Mapping[str, str]]", response).get("Error", {})
         return told.get("Code", "").rpartition("#")[2]
     return type(error).__name__
+
+
+def is_about_credentials(error: BaseException) -> bool:
+    """Whether AWS does not accept who asks, or nobody says who does."""
+    return code_of(error) in _CREDENTIALS | _NO_CREDENTIALS
 
 
 def status_of(error: BaseException) -> int:
@@ -174,6 +182,16 @@ def out_of_patience(trouble: Trouble, table: str, error: BaseException, *, waite
     )
 
 
+def unread(table: str, *, waited_ms: int) -> StoreUnavailable:
+    """The error where DynamoDB has answered with a part only, again and again."""
+    return StoreUnavailable(
+        f"DynamoDB throttles reads of table {table}: in {waited_ms} ms it has not told all that was asked.",
+        next_step="Raise the table's or the account's maximum throughput, or try again in a moment.",
+        table=table,
+        reason="UnprocessedKeys",
+    )
+
+
 def unusable(error: BaseException, table: str, operation: str) -> RunrailsError:
     """The error for what trying again does not mend, with what does."""
     code = code_of(error)
@@ -193,10 +211,17 @@ def unusable(error: BaseException, table: str, operation: str) -> RunrailsError:
 def _told(code: str, table: str, operation: str) -> tuple[str, str]:
     """What happened, and what mends it."""
     if code in _CREDENTIALS:
-        return (
-            f"AWS does not accept the credentials for table {table} ({code}).",
-            "Renew them (aws sso login, a new session token, the instance's role) and check the clock of this host.",
+        fix = (
+            "Renew them (aws sso login, a new session token, the instance's role), check the clock of this host and "
+            "the region in the store's URL."
         )
+        return f"AWS does not accept the credentials for table {table} ({code}).", fix
+    if code in _NO_CREDENTIALS:
+        fix = (
+            "Log in (aws sso login, aws configure), name a profile that there is (profile=NAME in the store's URL), or "
+            "give this host a role."
+        )
+        return f"There are no AWS credentials for table {table} ({code}).", fix
     if code in {"AccessDeniedException", "AccessDenied"}:
         return (
             f"These credentials may not do {operation} on table {table}.",

@@ -4,11 +4,13 @@ What stands in the table, and how it is read: accounts, reservations and their k
 Names of attributes are short, since every write is billed by the size of its item:
 
 ===========  ====================================================================================================
-account      ``avail room held spent``; ``cl`` limit from code, ``ol`` limit of an operator, ``ttl``
+account      ``avail room held spent``; ``cl`` limit from code, ``ol`` limit of an operator, ``cr`` seconds when it
+             was made. Without ``avail`` it is none: an operator has limited a run that is still to begin
 reservation  ``st`` state, ``v`` version, ``tk`` who wrote it last, ``h`` holds, ``oe`` what an expiry does, ``wr`` the
              refusal an observing one would have got, ``ts`` when, ``sq`` order, ``us rn fa`` user, run and facts;
              ``hx`` when its hold ends, ``hs`` its part of the index while held; ``ac`` charged, ``ch`` charges where
-             they differ, ``rs`` when it was resolved, ``sf`` stand-in or corrected, ``re`` result; ``ttl``
+             they differ, ``rs`` when it was resolved, ``sf`` stand-in or corrected, ``re`` result; ``uk rk`` what an
+             index must tell of it (see `places`); ``ttl`` once it is resolved, if records are not kept for good
 ===========  ====================================================================================================
 """
 
@@ -21,6 +23,7 @@ from zlib import crc32
 from runrails.ledger import AMOUNT_MAX, Account, Balance, Refused, Reservation, State, UsageRecord
 from runrails.stores import rules
 from runrails.stores._codec import facts_from_text, facts_text, refused_from_text, refused_text, result_from_text
+from runrails_aws.dynamodb.places import id_of, marks, reservation_key
 from runrails_aws.dynamodb.wire import Item, integer, maybe_integer, maybe_text, n, s, text
 
 __all__ = [
@@ -52,7 +55,7 @@ __all__ = [
 HELD_SHARDS = 4
 """Partitions of the index of open holds. One takes 1,000 writes a second, a guarded call makes two."""
 KEEP_S = 400 * 86_400
-"""Items are deleted by age after 400 days, more than a year of months."""
+"""What only prevents repetition, like the mark of a warning, is deleted by age after 400 days."""
 STAND_IN, CORRECTED = 1, 2
 ALONE = "0"
 """The sort key of items that are alone in their partition."""
@@ -72,11 +75,6 @@ def account_of(item: Item) -> Account:
     """Whose item it is."""
     period, _, unit = text(item, "sk").partition("#")
     return Account(text(item, "pk")[2:], period, unit)
-
-
-def reservation_key(reservation_id: str) -> Item:
-    """A reservation is found by its id alone."""
-    return key(f"R#{reservation_id}")
 
 
 def limit_key(scope: str, unit: str) -> Item:
@@ -119,6 +117,8 @@ class Row(NamedTuple):
     spent: int
     held: int
     exists: bool = True
+    made_s: int = 0
+    """When it was made, in seconds since the epoch; 0 if nobody knows."""
 
     def most(self, code: int | None = None) -> int:
         """The limit that counts if code gives `code`, or the largest amount there is."""
@@ -145,7 +145,7 @@ def row_of(item: Item) -> Row:
     """The account in an item."""
     return Row(
         account_of(item), maybe_integer(item, "cl"), maybe_integer(item, "ol"), integer(item, "spent"),
-        integer(item, "held"),
+        integer(item, "held"), "avail" in item, integer(item, "cr"),
     )  # fmt: skip
 
 
@@ -187,7 +187,7 @@ def reservation_item(
     item: Item = {
         **reservation_key(reservation.id),
         "st": s("held"), "v": n(found.version), "tk": s(found.writer), "h": s(found.holds_text()),
-        "ts": n(now_ms), "sq": s(order(now_ms, stamp)), "ttl": n(now_ms // 1_000 + KEEP_S),
+        "ts": n(now_ms), "sq": s(order(now_ms, stamp)),
         "hs": s(shard_of(reservation.id)), "hx": s(deadline(expires_ms, reservation.id)),
     }  # fmt: skip
     if reservation.on_expiry != "charge":
@@ -197,6 +197,7 @@ def reservation_item(
     facts = reservation.facts
     if facts is not None:
         item |= {"us": s(facts.user), "rn": s(facts.run), "fa": s(facts_text(facts))}
+        item |= marks(reservation.id, facts.user, facts.run, now_ms)
     return item
 
 
@@ -208,7 +209,7 @@ def found_of(item: Item) -> Found:
     charges = maybe_text(item, "ch")
     flag = integer(item, "sf")
     entry = rules.Entry(
-        text(item, "pk")[2:],
+        id_of(item),
         cast("State", text(item, "st")),
         tuple([account.unit for account in accounts]),
         tuple([hold[3] for hold in holds]),

@@ -112,8 +112,9 @@ class DynamoDBRates:
                 "ConditionExpression": "attribute_exists(pk)",
                 "ExpressionAttributeValues": {":r": n(back.requests_ns), ":t": n(back.tokens_ns)},
             }
+            # Where the answer is lost it may have been given back: never twice.
             answer = self._caller.send(
-                requests.update(self._table, operation, answer="UPDATED_NEW"), self._caller.begin()
+                requests.update(self._table, operation, answer="UPDATED_NEW"), self._caller.begin(), once=True
             )
             if not isinstance(answer, Failed):  # else it was full, and has been forgotten
                 self._hear(taken.scope, cast("Item", answer.get("Attributes") or {}))

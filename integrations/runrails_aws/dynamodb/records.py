@@ -17,26 +17,29 @@ from runrails.stores.records import (
     OperatorLimit,
     PriceCardText,
     ScopeZone,
-    Summed,
     WarningSent,
     change_of,
     disagreement,
 )
 from runrails_aws.dynamodb import items, requests
 from runrails_aws.dynamodb.archive import run_of
+from runrails_aws.dynamodb.drawing import BYTES_MAX
 from runrails_aws.dynamodb.items import Found, Row, deadline, deadline_of, found_of, order, shard_of
+from runrails_aws.dynamodb.places import marks
+from runrails_aws.dynamodb.summing import sums
+from runrails_aws.dynamodb.units import item_bytes
 from runrails_aws.dynamodb.wire import Item, integer, maybe_text, n, s, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from runrails.stores.records import Summed
     from runrails_aws.dynamodb.archive import Archive
 
 __all__ = ["Records"]
 
 WRITES_MAX = 100
 """Most writes of a transaction."""
-_LOOKS_MAX = 5
 _TRIES_MAX = 16
 
 
@@ -49,18 +52,8 @@ class Records:
         self._archive = archive
 
     def sums(self) -> Iterator[Summed]:
-        """Every account with what its records add up to; looked at again as long as it changes meanwhile."""
-        rows: dict[Account, Row] = {}
-        found: dict[Account, list[int]] = {}
-        for _ in range(_LOOKS_MAX):
-            before = {row.account: row for row in self._archive.rows()}
-            found = {}
-            for item in self._archive.scan("R#"):
-                _add(found, found_of(item))
-            rows = {row.account: row for row in self._archive.rows()}
-            if before == rows:
-                break
-        return (Summed(row.account, row.spent, row.held, *found.get(row.account, (0, 0))) for row in rows.values())
+        """Every account with what its records add up to."""
+        return sums(self._archive)
 
     def read(self) -> Iterator[LedgerRecord]:
         """Every reservation, oldest first."""
@@ -101,9 +94,9 @@ class Records:
         for attempt in range(1, _TRIES_MAX):
             moves = _moves(group)
             rows = self._rows(moves)
-            now_ms = time.time_ns() // 1_000_000
-            takings = [requests.found_account(rows[account], *move, now_ms=now_ms) for account, move in moves.items()]
-            writes = [requests.make(_item_of(record, time.time_ns(), verb.writer)) for record in group]
+            takings = [requests.found_account(rows[account], *move) for account, move in moves.items()]
+            keep_s = self._archive.retention.keep_s()
+            writes = [requests.make(_item_of(record, time.time_ns(), verb.writer, keep_s)) for record in group]
             writes += [taking.write for taking in takings]
             writes += {str(taking.check): taking.check for taking in takings if taking.check is not None}.values()
             if self._caller.write(requests.transaction(self._table, writes), verb) is None:
@@ -127,7 +120,8 @@ class Records:
     def _rows(self, accounts: Iterable[Account]) -> dict[Account, Row]:
         """Accounts as they are, or as they would be made."""
         wanted = list(accounts)
-        rows = {row.account: row for row in map(items.row_of, self._many(map(items.account_key, wanted)))}
+        there = map(items.row_of, self._many(map(items.account_key, wanted)))
+        rows = {row.account: row for row in there if row.exists}
         absent = [account for account in wanted if account not in rows]
         keys = dict.fromkeys((account.scope, account.unit) for account in absent)
         limits = {
@@ -174,21 +168,12 @@ class Records:
             row = self._rows([given.account])[given.account]
             if row.code == given.limit:
                 return
-            taking = requests.write_code_limit(row, given.limit, now_ms=time.time_ns() // 1_000_000)
+            taking = requests.write_code_limit(row, given.limit)
             writes = [taking.write] if taking.check is None else [taking.write, taking.check]
             if self._caller.write(requests.transaction(self._table, writes), self._caller.begin()) is None:
                 return
             self._caller.patience.sleep(self._caller.patience.pause_s(attempt))
         raise StoreUnavailable("An account is too busy to take its limit.", next_step="Put it again.")
-
-
-def _add(found: dict[Account, list[int]], one: Found) -> None:
-    """Add a reservation's part to what records come to: (spent, held)."""
-    entry = one.entry
-    for account, amount, charge in zip(one.accounts, entry.amounts, entry.charges, strict=True):
-        sums = found.setdefault(account, [0, 0])
-        sums[0] += charge
-        sums[1] += amount if entry.state == "held" else 0
 
 
 def _moves(records: Iterable[LedgerRecord]) -> dict[Account, tuple[int, int]]:
@@ -206,13 +191,15 @@ def _groups(records: Sequence[LedgerRecord]) -> Iterator[list[LedgerRecord]]:
     """As many records at once as a transaction takes with their accounts, and the limits these are made with."""
     group: list[LedgerRecord] = []
     accounts: set[Account] = set()
+    size = 0
     for record in records:
         theirs = accounts | {hold.account for hold in record.holds}
-        if len(group) + 1 + 2 * len(theirs) > WRITES_MAX:
+        more = item_bytes(_item_of(record, 0, "", None))
+        if group and (len(group) + 1 + 2 * len(theirs) > WRITES_MAX or size + more > BYTES_MAX):
             yield group
-            group, theirs = [], {hold.account for hold in record.holds}
+            group, theirs, size = [], {hold.account for hold in record.holds}, 0
         group.append(record)
-        accounts = theirs
+        accounts, size = theirs, size + more
     if group:
         yield group
 
@@ -232,7 +219,7 @@ def _record_of(item: Item) -> LedgerRecord:
     )  # fmt: skip
 
 
-def _item_of(record: LedgerRecord, stamp: int, writer: str) -> Item:
+def _item_of(record: LedgerRecord, stamp: int, writer: str, keep_s: int | None) -> Item:
     accounts, amounts, asked, charges = (tuple(column) for column in zip(*record.holds, strict=True))
     entry = rules.Entry(
         record.id, record.state, tuple([account.unit for account in cast("tuple[Account, ...]", accounts)]),
@@ -242,13 +229,16 @@ def _item_of(record: LedgerRecord, stamp: int, writer: str) -> Item:
     item: Item = {
         **items.reservation_key(record.id), "st": s(record.state), "v": n(1), "tk": s(writer),
         "h": s(found.holds_text()), "ts": n(record.at_ms), "sq": s(order(record.at_ms, stamp)),
-        "ttl": n(record.at_ms // 1_000 + items.KEEP_S), "hx": s(deadline(record.expires_ms, record.id)),
+        "hx": s(deadline(record.expires_ms, record.id)),
     }  # fmt: skip
     change, facts = change_of(record), record.facts
     if change is None:
         item["hs"] = s(shard_of(record.id))
     else:
-        item |= {"ac": n(record.actual), "rs": n(record.resolved_ms or record.at_ms)} | requests.outcome(change)
+        resolved_ms = record.resolved_ms or record.at_ms
+        item |= {"ac": n(record.actual), "rs": n(resolved_ms)} | requests.outcome(change)
+        if keep_s is not None:
+            item["ttl"] = n(resolved_ms // 1_000 + keep_s)
     if record.on_expiry != "charge":
         item["oe"] = s(record.on_expiry)
     if record.would_refuse is not None:
@@ -257,4 +247,5 @@ def _item_of(record: LedgerRecord, stamp: int, writer: str) -> Item:
         item["re"] = s(result_text(record.result))
     if facts is not None:
         item |= {"us": s(facts.user), "rn": s(facts.run), "fa": s(facts_text(facts))}
+        item |= marks(record.id, facts.user, facts.run, record.at_ms)
     return item

@@ -9,11 +9,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, NamedTuple
 
-from runrails.ledger import AMOUNT_MAX, RUN_PERIOD
+from runrails.ledger import AMOUNT_MAX, RUN_PERIOD, Account
 from runrails.stores._codec import result_text
 from runrails_aws.dynamodb import items
 from runrails_aws.dynamodb.items import (
-    KEEP_S,
     Found,
     Row,
     account_key,
@@ -28,7 +27,7 @@ from runrails_aws.dynamodb.wire import Item, Operation, Placing, Request, Write,
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from runrails.ledger import Account, Hold, ResultFacts
+    from runrails.ledger import Hold, ResultFacts
     from runrails.stores.rules import Change
 
 __all__ = [
@@ -41,11 +40,15 @@ __all__ = [
     "found_account",
     "get",
     "get_many",
+    "is_of_run",
     "keep",
     "latest_run_key",
     "make",
+    "mark_run",
+    "named",
     "open_holds",
     "outcome",
+    "part",
     "put",
     "query",
     "raising",
@@ -64,6 +67,7 @@ __all__ = [
 BATCH_MAX = 100
 """Most items that DynamoDB reads at once."""
 _NEW = "attribute_not_exists(pk)"
+_NO_ACCOUNT = "attribute_not_exists(avail)"
 
 
 class Taking(NamedTuple):
@@ -93,11 +97,13 @@ def update(table: str, operation: Operation, *, answer: str | None = None) -> Re
     return Request("update_item", parameters)
 
 
-def put(table: str, item: Item, *, condition: str | None = None) -> Request:
+def put(table: str, item: Item, *, condition: str | None = None, values: Item | None = None) -> Request:
     """A single item, on its condition."""
     operation = Placing(Item=item)
     if condition is not None:
         operation["ConditionExpression"] = condition
+    if values:
+        operation["ExpressionAttributeValues"] = values
     _address(table, operation)
     return Request("put_item", {**operation})
 
@@ -150,12 +156,43 @@ def open_holds(table: str, shard: str, *, count_max: int) -> Request:
     )  # fmt: skip
 
 
+def part(table: str, partition: str, since: str, *, filters: Sequence[tuple[str, str, str]]) -> Request:
+    """Reservations of one partition whose keys tell all there is to know, from an id on; whole, a page of them."""
+    condition, values = _filter("attribute_exists(fa)", {":p": s(partition), ":s": s(since or "0")}, filters)
+    return Request(
+        "query",
+        {
+            "TableName": table, "KeyConditionExpression": "pk = :p AND sk >= :s", "FilterExpression": condition,
+            "ExpressionAttributeValues": values, "ConsistentRead": True,
+        },
+    )  # fmt: skip
+
+
+def named(table: str, index: str, name: str, partition: str, between: tuple[str, str]) -> Request:
+    """Keys of the reservations that an index names in one partition, oldest first, a page of them."""
+    values = {":p": s(partition), ":a": s(between[0]), ":b": s(between[1])}
+    return Request(
+        "query",
+        {
+            "TableName": table, "IndexName": index, "ExpressionAttributeValues": values,
+            "KeyConditionExpression": f"{name} = :p AND sq BETWEEN :a AND :b",
+        },
+    )  # fmt: skip
+
+
+def _filter(condition: str, values: Item, filters: Sequence[tuple[str, str, str]]) -> tuple[str, Item]:
+    for place, (name, comparison, wanted) in enumerate(filters):
+        if comparison == "absent":
+            condition += f" AND attribute_not_exists({name})"
+        else:
+            condition += f" AND {name} {comparison} :f{place}"
+            values[f":f{place}"] = s(wanted)
+    return condition, values
+
+
 def scan(table: str, prefix: str, *, filters: Sequence[tuple[str, str, str]] = ()) -> Request:
     """Every item whose partition begins so, and for which (attribute, comparison, text) hold. Reads the whole table."""
-    condition, values = "begins_with(pk, :p)", {":p": s(prefix)}
-    for place, (name, comparison, wanted) in enumerate(filters):
-        condition += f" AND {name} {comparison} :f{place}"
-        values[f":f{place}"] = s(wanted)
+    condition, values = _filter("begins_with(pk, :p)", {":p": s(prefix)}, filters)
     return Request(
         "scan",
         {
@@ -169,7 +206,8 @@ def take(hold: Hold, *, known: bool, now_ms: int) -> Taking | None:
     """
     Hold an amount if there is room and the limit is the one this process knows; None if that must be looked up.
 
-    An account this process has met is there. One it has not met may be made, if no operator has a word in it.
+    An account this process has met is there. One it has not met may be made, if no operator has a word in it: for a
+    run, that is told by its account's place alone (see `mark_run`).
     """
     account, amount, limit = hold
     values: Item = {":a": n(amount)}
@@ -189,7 +227,7 @@ def take(hold: Hold, *, known: bool, now_ms: int) -> Taking | None:
     if limit is not None:
         changes += ", cl = :l"
     write = _new_account(account, changes, f"{_NEW} OR ({room})", values, now_ms)
-    return Taking(write, check_limit(account.scope, account.unit, None))
+    return Taking(write, None if is_of_run(account) else check_limit(account.scope, account.unit, None))
 
 
 def take_as_seen(row: Row, hold: Hold, *, enforce: bool, now_ms: int) -> Taking:
@@ -202,7 +240,7 @@ def take_as_seen(row: Row, hold: Hold, *, enforce: bool, now_ms: int) -> Taking:
         for name, value in (("cl", limit), ("ol", row.operator)):
             if value is not None:
                 changes, values = f"{changes}, {name} = :{name}", values | {f":{name}": n(value)}
-        write = _new_account(account, changes, _NEW, values, now_ms)
+        write = _new_account(account, changes, _NO_ACCOUNT, values, now_ms)
         return Taking(write, check_limit(account.scope, account.unit, row.operator))
     raised = most - before
     values = {":a": n(amount), ":d": n(raised - amount)}
@@ -229,14 +267,33 @@ def _account(account: Account, changes: str, condition: str, values: Item) -> Wr
 
 
 def _new_account(account: Account, changes: str, condition: str, values: Item, now_ms: int) -> Write:
-    operation = Operation(Key=account_key(account), ConditionExpression=condition)
-    if account.period != RUN_PERIOD or account.scope.startswith("run:"):
-        # Whatever else has no calendar is spent from for as long as anybody likes.
-        changes += ", #t = if_not_exists(#t, :t)"
-        values |= {":t": n(now_ms // 1_000 + KEEP_S)}
-        operation["ExpressionAttributeNames"] = {"#t": TTL}
-    operation["UpdateExpression"], operation["ExpressionAttributeValues"] = f"SET {changes}", values
-    return {"Update": operation}
+    """An account is never deleted by age: whoever came back to it would find all of its limit again."""
+    values |= {":cr": n(now_ms // 1_000)}
+    return {
+        "Update": Operation(
+            Key=account_key(account), UpdateExpression=f"SET {changes}, cr = if_not_exists(cr, :cr)",
+            ConditionExpression=condition, ExpressionAttributeValues=values,
+        )
+    }  # fmt: skip
+
+
+def is_of_run(account: Account) -> bool:
+    """Whether its scope can have no other account of this unit."""
+    return account.period == RUN_PERIOD and account.scope.startswith("run:")
+
+
+def mark_run(table: str, scope: str, unit: str) -> Request:
+    """
+    Take the place of a run's account while there is none.
+
+    Whoever makes the account finds that something is there, and asks what an operator has said. So the first call of a
+    run need not.
+    """
+    operation = Operation(
+        Key=account_key(Account(scope, RUN_PERIOD, unit)), UpdateExpression="SET mk = :m",
+        ConditionExpression=_NO_ACCOUNT, ExpressionAttributeValues={":m": n(1)},
+    )  # fmt: skip
+    return update(table, operation)
 
 
 def _as_seen(name: str, value: int | None, values: Item) -> str:
@@ -256,7 +313,7 @@ def check_limit(scope: str, unit: str, limit: int | None) -> Write:
     return {"ConditionCheck": check}
 
 
-def found_account(row: Row, held: int, spent: int, *, now_ms: int) -> Taking:
+def found_account(row: Row, held: int, spent: int) -> Taking:
     """Add to an account what another ledger held and spent in it, whatever its limit; or make it with that."""
     if row.exists:
         return Taking(shift(row.account, held, spent))
@@ -266,15 +323,16 @@ def found_account(row: Row, held: int, spent: int, *, now_ms: int) -> Taking:
     for name, value in (("cl", row.code), ("ol", row.operator)):
         if value is not None:
             changes, values = f"{changes}, {name} = :{name}", values | {f":{name}": n(value)}
-    write = _new_account(row.account, changes, _NEW, values, now_ms)
+    # How old its records are nobody knows here.
+    write = _new_account(row.account, changes, _NO_ACCOUNT, values, 0)
     return Taking(write, check_limit(row.account.scope, row.account.unit, row.operator))
 
 
-def write_code_limit(row: Row, limit: int, *, now_ms: int) -> Taking:
+def write_code_limit(row: Row, limit: int) -> Taking:
     """The limit from code, in an account that has been looked at, or in a new one."""
     changed = row._replace(code=limit)
     if not row.exists:
-        return found_account(changed, 0, 0, now_ms=now_ms)
+        return found_account(changed, 0, 0)
     values: Item = {":d": n(changed.most() - row.most()), ":l": n(limit)}
     conditions = [_as_seen("cl", row.code, values), _as_seen("ol", row.operator, values)]
     return Taking(_account(row.account, "avail = avail + :d, cl = :l", " AND ".join(conditions), values))
@@ -301,8 +359,13 @@ def change(
     writer: str,
     result: ResultFacts | None = None,
     overdue_before: str | None = None,
+    keep_s: int | None = None,
 ) -> list[Write]:
-    """What becomes of a reservation, if nobody has changed it since it was looked at; in it and in its accounts."""
+    """
+    What becomes of a reservation, if nobody has changed it since it was looked at; in it and in its accounts.
+
+    `keep_s`: how long it is kept from now on; for good by default.
+    """
     entry = found.entry
     values: Item = {
         ":s": s(change.state), ":v": n(found.version), ":w": n(found.version + 1), ":k": s(writer),
@@ -320,10 +383,14 @@ def change(
     if overdue_before is not None:
         # An extension does not make a new version.
         condition, values[":x"] = condition + " AND hx < :x", s(overdue_before)
+    if keep_s is not None:
+        changes, values[":t"] = f"{changes}, #t = :t", n(now_ms // 1_000 + keep_s)
     first = Operation(
         Key=reservation_key(entry.id), ConditionExpression=condition, ExpressionAttributeValues=values,
         UpdateExpression=f"SET {changes}" + (f" REMOVE {', '.join(gone)}" if gone else ""),
     )  # fmt: skip
+    if keep_s is not None:
+        first["ExpressionAttributeNames"] = {"#t": TTL}
     accounts = zip(found.accounts, change.deltas(entry), strict=True)
     return [{"Update": first}, *(shift(account, held, spent) for account, (held, spent) in accounts if held or spent)]
 
@@ -342,7 +409,7 @@ def outcome(change: Change) -> Item:
 def shift(account: Account, held: int, spent: int) -> Write:
     """Add to what is held and spent; only as far as it can be counted."""
     values: Item = {":d": n(-held - spent), ":h": n(held), ":s": n(spent)}
-    condition = "attribute_exists(pk)"
+    condition = "attribute_exists(avail)"
     if held + spent > 0:
         condition, values[":n"] = "room >= :n", n(held + spent)
     return _account(

@@ -10,13 +10,24 @@ from runrails.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["INDEX", "TTL", "check_name", "definition", "differences", "index_update", "policy"]
+__all__ = [
+    "BY_RUN", "BY_USER", "INDEX", "TTL", "check_name", "definition", "differences", "export_commands", "index_update",
+    "missing_indexes", "policy",
+]  # fmt: skip
 
 INDEX = "held"
+BY_USER, BY_RUN = "usage", "runs"
+"""
+Indexes of the calls that are not found by their keys. A table without them was made by a version before them: that they
+are there is what tells that the records in it can all be found, so they are made last.
+"""
 TTL = "ttl"
 _NAME = re.compile(r"[A-Za-z0-9_.-]{3,255}")
+_BUCKET, _REGION, _ACCOUNT = (re.compile(form) for form in (r"[a-z0-9.-]{3,63}", r"[a-z0-9-]{5,30}", r"[0-9]{12}"))
 _KEYS = {"pk": "HASH", "sk": "RANGE"}
-_INDEX_KEYS = {"hs": "HASH", "hx": "RANGE"}
+_INDEXES = {
+    INDEX: {"hs": "HASH", "hx": "RANGE"}, BY_USER: {"uk": "HASH", "sq": "RANGE"}, BY_RUN: {"rk": "HASH", "sq": "RANGE"}
+}  # fmt: skip
 
 
 def check_name(table: str) -> str:
@@ -30,28 +41,34 @@ def check_name(table: str) -> str:
 
 
 def definition(table: str) -> dict[str, object]:
-    """Parameters of CreateTable: billed by request, one sparse index of keys alone."""
+    """Parameters of CreateTable: billed by request, sparse indexes of keys alone."""
     return {
         "TableName": check_name(table),
         "BillingMode": "PAY_PER_REQUEST",
-        "AttributeDefinitions": [{"AttributeName": name, "AttributeType": "S"} for name in (*_KEYS, *_INDEX_KEYS)],
+        "AttributeDefinitions": _attributes(*_INDEXES),
         "KeySchema": _schema(_KEYS),
-        "GlobalSecondaryIndexes": [_index()],
+        "GlobalSecondaryIndexes": [_index(name) for name in _INDEXES],
         "SSESpecification": {"Enabled": True},
         "DeletionProtectionEnabled": True,
     }
 
 
-def index_update(table: str) -> dict[str, object]:
-    """Parameters of UpdateTable that give a table the index it lacks."""
-    attributes = [{"AttributeName": name, "AttributeType": "S"} for name in (*_KEYS, *_INDEX_KEYS)]
+def index_update(table: str, index: str) -> dict[str, object]:
+    """Parameters of UpdateTable that give a table an index it lacks. It takes one at a time."""
     return {
-        "TableName": table, "AttributeDefinitions": attributes, "GlobalSecondaryIndexUpdates": [{"Create": _index()}]
+        "TableName": table, "AttributeDefinitions": _attributes(index),
+        "GlobalSecondaryIndexUpdates": [{"Create": _index(index)}],
     }  # fmt: skip
 
 
-def _index() -> dict[str, object]:
-    return {"IndexName": INDEX, "KeySchema": _schema(_INDEX_KEYS), "Projection": {"ProjectionType": "KEYS_ONLY"}}
+def _attributes(*indexes: str) -> list[dict[str, str]]:
+    names = dict.fromkeys(name for keys in (_KEYS, *(_INDEXES[index] for index in indexes)) for name in keys)
+    return [{"AttributeName": name, "AttributeType": "S"} for name in names]
+
+
+def _index(index: str) -> dict[str, object]:
+    keys = _schema(_INDEXES[index])
+    return {"IndexName": index, "KeySchema": keys, "Projection": {"ProjectionType": "KEYS_ONLY"}}
 
 
 def _schema(keys: Mapping[str, str]) -> list[dict[str, str]]:
@@ -64,22 +81,33 @@ def differences(described: Mapping[str, object], ttl: Mapping[str, object]) -> l
     found: list[tuple[str, str]] = []
     if _keys_of(described) != _KEYS or not {("pk", "S"), ("sk", "S")} <= _types_of(described):
         found.append(("Its key is not pk (S), sk (S).", again))
-    indexes = {
-        str(index["IndexName"]): index
-        for index in cast("Sequence[Mapping[str, object]]", described.get("GlobalSecondaryIndexes") or ())
-    }
-    index = indexes.get(INDEX)
-    if index is None or _keys_of(index) != _INDEX_KEYS:
-        found.append((f"It has no index {INDEX} over hs (S), hx (S).", "Run `runrails aws table create` on it."))
-    elif index.get("IndexStatus", "ACTIVE") != "ACTIVE":
-        found.append((f"Its index {INDEX} is {index['IndexStatus']}.", "Wait until it is ACTIVE."))
+    indexes = _indexes_of(described)
+    lacking = missing_indexes(described)
+    for name, keys in _INDEXES.items():
+        if name in lacking:
+            over = ", ".join(f"{key} (S)" for key in keys)
+            found.append((f"It has no index {name} over {over}.", "Run `runrails aws table create` on it."))
+        elif indexes[name].get("IndexStatus", "ACTIVE") != "ACTIVE":
+            found.append((f"Its index {name} is {indexes[name]['IndexStatus']}.", "Wait until it is ACTIVE."))
     if described.get("TableStatus") not in {"ACTIVE", "UPDATING"}:
         found.append((f"It is {described.get('TableStatus')}.", "Wait until it is ACTIVE."))
     if ttl.get("TimeToLiveStatus") not in {"ENABLED", "ENABLING"} or ttl.get("AttributeName") != TTL:
-        found.append(("Old records are not deleted: TTL is off.", "Run `runrails aws table create` on it."))
+        what = f"What is out of date is not deleted: TTL is not on, by the attribute {TTL}."
+        found.append((what, "Run `runrails aws table create` on it."))
     if described.get("Replicas"):
         found.append(("It is a global table: two regions can spend the same money.", "Keep the ledger in one region."))
     return found
+
+
+def missing_indexes(described: Mapping[str, object]) -> list[str]:
+    """The indexes that a table does not have."""
+    indexes = _indexes_of(described)
+    return [name for name, keys in _INDEXES.items() if name not in indexes or _keys_of(indexes[name]) != keys]
+
+
+def _indexes_of(described: Mapping[str, object]) -> dict[str, Mapping[str, object]]:
+    listed = cast("Sequence[Mapping[str, object]]", described.get("GlobalSecondaryIndexes") or ())
+    return {str(index["IndexName"]): index for index in listed}
 
 
 def _keys_of(described: Mapping[str, object]) -> dict[str, str]:
@@ -111,10 +139,10 @@ def policy(table: str, *, region: str = "*", account: str = "*", administer: boo
             "Resource": arn,
         },
         {
-            "Sid": "RunrailsOverdueHolds",
+            "Sid": "RunrailsIndexes",
             "Effect": "Allow",
             "Action": "dynamodb:Query",
-            "Resource": f"{arn}/index/{INDEX}",
+            "Resource": [f"{arn}/index/{index}" for index in _INDEXES],
         },
         {
             "Sid": "RunrailsLimitsAndRuns",
@@ -137,3 +165,26 @@ def policy(table: str, *, region: str = "*", account: str = "*", administer: boo
             }
         )  # fmt: skip
     return {"Version": "2012-10-17", "Statement": statements}
+
+
+def export_commands(table: str, bucket: str, *, region: str, account: str, prefix: str) -> list[str]:
+    """Commands of AWS's own command line that export a table to S3. Raises ConfigError."""
+    if not (_BUCKET.fullmatch(bucket) and _REGION.fullmatch(region) and _ACCOUNT.fullmatch(account)):
+        raise ConfigError(
+            "A bucket, a region like eu-west-1 and an account of twelve digits are needed.",
+            next_step="See `aws s3 ls` and `aws sts get-caller-identity`.",
+        )
+    from shlex import join
+
+    arn = f"arn:aws:dynamodb:{region}:{account}:table/{table}"
+    recovery = "PointInTimeRecoveryEnabled=true"
+    return [
+        join(
+            ["aws", "dynamodb", "update-continuous-backups", "--region", region, "--table-name", table,
+             "--point-in-time-recovery-specification", recovery]
+        ),
+        join(
+            ["aws", "dynamodb", "export-table-to-point-in-time", "--region", region, "--table-arn", arn,
+             "--s3-bucket", bucket, "--s3-prefix", prefix, "--export-format", "DYNAMODB_JSON"]
+        ),
+    ]  # fmt: skip

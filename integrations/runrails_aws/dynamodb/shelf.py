@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from runrails.stores import checks, rules
+from runrails_aws.dynamodb.deliveries import Deliveries
 from runrails_aws.dynamodb.records import Records
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from runrails.deliveries import Delivered, Delivery
     from runrails.ledger import Account, Balance, Correction, RunRecord, UsageRecord, WarningMark
     from runrails.stores.records import Extra, LedgerRecord, Summed
     from runrails_aws.dynamodb.archive import Archive
@@ -23,6 +25,7 @@ class Shelf:
     def __init__(self, archive: Archive) -> None:
         self._archive = archive
         self._records = Records(archive)
+        self._deliveries = Deliveries(archive.table, archive.caller, archive.now_ms)
 
     def balance(self, account: Account) -> Balance:
         """The account as it stands; zeroes if it has never been used."""
@@ -86,6 +89,14 @@ class Shelf:
     def run(self, run_id: str) -> RunRecord | None:
         """One run, or None."""
         return self._archive.run(run_id)
+
+    def note_delivery(self, sender: str, what: Delivered) -> None:
+        """Add up what became of notifications. See `runrails.deliveries.SupportsDeliveries`."""
+        self._deliveries.note(sender, what)
+
+    def deliveries(self) -> Iterator[Delivery]:
+        """Every sender's account, by name."""
+        return self._deliveries.all()
 
     def sums(self) -> Iterator[Summed]:
         """

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, cast
 from weakref import WeakSet
 
 from runrails.clocks import Clock, system_ms
-from runrails.errors import LedgerError, StoreUnavailable
+from runrails.errors import ConfigError, LedgerError, StoreUnavailable
 from runrails.ledger import Correction, Expired, Refused, Reservation, Reserved, ResultFacts, Settled
 from runrails.stores import checks, rules
+from runrails.stores._refusals import Refusals
 from runrails_aws.dynamodb import items, requests
 from runrails_aws.dynamodb import table as tables
 from runrails_aws.dynamodb.archive import Archive
@@ -19,6 +20,7 @@ from runrails_aws.dynamodb.clockwork import LedgerTime, Lookout
 from runrails_aws.dynamodb.drawing import Drawer
 from runrails_aws.dynamodb.items import Found, Row, deadline, deadline_of, found_of, row_of
 from runrails_aws.dynamodb.known import Known
+from runrails_aws.dynamodb.retention import Retention
 from runrails_aws.dynamodb.shelf import Shelf
 from runrails_aws.dynamodb.wire import maybe_text, text
 
@@ -39,6 +41,8 @@ LOOK_EVERY_MS = 15_000
 """How often a store that reserves looks for overdue holds of other processes."""
 LOOK_REFUSED_MS = 1_000
 """How often at most it looks because a reservation was refused."""
+REFUSALS_MS_MAX = 1_000
+"""How old a refusal may be that is given again unasked."""
 _TRIES_MAX = 64
 """Most times that a verb decides anew because others were quicker; its deadline may end it sooner."""
 
@@ -56,6 +60,11 @@ class DynamoDBStore(Shelf):
             answers tell; then nothing expires before that is known, nor earlier than `grace_ms` after its time.
         grace_ms: See `clock`; without effect if one is given.
         patience: How long a verb goes on trying.
+        retention_days: Let DynamoDB delete the records of calls and runs so many days after their end, 35 or more. By
+            default they are kept for good, as balances, open holds and corrections are in any case.
+        refusals_ms: Answer a call that was refused so long ago or less (1,000 at most) with the same refusal, without
+            asking again: a loop of refused calls then costs a write a second, not each. It may be refused that much
+            longer than needed, also one whose id another process has reserved.
         client: Makes the boto3 client, for special credentials and tests; it must attempt a request only once.
     """
 
@@ -63,7 +72,7 @@ class DynamoDBStore(Shelf):
     calls_max = CALLS_MAX
     """How many of its verbs may be under way at once."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 -- options of a public class, all but one with defaults
         self,
         table: str,
         *,
@@ -73,6 +82,8 @@ class DynamoDBStore(Shelf):
         clock: Clock | None = None,
         grace_ms: int = GRACE_MS,
         patience: Patience | None = None,
+        retention_days: int | None = None,
+        refusals_ms: int = 0,
         client: Callable[[], Client] | None = None,
     ) -> None:
         make = client or (lambda: make_client(region=region, endpoint=endpoint, profile=profile))
@@ -84,13 +95,23 @@ class DynamoDBStore(Shelf):
         self._time = LedgerTime(self.caller.server_time, clock, grace_ms)
         self._lookout = Lookout(patience.monotonic, every_ms=LOOK_EVERY_MS)
         self._known = Known()
+        if not 0 <= refusals_ms <= REFUSALS_MS_MAX:
+            raise ConfigError(
+                f"refusals_ms must be 0 to {REFUSALS_MS_MAX}.", next_step="Leave it out to ask each time."
+            )
+        self._refusals = Refusals(patience.monotonic, refusals_ms)
         _stores.add(self)
-        super().__init__(Archive(table, self.caller, self._time.written_ms))
+        self._retention = Retention(table, self.caller, retention_days)
+        super().__init__(Archive(table, self.caller, self._time.written_ms, self._retention))
 
     def reserve(self, reservation: Reservation) -> Reserved | Refused:
         """Take every hold or none. See `runrails.ledger.Store.reserve`."""
         checks.check_reservation(reservation, known=self._known.accounts)
         verb = self.caller.begin()
+        if reservation.enforce and self._known.get(reservation.id) is None:
+            remembered = self._refusals.of((hold.account, hold.limit, hold.amount) for hold in reservation.holds)
+            if remembered is not None:
+                return remembered
         swept = False
         if self._lookout.is_due(self._time.judged_ms()):
             # What was reserved before is answered before anything else happens.
@@ -100,8 +121,16 @@ class DynamoDBStore(Shelf):
             swept = self._sweep(verb, checks.SWEEP_MAX) is not None
         answer = self._take(reservation, verb)
         if isinstance(answer, Refused) and not swept and self._lookout.is_old(LOOK_REFUSED_MS):
-            return self._take(reservation, verb) if self._sweep(verb, checks.SWEEP_MAX) else answer
+            answer = self._take(reservation, verb) if self._sweep(verb, checks.SWEEP_MAX) else answer
+        if isinstance(answer, Refused):
+            refused = answer.account
+            self._refusals.note(next(hold.limit for hold in reservation.holds if hold.account == refused), answer)
         return answer
+
+    def set_limit(self, scope: str, limit: int | None, *, unit: str = rules.MONEY) -> None:
+        """Set or remove (None) the operator's limit of a scope in every period."""
+        super().set_limit(scope, limit, unit=unit)
+        self._refusals.forget()
 
     def _take(self, reservation: Reservation, verb: Verb) -> Reserved | Refused:
         """Take the holds at once if nothing is out of the ordinary; else look, decide, and write what was decided."""
@@ -150,7 +179,7 @@ class DynamoDBStore(Shelf):
             if not reason.failed:
                 continue
             row = None if reason.item is None else row_of(reason.item)
-            if row is None or hold.limit not in (None, row.code):
+            if row is None or not row.exists or hold.limit not in (None, row.code):
                 self._known.forget(hold.account)
                 return None
             poor.append((hold, row))
@@ -242,12 +271,14 @@ class DynamoDBStore(Shelf):
             if change is None:
                 return entry.answer(replayed=True)
             now_ms = self._time.written_ms()
-            writes = requests.change(found, change, now_ms=now_ms, writer=verb.writer, result=result)
+            keep_s = self._retention.keep_s()
+            writes = requests.change(found, change, now_ms=now_ms, writer=verb.writer, result=result, keep_s=keep_s)
             if also is not None:
                 writes.append(also(entry, now_ms))
             failed = self.caller.write(requests.transaction(self.table, writes), verb)
             if failed is None:
                 self._known.drop(reservation_id)
+                self._refusals.forget()
                 return entry.after(change).answer(replayed=False)
             if failed.reasons[0].failed:
                 self._known.drop(reservation_id)
@@ -266,14 +297,14 @@ class DynamoDBStore(Shelf):
         """Raise if an account cannot count what a change adds to it, or is gone."""
         deltas = dict(zip(found.accounts, change.deltas(found.entry), strict=True))
         for reason in failed.reasons[1:]:
-            if reason.failed and reason.item is not None:
-                row = row_of(reason.item)
+            if reason.failed and "avail" in (reason.item or {}):
+                row = row_of(cast("Item", reason.item))
                 held, spent = deltas[row.account]
                 rules.check_sum(found.entry, row.account, row.spent + row.held + held + spent)
             elif reason.failed:
                 raise LedgerError(
                     "An account of this reservation is no longer in the table; nothing was changed.",
-                    next_step="Accounts are kept for 400 days. See `runrails aws table check` if this one is younger.",
+                    next_step="Nothing of ours deletes accounts: see who does, and restore this one from a backup.",
                     reservation_id=found.entry.id,
                 )
 
@@ -310,7 +341,7 @@ class DynamoDBStore(Shelf):
         found = found_of(item)
         writes = requests.change(
             found, rules.expired(found.entry, found.on_expiry), now_ms=self._time.written_ms(), writer=writer,
-            overdue_before=deadline(judged_ms + 1),
+            overdue_before=deadline(judged_ms + 1), keep_s=self._retention.keep_s(),
         )  # fmt: skip
         self._known.drop(reservation_id)
         failed = self.caller.write(requests.transaction(self.table, writes), verb)
@@ -366,7 +397,9 @@ class DynamoDBStore(Shelf):
 
     def draw(self, slice_id: str, calls: Sequence[Drawn], *, close: bool = False) -> Drawing:
         """Write calls that a slice has paid for. See `runrails.stores.draws.SupportsDraws.draw`."""
-        drawer = Drawer(self.table, self.caller, self._known, self._found, self, self._time.written_ms)
+        drawer = Drawer(
+            self.table, self.caller, self._known, self._found, self._resolve, self._time, self._retention.keep_s
+        )
         return drawer.draw(slice_id, calls, close=close)
 
     def rates(self) -> RateLimiter:
@@ -396,6 +429,7 @@ class DynamoDBStore(Shelf):
         self.caller.after_fork()
         self._lookout = Lookout(self.caller.patience.monotonic, every_ms=LOOK_EVERY_MS)
         self._known = Known()
+        self._refusals.forget()
 
     def close(self) -> None:
         """Let go of connections. Open holds stay and expire. Closing twice is fine."""

@@ -7,22 +7,35 @@ from typing import TYPE_CHECKING, cast
 from runrails.errors import StoreUnavailable
 from runrails_aws.dynamodb import schema
 from runrails_aws.dynamodb.failures import code_of, no_table
+from runrails_aws.dynamodb.reindexing import reindex as bring_up
 from runrails_aws.dynamodb.wire import Request
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from runrails_aws.dynamodb.calling import Caller
 
 __all__ = ["create", "faults_of", "wait"]
 
 WAIT_MS = 60_000
+INDEX_WAIT_MS = 3_600_000
+"""DynamoDB fills an index from the records that are there, which takes its time."""
 _PAUSE_S = 0.5
 
 
-def create(caller: Caller, *, protect: bool = True, wait_ms: int = WAIT_MS) -> list[str]:
+def create(
+    caller: Caller, *, protect: bool = True, reindex: bool = False, wait_ms: int = WAIT_MS,
+    tell: Callable[[int], object] | None = None,
+) -> list[str]:  # fmt: skip
     """
     Make the table, or what a table lacks of a ledger, and wait until it can be used. Returns what was done.
+
+    Args:
+        caller: Of the table.
+        protect: Whether a new table is protected from being deleted.
+        reindex: Look again for records that older versions have written since the table was brought up to date.
+        wait_ms: How long to wait for a table or an index; an index over many records takes longer than a table.
+        tell: Hears how many records were brought up to date, now and then.
 
     Raises:
         StoreUnavailable: It may not be made, or is something else; with what mends it.
@@ -37,19 +50,30 @@ def create(caller: Caller, *, protect: bool = True, wait_ms: int = WAIT_MS) -> l
     wait(caller, wait_ms=wait_ms)
     described = _described(caller) or {}
     faults = [what for what, _ in schema.differences(described, _ttl(caller))]
-    if any(schema.INDEX in what and "no index" in what for what in faults):
-        _ask(caller, "update_table", schema.index_update(caller.table))
-        done.append(f"made index {schema.INDEX}")
-        wait(caller, wait_ms=wait_ms)
+    if faults and "key" in faults[0]:
+        _refuse(caller)
+    missing = schema.missing_indexes(described)
+    if reindex or missing:
+        count = bring_up(caller, tell=tell)
+        done += [f"brought {count} items up to date"] if count else []
+    for index in missing:
+        _ask(caller, "update_table", schema.index_update(caller.table, index))
+        done.append(f"made index {index}")
+        wait(caller, wait_ms=INDEX_WAIT_MS)
     if any("TTL" in what for what in faults):
         specification = {"Enabled": True, "AttributeName": schema.TTL}
         asked: dict[str, object] = {"TableName": caller.table, "TimeToLiveSpecification": specification}
         _ask(caller, "update_time_to_live", asked, harmless="ValidationException")
         done.append("turned on the deletion of old records")
+    _refuse(caller)
+    return done
+
+
+def _refuse(caller: Caller) -> None:
+    """Raise if something keeps the table from being a ledger."""
     left = faults_of(caller)
     if left:
         raise StoreUnavailable(f"Table {caller.table} is no ledger: {left[0][0]}", next_step=left[0][1])
-    return done
 
 
 def wait(caller: Caller, *, wait_ms: int = WAIT_MS) -> None:

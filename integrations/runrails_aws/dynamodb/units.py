@@ -2,7 +2,7 @@
 What requests cost, by DynamoDB's published formula. Pure.
 
 A write of an item takes one unit for each KB begun, in a transaction two; a failed condition costs as much as a written
-item. An entry of the index takes one to be made and one to be removed. Servers under test report other figures for
+item. An entry of an index takes one to be made and one to be removed. Servers under test report other figures for
 transactions, so nothing here asks one. The public prices that amounts are worked out with belong to the caller.
 """
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 __all__ = ["item_bytes", "write_units"]
 
 _KB = 1_024
+_INDEXED = ("hs", "uk", "rk")
+"""Each of these puts an item into an index of its own."""
 _ACCOUNT_BYTES_MAX = _KB
 """An account is smaller than this whatever its amounts: eight integers and a key of at most 330 bytes."""
 
@@ -33,7 +35,7 @@ def _value_bytes(value: dict[str, str]) -> int:
 
 def write_units(request: Request, *, reservation_bytes: int = _KB) -> int:
     """
-    Write units of a transaction of the ledger, the index included.
+    Write units of a transaction of the ledger, indexes included.
 
     Args:
         request: Of `requests.transaction`.
@@ -45,7 +47,7 @@ def write_units(request: Request, *, reservation_bytes: int = _KB) -> int:
 def _units(write: Write, reservation_bytes: int) -> int:
     placed = write.get("Put")
     if placed is not None:
-        return 2 * _kilobytes(item_bytes(placed["Item"])) + ("hs" in placed["Item"])
+        return 2 * _kilobytes(item_bytes(placed["Item"])) + sum(name in placed["Item"] for name in _INDEXED)
     operation = write.get("Update") or write.get("ConditionCheck") or write.get("Delete")
     if operation is None:
         return 0

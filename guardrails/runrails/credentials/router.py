@@ -1,0 +1,161 @@
+"""Choosing the key of every call from a vault; the rules are in `runrails.keyroutes`."""
+
+from __future__ import annotations
+
+from threading import Lock
+from typing import TYPE_CHECKING, NamedTuple
+
+from runrails.clocks import Clock, monotonic_ms, system_ms
+from runrails.credentials.errors import CredentialChanged, CredentialNotFound, CredentialSuspended
+from runrails.credentials.records import LABEL, CredentialId
+from runrails.keyroutes import (
+    PLATFORM,
+    Found,
+    KeyPolicy,
+    Route,
+    check_allowed,
+    next_payer,
+    none_left,
+    payers_of,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from runrails.attribution import Attribution
+    from runrails.calls import ModelCall
+    from runrails.credentials.records import Credential
+    from runrails.credentials.vault import Vault
+    from runrails.keyroutes import KeyPlace, Payer
+
+__all__ = ["Router"]
+
+FRESH_MS_MAX = 5_000
+KNOWN_MAX = 1_000
+
+
+class _Known(NamedTuple):
+    """What the vault said, and when."""
+
+    at_ms: int
+    credential: Credential | None
+    why_not: str
+
+
+class Router:
+    """
+    Chooses keys for a guard: ``Guard(credentials=Router(vault))``. Thread-safe.
+
+    Args:
+        vault: Where the users', the organisations' and, if it is to be there, the platform's keys are.
+        policy: What keys calls may go out on; or a function of whose call it is, asked for every call.
+        label: Which of an owner's keys for a provider.
+        fresh_ms: How long an answer of the vault is believed, at most 5,000: a key that is removed, replaced, suspended
+            or marked elsewhere is used no longer than that.
+        clock: Wall clock in milliseconds since the epoch, for noting when a key was refused.
+        monotonic: Milliseconds of a clock that never jumps.
+    """
+
+    def __init__(
+        self,
+        vault: Vault,
+        policy: KeyPolicy | Callable[[Attribution], KeyPolicy] | None = None,
+        *,
+        label: str = LABEL,
+        fresh_ms: int = FRESH_MS_MAX,
+        clock: Clock = system_ms,
+        monotonic: Clock = monotonic_ms,
+    ) -> None:
+        if not 0 <= fresh_ms <= FRESH_MS_MAX:
+            raise ValueError(f"Router(fresh_ms=…) must be 0 to {FRESH_MS_MAX:,} milliseconds.")
+        CredentialId("platform", "any", label)  # Checks the label.
+        self._vault = vault
+        self._policy = KeyPolicy() if policy is None else policy
+        self._label = label
+        self._fresh_ms = fresh_ms
+        self._clock = clock
+        self._monotonic = monotonic
+        self._lock = Lock()
+        self._known: dict[CredentialId, _Known] = {}
+
+    @property
+    def remote(self) -> bool:
+        """Whether choosing may wait for a network."""
+        return self._vault.remote
+
+    def route(self, call: ModelCall, by: Attribution) -> Route:
+        """The key for a call. See `runrails.keyroutes.SupportsRoutes.route`."""
+        policy, place = self._policy_for(by), call.place
+        check_allowed(policy, place, call)
+        for payer in payers_of(policy):
+            route = None if place is None else self._of(payer, place, by, policy)
+            if route is not None:
+                return route
+            if payer == "platform":
+                return PLATFORM
+        raise none_left(policy, None if place is None else place.provider, by)
+
+    def refused(self, route: Route) -> bool:
+        """Mark a key that a provider has refused. See `runrails.keyroutes.SupportsRoutes.refused`."""
+        owner, provider, label = route.name.split("/")
+        credential_id = CredentialId(owner, provider, label)
+        with self._lock:
+            self._known.pop(credential_id, None)
+        try:
+            self._vault.mark(credential_id, "invalid", self._clock(), secret_id=route.secret_id)
+        except (CredentialNotFound, CredentialChanged):
+            return False
+        return route.falls_back
+
+    def _of(self, payer: Payer, place: KeyPlace, by: Attribution, policy: KeyPolicy) -> Route | None:
+        """The key of one who may pay; None if there is none for that place. Raises CredentialError."""
+        owner = _owner(payer, by)
+        if owner is None:
+            return None
+        credential_id = CredentialId(owner, place.provider, self._label)
+        known = self._look(credential_id)
+        name = f"{owner}/{credential_id.provider}/{credential_id.label}"
+        credential = known.credential
+        there = known.why_not or (credential is not None and _same(credential.info.base_url, place.base_url))
+        found = Found(name, usable=not known.why_not, why_not=known.why_not) if there else None
+        falls_back = policy.fall_back and payer != payers_of(policy)[-1]
+        if next_payer(policy, payer, found) or credential is None:
+            return None
+        return Route(payer, name, credential.secret, place, credential.info.secret_id, falls_back)
+
+    def _look(self, credential_id: CredentialId) -> _Known:
+        now_ms = self._monotonic()
+        with self._lock:
+            known = self._known.get(credential_id)
+        if known is not None and now_ms - known.at_ms < self._fresh_ms:
+            return known
+        known = self._ask(credential_id, now_ms)
+        with self._lock:
+            if len(self._known) >= KNOWN_MAX:
+                self._known.clear()
+            self._known[credential_id] = known
+        return known
+
+    def _ask(self, credential_id: CredentialId, now_ms: int) -> _Known:
+        try:
+            credential = self._vault.get(credential_id)
+        except CredentialNotFound:
+            return _Known(now_ms, None, "")
+        except CredentialSuspended:
+            return _Known(now_ms, None, "suspended")
+        return _Known(now_ms, credential, "invalid" if credential.info.status == "invalid" else "")
+
+    def _policy_for(self, by: Attribution) -> KeyPolicy:
+        return self._policy if isinstance(self._policy, KeyPolicy) else self._policy(by)
+
+
+def _owner(payer: Payer, by: Attribution) -> str | None:
+    if payer == "platform":
+        return "platform"
+    name = by.user if payer == "user" else by.org
+    return None if name is None else f"{payer}:{name}"
+
+
+def _same(kept: str | None, asked: str | None) -> bool:
+    """Whether both are the same address; the SDKs write a slash at its end, people do not."""
+    return (kept or "").rstrip("/") == (asked or "").rstrip("/")

@@ -1,0 +1,90 @@
+"""When keys were used last: to the minute, written in the background, and never in the way of a request."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from threading import Lock, Thread
+from typing import TYPE_CHECKING, cast
+
+from runrails.documents import Address
+from runrails.identity.apikeys.records import KIND_USED
+
+if TYPE_CHECKING:
+    from runrails.documents import DocumentStore
+
+__all__ = ["EVERY_MS", "LastUsed"]
+
+EVERY_MS = 60_000
+_NAME = "used"
+_KEPT_MAX = 10_000
+
+
+class LastUsed:
+    """Notes the use of keys, and writes it at most once a minute each. Safe in many threads."""
+
+    def __init__(self, documents: DocumentStore) -> None:
+        self._documents = documents
+        self._noted: dict[str, int] = {}
+        """By key: the last use that was written, or is about to be."""
+        self._waiting: dict[str, int] = {}
+        self._lock = Lock()
+        self._writer: Thread | None = None
+        self.failures = 0
+        """How many writes failed; each is made up for by the key's next use."""
+
+    def note(self, key_id: str, now_ms: int) -> None:
+        """The key was used. Never raises, never waits."""
+        noted = self._noted.get(key_id)
+        if noted is not None and now_ms - noted < EVERY_MS:
+            return
+        with self._lock:
+            if len(self._noted) >= _KEPT_MAX:
+                self._noted = {each: at_ms for each, at_ms in self._noted.items() if now_ms - at_ms < EVERY_MS}
+            self._noted[key_id] = self._waiting[key_id] = now_ms
+            # A thread that was left behind by a fork is not alive.
+            if self._writer is None or not self._writer.is_alive():
+                self._writer = Thread(target=self._write_all, name="runrails-key-use", daemon=True)
+                with suppress(RuntimeError):  # the interpreter ends
+                    self._writer.start()
+
+    def read_ms(self, key_id: str) -> int | None:
+        """When a key was used last, by what is written."""
+        document = self._documents.get(Address(KIND_USED, key_id, _NAME))
+        return None if document is None else _decode(document.data)
+
+    def flush(self) -> None:
+        """Write now what waits."""
+        writer = self._writer
+        if writer is not None and writer.is_alive():
+            writer.join()
+        self._write_all()
+
+    def _write_all(self) -> None:
+        while True:
+            with self._lock:
+                if not self._waiting:
+                    self._writer = None
+                    return
+                key_id, at_ms = self._waiting.popitem()
+            try:
+                self._write(key_id, at_ms)
+            except Exception:  # noqa: BLE001 -- this is a courtesy: whatever the store says, the request was answered
+                self.failures += 1
+
+    def _write(self, key_id: str, at_ms: int) -> None:
+        """Unless another process has, within the minute. If one does so just now, that is as good."""
+        address = Address(KIND_USED, key_id, _NAME)
+        known = self._documents.get(address)
+        if known is not None and at_ms - (_decode(known.data) or 0) < EVERY_MS:
+            return
+        version = 0 if known is None else known.version
+        self._documents.put(address, json.dumps({"at_ms": at_ms}).encode("ascii"), expected=version)
+
+
+def _decode(data: bytes) -> int | None:
+    try:
+        at_ms = cast("dict[str, object]", json.loads(data))["at_ms"]
+    except (ValueError, TypeError, KeyError):
+        return None
+    return at_ms if type(at_ms) is int else None

@@ -1,0 +1,46 @@
+"""Meters of guards that choose the key of every call: whose key pays is decided before the money is held."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from runrails.meter import Meter
+from runrails.pacing import PacedMeter
+
+if TYPE_CHECKING:
+    from runrails.calls import ModelCall, Permit
+    from runrails.ledger import Refused
+
+__all__ = ["RoutedMeter", "RoutedPacedMeter"]
+
+
+class _Routing(Meter):
+    def admit(self, call: ModelCall, step: int) -> tuple[Permit, Refused | None]:
+        """
+        See `Meter.admit`. The permit says which key the call goes out on.
+
+        Raises:
+            CredentialError: There is none that it may go out on.
+        """
+        router = self._guard.credentials
+        if router is None or (call.economy is not None and call.economy.stored):
+            return super().admit(call, step)
+        route = router.route(call, self._accounts.payer(call))
+        permit, refused = super().admit(replace(call, by=route.of(call.by), credential=route.name), step)
+        return replace(permit, route=route), refused
+
+    def covers(self, permit: Permit, call: ModelCall) -> bool:
+        """See `Meter.covers`; the permit's key stays."""
+        route = permit.route
+        if route is not None:
+            call = replace(call, by=route.of(call.by), credential=route.name)
+        return super().covers(permit, call)
+
+
+class RoutedMeter(_Routing):
+    """A meter that chooses keys."""
+
+
+class RoutedPacedMeter(_Routing, PacedMeter):
+    """One that takes calls from rates as well."""
