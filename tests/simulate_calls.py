@@ -258,8 +258,8 @@ class _World:
                 if verdict not in ("equal", "stand_in"):
                     out.found("recomputed", f"{due.what}: {verdict}")
             month = datetime.fromtimestamp(record.at_ms / 1_000, tz=UTC).strftime("%Y-%m")
-            for account in (Account(f"user:{record.facts.user}", month), Account("org:acme", month),
-                            Account(f"run:{record.facts.run}", "-")):  # fmt: skip
+            months = (f"byok:{record.facts.user}",) if way.byok else (f"user:{record.facts.user}", "org:acme")
+            for account in (*(Account(scope, month) for scope in months), Account(f"run:{record.facts.run}", "-")):
                 sums[account] += due.actual_pusd
             out.total_pusd += record.actual_pusd
             turn, counted = self.turns.get(record.id, (-1, True))

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import itertools
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +23,7 @@ import pytest
 
 from rr_clients import MODEL, World
 from runrails import Limits
-from runrails.ledger import FullStore
+from runrails.ledger import RUN_PERIOD, Account, FullStore
 from runrails.run import Run
 from runrails.stores.memory import MemoryStore
 from runrails.stores.sqlite import SQLiteStore
@@ -84,16 +83,9 @@ class Cutting(World):
     def begun(self) -> None:
         """A stream's answer has begun: remember what is held for one."""
         if not self.hold_pusd:
-            (held,) = {self.store.balance(a).held for a, _ in itertools.islice(self._accounts(), 1)}
-            self.hold_pusd = held
-
-    def _accounts(self) -> Iterator[tuple[Any, int]]:
-        from runrails.ledger import RUN_PERIOD, Account
-
-        for run in list(self.runs.values()):
-            account = Account(f"run:{run.id}", RUN_PERIOD)
-            if self.store.balance(account).held:
-                yield account, 0
+            accounts = [Account(f"run:{run.id}", RUN_PERIOD) for run in list(self.runs.values())]
+            # Asked once each: another thread's stream may end at any moment, and this one's may be the last to begin.
+            self.hold_pusd = max(self.store.balance(account).held for account in accounts)
 
     def check(self, how: str, count: int, *, tells_input: bool, worst_tokens: float = CHUNK_TOKENS) -> None:
         """Every stream has one line, which is what the provider billed but for a chunk; nothing is held anywhere."""
