@@ -57,7 +57,8 @@ def validate(
     elif not rows:
         stdout().print("No keys to validate. `runrails byok add PROVIDER` stores one.")
     else:
-        columns = dict.fromkeys(("owner", "provider", "label", "now", "answer", "noted"), False)
+        names: list[str] = ["owner", "provider", "label", "now", "answer", "noted"]
+        columns = dict.fromkeys(names, False)
         stdout().print(make_table("Provider keys", columns, [[str(each) for each in row.values()] for row in rows]))
     if any(row["noted"] != "valid" for row in rows):
         raise typer.Exit(EXIT_NEGATIVE)
