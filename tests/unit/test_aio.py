@@ -82,7 +82,9 @@ async def test_the_threads_of_a_store_are_bounded_and_end_with_it() -> None:
     permits = await asyncio.gather(*(aio.before_model(run, cent_call()) for _ in range(100)))
     await asyncio.gather(*(aio.after_model(run, permit, done()) for permit in permits))
     mine = pool_threads() - before
-    assert 0 < len(mine) <= 2 * aio.THREADS_MAX
+    starters = {thread for thread in mine if "-starter" in thread.name}  # They ask no store.
+    assert 0 < len(mine - starters) <= 2 * aio.THREADS_MAX
+    assert len(starters) <= 2
 
     bench.guard.close()
     del bench, run, permits
