@@ -8,10 +8,11 @@ import sys
 from contextlib import contextmanager
 from dataclasses import fields
 from datetime import UTC, datetime
+from enum import StrEnum
 from hashlib import sha256
 from itertools import chain
 from pathlib import Path  # noqa: TC003 -- Typer reads the annotations
-from typing import IO, TYPE_CHECKING, Annotated, Literal
+from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
 
@@ -48,10 +49,15 @@ _TELL_EVERY = 1_000
 Row = dict[str, object]
 
 
+class Form(StrEnum):
+    """Older versions of Typer take no literals."""
+
+    CSV = "csv"
+    JSONL = "jsonl"
+
+
 def export(
-    form: Annotated[
-        Literal["csv", "jsonl"], typer.Option("--format", help="csv for spreadsheets, jsonl for programs.")
-    ] = "csv",
+    form: Annotated[Form, typer.Option("--format", help="csv for spreadsheets, jsonl for programs.")] = Form.CSV,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="A new file, by default standard output.")
     ] = None,
@@ -96,7 +102,7 @@ def export(
         digest = _digest(out)
         print_json(
             {
-                "file": str(out), "format": form, "sha256": digest, "records": count, "actual_pusd": spent,
+                "file": str(out), "format": form.value, "sha256": digest, "records": count, "actual_pusd": spent,
                 "actual_usd": f"{to_decimal(spent):f}",
             }
         )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from contextlib import closing, contextmanager
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,7 +14,6 @@ from runrails.cli.output import AsJson, make_table, print_json, stderr, stdout, 
 from runrails.cli.shell import NEGATIVE
 from runrails.clocks import system_ms
 from runrails.errors import ConfigError
-from runrails.identity.apikeys.format import Environment  # noqa: TC001 -- Typer reads the annotations when it runs
 from runrails.identity.errors import UnknownKey
 from runrails.identity.principal import SCOPES
 from runrails.money import format_usd, usd
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
     from runrails.identity.apikeys import ApiKeyInfo, ApiKeys
+    from runrails.identity.apikeys.format import Environment
     from runrails.secretvalue import Secret
 
 __all__ = ["keys"]
@@ -31,6 +32,14 @@ _PREFIX = re.compile(r"rr_(?:live|test)_([0-9A-Za-z]{16})")
 _SPAN_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 keys = typer.Typer(help="Make API keys for others, and take them back.", no_args_is_help=True)
+
+
+class Where(StrEnum):
+    """Older versions of Typer take no literals."""
+
+    LIVE = "live"
+    TEST = "test"
+
 
 VaultUrl = Annotated[
     str | None,
@@ -71,7 +80,7 @@ def create(  # noqa: PLR0917 -- Typer names them all
         int | None, typer.Option("--requests-per-minute", help="Requests it may send a minute.")
     ] = None,
     tokens: Annotated[int | None, typer.Option("--tokens-per-minute", help="Tokens it may use a minute.")] = None,
-    environment: Annotated[Environment, typer.Option("--environment", help="Where it is good.")] = "live",
+    environment: Annotated[Where, typer.Option("--environment", help="Where it is good.")] = Where.LIVE,
     vault: VaultUrl = None,
     as_json: AsJson = False,
 ) -> None:
@@ -93,7 +102,7 @@ def create(  # noqa: PLR0917 -- Typer names them all
     except ValueError as error:
         raise ConfigError(str(error), next_step="Nothing was written.") from None
     expires_ms = None if expires_in is None else system_ms() + _span_ms(expires_in, "--expires-in")
-    with _opened(vault, environment, as_json=as_json) as opened:
+    with _opened(vault, environment.value, as_json=as_json) as opened:
         info, secret = opened.create(
             user, scopes=scope or ["ai:complete"], name=name, org=org, expires_ms=expires_ms, rates=rates,
             month_pusd=month_pusd,
