@@ -370,9 +370,20 @@ def same_decisions(seed: int, *, kind: str, directory: Path) -> None:
     engine.drop()
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Play schedules and print one line of JSON. Exit 0 if all held, 1 if one did not; it names its seed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def command(
+    argv: list[str] | None, play_one: Callable[[int, str, int, Path], dict[str, int]], *, about: str | None,
+    zeroes: tuple[str, ...],
+) -> int:  # fmt: skip
+    """
+    Play schedules and print one line of JSON. Exit 0 if all held, 1 if one did not; it names its seed.
+
+    Args:
+        argv: The command line; None: the program's own.
+        play_one: Plays the schedule of a seed on an engine, with so many processes, in a directory; it counts.
+        about: What `--help` begins with.
+        zeroes: What is 0, or `play_one` raises AssertionError.
+    """
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--engine", choices=["sqlite", "dynamodb"], default="sqlite")
     parser.add_argument("--schedules", type=int, default=10)
     parser.add_argument("--processes", type=int, default=8)
@@ -386,24 +397,34 @@ def main(argv: list[str] | None = None) -> int:
     totals: dict[str, int] = {}
     try:
         for seed in range(given.seed, given.seed + given.schedules):
+            (top / str(seed)).mkdir()
             try:
-                counted = run_schedule(seed, kind=given.engine, processes=given.processes, directory=top / f"s{seed}")
-                same_decisions(seed, kind=given.engine, directory=top / f"d{seed}")
+                counted = play_one(seed, given.engine, given.processes, top / str(seed))
             except AssertionError as error:
                 traceback.print_exc()
                 print(f"seed {seed}: {error}", file=sys.stderr)
                 return 1
             for name, value in counted.items():
                 totals[name] = totals.get(name, 0) + value
-            shutil.rmtree(top / f"s{seed}")
-            shutil.rmtree(top / f"d{seed}")
+            shutil.rmtree(top / str(seed))
     finally:
         shutil.rmtree(top, ignore_errors=True)
     share = round(100 * totals["failed_writes"] / max(1, totals["writes"]), 1)
-    seconds = round(time.monotonic() - began, 1)
     found = {"engine": given.engine, "schedules": given.schedules, "processes": given.processes, **totals}
-    print(json.dumps(found | {"failed_percent": share, "overshoot": 0, "lost": 0, "doubled": 0, "seconds": seconds}))
+    seconds = round(time.monotonic() - began, 1)
+    print(json.dumps(found | {"failed_percent": share, **dict.fromkeys(zeroes, 0), "seconds": seconds}))
     return 0 if share >= 40 or given.schedules < 3 else 1
+
+
+def main(argv: list[str] | None = None) -> int:
+    """See `command`."""
+
+    def play_one(seed: int, kind: str, processes: int, directory: Path) -> dict[str, int]:
+        counted = run_schedule(seed, kind=kind, processes=processes, directory=directory / "faults")
+        same_decisions(seed, kind=kind, directory=directory / "decisions")
+        return counted
+
+    return command(argv, play_one, about=__doc__, zeroes=("overshoot", "lost", "doubled"))
 
 
 if __name__ == "__main__":

@@ -18,14 +18,11 @@ Each process notes what a call has cost before it tells its store, and that is t
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import random
-import shutil
 import signal
 import sys
-import tempfile
 import time
 import traceback
 from collections.abc import Callable
@@ -34,8 +31,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from fault_schedules import KEY, ORG, TTL_MS, USERS, Call, Engine, Killed, _client, _whole_lines, insist, play
-from rr_dynamo import ENDPOINT, REASON
+from fault_schedules import KEY, ORG, TTL_MS, USERS, Call, Engine, Killed, _client, _whole_lines, command, insist, play
 from rr_ledger import START_MS, facts
 from runrails.errors import StoreUnavailable
 from runrails.ledger import Account, Hold, Refused, Reservation, Reserved
@@ -252,37 +248,12 @@ def _check_books(
 
 
 def main(argv: list[str] | None = None, run: Callable[..., dict[str, int]] = run_schedule) -> int:
-    """Play schedules and print one line of JSON. Exit 0 if all held, 1 if one did not; it names its seed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--engine", choices=["sqlite", "dynamodb"], default="sqlite")
-    parser.add_argument("--schedules", type=int, default=10)
-    parser.add_argument("--processes", type=int, default=8)
-    parser.add_argument("--seed", type=int, default=1, help="of the first schedule")
-    given = parser.parse_args(argv)
-    if given.engine == "dynamodb" and not ENDPOINT:
-        print(REASON, file=sys.stderr)
-        return 2
-    began = time.monotonic()
-    top = Path(tempfile.mkdtemp(prefix="runrails-leases-"))
-    totals: dict[str, int] = {}
-    try:
-        for seed in range(given.seed, given.seed + given.schedules):
-            try:
-                counted = run(seed, kind=given.engine, processes=given.processes, directory=top / f"s{seed}")
-            except AssertionError as error:
-                traceback.print_exc()
-                print(f"seed {seed}: {error}", file=sys.stderr)
-                return 1
-            for name, value in counted.items():
-                totals[name] = totals.get(name, 0) + value
-            shutil.rmtree(top / f"s{seed}")
-    finally:
-        shutil.rmtree(top, ignore_errors=True)
-    share = round(100 * totals["failed_writes"] / max(1, totals["writes"]), 1)
-    found = {"engine": given.engine, "schedules": given.schedules, "processes": given.processes, **totals}
-    zeroes = dict.fromkeys(("overshoot", "under_recorded", "lost", "doubled"), 0)
-    print(json.dumps(found | {"failed_percent": share, **zeroes, "seconds": round(time.monotonic() - began, 1)}))
-    return 0 if share >= 40 or given.schedules < 3 else 1
+    """See `fault_schedules.command`."""
+
+    def play_one(seed: int, kind: str, processes: int, directory: Path) -> dict[str, int]:
+        return run(seed, kind=kind, processes=processes, directory=directory / "books")
+
+    return command(argv, play_one, about=__doc__, zeroes=("overshoot", "under_recorded", "lost", "doubled"))
 
 
 if __name__ == "__main__":
