@@ -14,9 +14,11 @@ from rr_routed import ACME, ALICE, HOUSE, HTTP, Keys
 from runrails import BudgetExceeded, Limits
 from runrails.attribution import Attribution
 from runrails.credentials import CredentialUnreadable
+from runrails.credentials.router import Router
 from runrails.errors import CredentialError
 from runrails.keyroutes import KeyPolicy
 from runrails.secretvalue import Secret
+from runrails.testing import ManualClock
 
 
 def ask(client: Any, **options: Any) -> Any:
@@ -468,11 +470,32 @@ def test_no_key_in_logs_errors_or_reprs(caplog: pytest.LogCaptureFixture) -> Non
         assert not any(ALICE[n : n + 12] in said for n in range(len(ALICE) - 11))
 
 
-def test_unused_it_costs_nothing() -> None:
-    """A guard that chooses no keys leaves the client's own."""
+def test_a_guard_that_chooses_no_keys_leaves_the_clients_own() -> None:
+    """Whatever is in a vault."""
     with Keys(credentials=None) as world:
         world.own("user:alice", ALICE)
         ask(world.house())
         assert [HOUSE] == world.seen
-        assert isinstance(world.house(), openai.OpenAI)
-        assert isinstance(world.anthropic(), anthropic.Anthropic)
+        assert [("", False)] == world.paid()
+
+
+def test_an_answer_of_the_vault_is_believed_for_five_seconds() -> None:
+    """A call costs no look into the vault meanwhile; after that, what was replaced or removed counts."""
+    clock = ManualClock()
+    with Keys() as world:
+        world.guard.credentials = Router(world.vault, monotonic=clock)
+        key = world.own("user:alice", ALICE)
+        client = world.house()
+        ask(client)
+        world.vault.rotate(key, Secret(ACME))
+        clock.advance(4_999)
+        ask(client)
+        clock.advance(1)
+        ask(client)
+        world.vault.remove(key)
+        ask(client)
+        clock.advance(5_000)
+        ask(client)
+        assert [ALICE, ALICE, ACME, ACME, HOUSE] == world.seen
+    with pytest.raises(ValueError, match="0 to 5,000"):
+        Router(world.vault, fresh_ms=5_001)
