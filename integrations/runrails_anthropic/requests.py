@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, MutableMapping
 from typing import TYPE_CHECKING, Protocol, cast
 
+from runrails.answers.anthropic import MessageEvents, answer
 from runrails.calls import ModelCall, ModelResult
 from runrails.clients.keys import has_own_auth
 from runrails.clients.plan import Plan, is_straight, request_body
@@ -13,7 +14,6 @@ from runrails.clients.sse import SseReader
 from runrails.errors import BoundUnknown
 from runrails.keyroutes import KeyPlace
 from runrails.request_wire import anthropic_messages
-from runrails_anthropic.answers import MessageEvents, answer
 from runrails_anthropic.eventstream import BedrockReader
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from operator import attrgetter
 from typing import TYPE_CHECKING, Protocol, cast
 
+from runrails.answers.openai import ChatEvents, ResponseEvents, chat_answer, response_answer
 from runrails.calls import ModelCall
 from runrails.clients.keys import has_own_auth
 from runrails.clients.plan import Plan, is_straight, request_body
@@ -16,7 +17,6 @@ from runrails.errors import BoundUnknown
 from runrails.keyroutes import KeyPlace
 from runrails.request_wire import WireCall, openai_chat, openai_embeddings, openai_responses, premium
 from runrails.values import quick
-from runrails_openai.answers import ChatEvents, ResponseEvents, chat_answer, response_answer
 
 if TYPE_CHECKING:
     from runrails.calls import RequestType

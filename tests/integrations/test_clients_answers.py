@@ -9,14 +9,14 @@ import pytest
 
 from rr_clients import HI, MODEL, Canned, World, run_of, sse
 from runrails import Price
+from runrails.answers.anthropic import MessageEvents
+from runrails.answers.openai import ChatEvents
 from runrails.clients.sse import SseReader
 from runrails.pricing.cards import cost_pusd
 from runrails.request_wire import served_tier
 from runrails.testing.prices import PRICES
 from runrails.testing.provider import Stall, Text
 from runrails.usage import Usage
-from runrails_anthropic.answers import MessageEvents
-from runrails_openai.answers import ChatEvents
 
 USED = Usage(input_tokens=1_000, output_tokens=200)
 COUNTS = {"prompt_tokens": 1_000, "completion_tokens": 200, "total_tokens": 1_200}

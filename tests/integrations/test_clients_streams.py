@@ -233,8 +233,8 @@ def test_long_streams_are_not_kept_whole(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize("size", [1, 2, 7, 64, 1000])
 def test_lines_broken_anywhere_are_read_and_hidden(size: int) -> None:
     """Where the network breaks the bytes makes no difference to what is read or shown."""
+    from runrails.answers.openai import ChatEvents
     from runrails.clients.sse import SseReader
-    from runrails_openai.answers import ChatEvents
 
     usage = b'{"choices":[],"model":"m","usage":{"prompt_tokens":5,"completion_tokens":7,"total_tokens":12}}'
     chunk = b'{"choices":[{"index":0,"delta":{"content":"say \\"usage\\": {}"}}],"usage":null}'

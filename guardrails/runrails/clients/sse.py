@@ -7,16 +7,13 @@ from typing import TYPE_CHECKING, Protocol
 
 from runrails.calls import ModelResult
 from runrails.clients.coming import Coming
-from runrails.usage_wire import UsageMalformed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
     from runrails.calls import ServedTier
     from runrails.clients.plan import Leaving
     from runrails.usage import Usage
 
-__all__ = ["EventReader", "SseReader", "read_usage"]
+__all__ = ["EventReader", "SseReader"]
 
 
 class EventReader(Protocol):
@@ -133,11 +130,3 @@ class SseReader:
 def _text_of(events: EventReader, kept: list[bytes]) -> str:
     lines = b"\n".join(kept).split(b"\n")
     return "".join([events.text(line) for line in lines if line.startswith(b"data:")])
-
-
-def read_usage(read: Callable[[Mapping[str, object]], Usage | None], report: Mapping[str, object]) -> Usage | None:
-    """A usage report, or None for one that cannot be true: the call is then settled at the hold."""
-    try:
-        return read(report)
-    except UsageMalformed:
-        return None
