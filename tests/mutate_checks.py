@@ -1,124 +1,237 @@
 """
-Takes each check out of a module in turn, and sees a test fail.
+Takes each security check out of the package in turn, and sees a test fail.
 
+    python tests/mutate_checks.py --all                        # what is not done already; DynamoDB: under .ci/dynamodb
+    python tests/mutate_checks.py --modules '*/jwt/*'          # these, whatever was done before
     python tests/mutate_checks.py guardrails/runrails/egress_rules.py -- tests/attacks/test_egress_attacks.py
 
-A check is an `if` that ends in a refusal: it is taken out whole, and each part of its `or` by itself; or a call that
-only looks and refuses (`_check_…`, `check_…`). The module is changed in a copy; nothing here is touched. A check that
-can go without a test failing is printed, and the exit code is 1.
+`rr_mutants.py` says what is taken out, `rr_mutants_table.py` which tests must notice, and which mutants are none.
+Nothing here is touched. What is done is kept by module in `.cache/mutants.json` until the module or its tests change. A
+check that can go without a test failing is printed, and the exit code is 1; 2: it could not be found out.
 """
 
 from __future__ import annotations
 
-import ast
-import copy
+import argparse
+import json
 import os
-import shutil
 import sys
-import tempfile
-from collections.abc import Iterator
-from importlib import import_module
-from importlib.metadata import entry_points
+import time
+from fnmatch import fnmatch
+from hashlib import sha256
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-TOP = Path(__file__).resolve().parent.parent
-OPTIONS = ["-x", "-q", "-p", "no:cacheprovider", "--timeout=60", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
-REFUSES = {"_refuse", "_refuse_file"}
+sys.path.insert(0, str(Path(__file__).parent))
+
+from rr_mutants_chosen import CHOSEN
+from rr_mutants_player import OPTIONS, TOP, Changed, Plain, Played, Player, changed_texts, play_anew
+from rr_mutants_table import EQUIVALENT, TABLE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+STATE = TOP / ".cache" / "mutants.json"
 
 
-def refuses(body: list[ast.stmt]) -> bool:
-    """Whether a block ends by refusing: it raises, calls what raises, says no or says what is wrong."""
-    last = body[-1]
-    if isinstance(last, ast.Return):
-        value = last.value
-        said = isinstance(value, ast.JoinedStr) or (isinstance(value, ast.Constant) and isinstance(value.value, str))
-        return said or (isinstance(value, ast.Constant) and value.value in {None, False})
-    called = last.value if isinstance(last, ast.Expr) else None
-    named = isinstance(called, ast.Call) and isinstance(called.func, ast.Name) and called.func.id in REFUSES
-    return isinstance(last, ast.Raise) or named
+class Done(NamedTuple):
+    """What is known about a module."""
+
+    of: str
+    """The module, its tests and this tool, as they were."""
+    killers: dict[str, str | None]
+    """By mutant, the test that fails."""
+    seconds: float
 
 
-def looks(node: ast.stmt) -> bool:
-    """Whether a statement is a call that only looks and refuses."""
-    if not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)):
-        return False
-    called = node.value.func
-    name = called.id if isinstance(called, ast.Name) else called.attr if isinstance(called, ast.Attribute) else ""
-    return name.lstrip("_").startswith(("check_", "verify"))
+class Bar:
+    """How far it is, on a line of its own that is written anew; plain lines where nobody looks."""
+
+    def __init__(self, total: int) -> None:
+        self._screen = os.dup(2)  # pytest takes the usual one
+        self._live = os.isatty(self._screen)
+        self._total, self._count, self._began = total, 0, time.monotonic()
+
+    def step(self, what: str) -> None:
+        """One more is done."""
+        self._count += 1
+        seconds = time.monotonic() - self._began
+        filled = 30 * self._count // self._total
+        line = f"[{'#' * filled}{'.' * (30 - filled)}] {self._count:,}/{self._total:,} {seconds:.0f} s {what}"
+        if self._live:
+            self._write(f"\r\x1b[K{line[:118]}")
+        elif self._count % 50 == 0 or self._count == self._total:
+            self._write(line + "\n")
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        self._write(("\r\x1b[K" if self._live else "") + text + "\n")
+
+    def _write(self, text: str) -> None:
+        os.write(self._screen, text.encode())
 
 
-def mutants(source: str) -> Iterator[tuple[str, str]]:
-    """What was taken out, and the module without it."""
-    tree = ast.parse(source)
-    for at, node in enumerate(ast.walk(tree)):
-        if isinstance(node, ast.If) and refuses(node.body):
-            parts = node.test.values if isinstance(node.test, ast.BoolOp) and isinstance(node.test.op, ast.Or) else []
-            for part in [None, *range(len(parts))]:
-                changed = copy.deepcopy(tree)
-                found = next(other for index, other in enumerate(ast.walk(changed)) if index == at)
-                assert isinstance(found, ast.If)
-                if part is None:
-                    what, found.test = ast.unparse(node.test), ast.Constant(False)
-                else:
-                    assert isinstance(found.test, ast.BoolOp)
-                    what, found.test.values[part] = f"… or {ast.unparse(parts[part])}", ast.Constant(False)
-                yield f"{node.lineno}: if {what}", ast.unparse(changed)
-        elif isinstance(node, ast.stmt) and looks(node):
-            changed = copy.deepcopy(tree)
-            found = next(other for index, other in enumerate(ast.walk(changed)) if index == at)
-            assert isinstance(found, ast.Expr)
-            found.value = ast.Constant(None)
-            yield f"{node.lineno}: {ast.unparse(node)}", ast.unparse(changed)
+def fingerprint(module: str, tests: Sequence[str]) -> str:
+    """Changes with whatever could change the answers for a module."""
+    found = sha256()
+    files = [TOP / module, Path(__file__).parent / "rr_mutants.py"]
+    for path in [*files, *(each for test in tests for each in sorted((TOP / test).parent.glob(Path(test).name)))]:
+        found.update(path.read_bytes())
+    found.update(repr((CHOSEN.get(module), tests)).encode())
+    return found.hexdigest()
 
 
-def fails(directory: str, tests: list[str]) -> bool:
-    """Whether a test fails with the packages of that directory. In a fork, which has all else in its memory already."""
+def known() -> dict[str, Done]:
+    """What was found out before."""
+    try:
+        return {module: Done(*each) for module, each in json.loads(STATE.read_text(encoding="utf-8")).items()}
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def keep(done: Mapping[str, Done]) -> None:
+    """Write down what is found out; whole, or not at all."""
+    STATE.parent.mkdir(exist_ok=True)
+    part = STATE.with_suffix(f".{os.getpid()}")
+    part.write_text(json.dumps(done, indent=1, sort_keys=True), encoding="utf-8")
+    part.replace(STATE)
+
+
+def play(table: Mapping[str, Sequence[str]], mutants: Sequence[Changed], done: dict[str, Done], bar: Bar) -> str:
+    """Play mutants in one session of their tests, and again what no test saw. What went wrong, empty for nothing."""
+    reading, writing = os.pipe()
+    before = {
+        f"{module}:{name}": killer for module, of in done.items() for name, killer in of.killers.items() if killer
+    }
     child = os.fork()
     if child == 0:
-        code = 99
-        try:
-            with Path(os.devnull).open("w", encoding="utf-8") as nothing:
-                os.dup2(nothing.fileno(), 1)
-                os.dup2(nothing.fileno(), 2)
-            sys.dont_write_bytecode = True
-            sys.path.insert(0, directory)
-            code = int(pytest.main([*OPTIONS, *tests]))
-        finally:
-            os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != 0
+        os.close(reading)
+        os._exit(_session(table, mutants, before, writing))
+    os.close(writing)
+    by_name = {f"{each.module}:{each.name}": each for each in mutants}
+    unseen: list[Changed] = []
+    trouble = ""
+    last = time.monotonic()
+    with os.fdopen(reading, encoding="utf-8") as lines:
+        for line in lines:
+            name, killer = json.loads(line)
+            if name is None:
+                trouble = str(killer)
+                continue
+            mutant = by_name.pop(name)
+            now = time.monotonic()
+            _note(done, mutant, killer, now - last)
+            last = now
+            if killer is None:
+                unseen.append(mutant)
+            bar.step(name)
+    os.waitpid(child, 0)
+    for mutant in unseen:
+        began = time.monotonic()
+        killer = play_anew(mutant, table[mutant.module])
+        _note(done, mutant, killer, time.monotonic() - began)
+        if killer is None:
+            bar.say(f"NOT SEEN {mutant.module}:{mutant.edit.first if mutant.edit else 0}: {mutant.name}")
+        keep(done)
+    return trouble or (f"{len(by_name)} were not played" if by_name else "")
+
+
+def _note(done: dict[str, Done], mutant: Changed, killer: str | None, seconds: float) -> None:
+    of = done[mutant.module]
+    of.killers[mutant.name] = killer
+    done[mutant.module] = of._replace(seconds=of.seconds + seconds)
+    keep(done)
+
+
+def _session(
+    table: Mapping[str, Sequence[str]], mutants: Sequence[Changed], killers: Mapping[str, str], writing: int
+) -> int:
+    def told(played: Played) -> None:
+        line = json.dumps([f"{played.mutant.module}:{played.mutant.name}", played.killer])
+        os.write(writing, line.encode() + b"\n")
+
+    try:
+        nothing = os.open(os.devnull, os.O_RDWR)
+        os.dup2(nothing, 1)
+        os.dup2(nothing, 2)
+        import tempfile
+
+        player = Player(mutants, table, told, killers=killers)
+        tests = list(dict.fromkeys(test for mutant in mutants for test in table[mutant.module]))
+        with tempfile.TemporaryDirectory() as directory:
+            ended = pytest.main([*OPTIONS, f"--basetemp={directory}/t", *tests], plugins=[Plain(), player])
+        if player.trouble or ended not in {pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED}:
+            os.write(writing, json.dumps([None, player.trouble or f"pytest ended with {ended!r}"]).encode() + b"\n")
+    except BaseException as error:
+        os.write(writing, json.dumps([None, f"{type(error).__name__}: {error}"]).encode() + b"\n")
+        return 1
+    return 0
+
+
+def _table(options: argparse.Namespace, rest: list[str]) -> dict[str, Sequence[str]]:
+    if rest:
+        return dict.fromkeys(options.module, rest)
+    if options.module:
+        return {module: TABLE[module] for module in options.module}
+    patterns = options.modules or ["*"]
+    chosen = {module: tests for module, tests in TABLE.items() if any(fnmatch(module, each) for each in patterns)}
+    if "RUNRAILS_DDB_ENDPOINT" not in os.environ:
+        chosen = {module: tests for module, tests in chosen.items() if "dynamodb" not in module}
+    return dict(chosen)
 
 
 def main(arguments: list[str]) -> int:
-    """Play every mutant of the modules before `--` against the tests behind it."""
-    split = arguments.index("--")
-    modules, tests = arguments[:split], arguments[split + 1 :]
-    alive: list[str] = []
-    count = 0
+    """Play what is asked for, and say what survives."""
+    split = arguments.index("--") if "--" in arguments else len(arguments)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("module", nargs="*", help="modules, with their tests behind -- or those of the table")
+    parser.add_argument("--all", action="store_true", help="every module of the table, but for what is done")
+    parser.add_argument("--modules", action="append", metavar="GLOB", help="modules of the table")
+    parser.add_argument("--json", action="store_true", help="the sum as JSON")
+    options = parser.parse_args(arguments[:split])
+    if not (options.module or options.modules or options.all):
+        parser.error("name modules, or --all")
     os.chdir(TOP)
-    for plugin in entry_points(group="pytest11"):
-        plugin.load()  # once here, and not in every fork
-    for module in ("cryptography.hazmat.primitives.asymmetric.ec", "http.client", "ssl", "structlog", "jwt"):
-        import_module(module)
-    with tempfile.TemporaryDirectory() as directory:
-        for root in ("guardrails", "integrations"):
-            for package in (TOP / root).iterdir():
-                if package.is_dir():
-                    ignored = shutil.ignore_patterns("__pycache__")
-                    shutil.copytree(package, Path(directory) / package.name, ignore=ignored)
-        for module in modules:
-            source = (TOP / module).read_text(encoding="utf-8")
-            place = Path(directory, *Path(module).parts[1:])
-            for what, changed in [("nothing", source), *mutants(source)]:
-                place.write_text(changed, encoding="utf-8")
-                count += 1
-                if fails(directory, tests) is (what == "nothing"):
-                    alive.append(f"{module}:{what}")
-                    print("NOT SEEN", alive[-1], flush=True)
-            place.write_text(source, encoding="utf-8")
-    print(f"{count} played, {len(alive)} not seen", flush=True)
-    return 1 if alive else 0
+    table = _table(options, arguments[split + 1 :])
+    began = time.monotonic()
+    done = known()
+    mutants: list[Changed] = []
+    for module, tests in table.items():
+        of = fingerprint(module, tests)
+        skipped = EQUIVALENT.get(module, {})
+        texts = changed_texts(module, (TOP / module).read_text(encoding="utf-8"), CHOSEN.get(module, {}))
+        wanted = [each for each in texts if each.name not in skipped]
+        before = done.get(module)
+        if options.all and before and before.of == of and all(before.killers.get(each.name) for each in wanted):
+            continue
+        killers = {each.name: before.killers.get(each.name) for each in wanted} if before else {}
+        done[module] = Done(of, killers, 0.0)
+        mutants += wanted
+    bar = Bar(len(mutants) or 1)
+    trouble = play(table, mutants, done, bar) if mutants else ""
+    return _tell(table, done, trouble, time.monotonic() - began, as_json=options.json)
+
+
+def _tell(
+    table: Mapping[str, Sequence[str]], done: Mapping[str, Done], trouble: str, seconds: float, *, as_json: bool
+) -> int:
+    alive = [f"{module}: {name}" for module in table for name, killer in done[module].killers.items() if not killer]
+    count = sum(len(done[module].killers) for module in table)
+    told = {
+        "modules": len(table), "mutants": count, "killed": count - len(alive), "survived": alive,
+        "equivalent": sum(len(EQUIVALENT.get(module, {})) for module in table),
+        "seconds": round(sum(done[module].seconds for module in table)), "seconds_now": round(seconds),
+        "without": [] if "RUNRAILS_DDB_ENDPOINT" in os.environ else [each for each in TABLE if "dynamodb" in each],
+        "trouble": trouble,
+    }  # fmt: skip
+    if as_json:
+        print(json.dumps(told, indent=2))
+    else:
+        print(*(f"{key}: {value}" for key, value in told.items() if key != "survived"), sep="\n")
+        print(*(f"NOT SEEN {each}" for each in alive), sep="\n")
+    return 2 if trouble else 1 if alive else 0
 
 
 if __name__ == "__main__":

@@ -20,16 +20,19 @@ import pickle
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+import pytest
 from rich.pretty import pretty_repr
 
 from rr_jwt import ED, drawn, pem
+from runrails.cli.root import COMMANDS
+from runrails.cli.shell import run
 from runrails.errors import RunrailsError
 
 SIZE = 12
@@ -125,6 +128,16 @@ def forms_of(part: str | bytes) -> Iterator[tuple[str, str]]:
     yield "base32", base64.b32encode(held).decode().rstrip("=")
 
 
+@lru_cache(maxsize=256)
+def _pieces(name: str, part: str | bytes) -> dict[str, str]:
+    """Every piece of a secret in every form, and what it is a piece of."""
+    found: dict[str, str] = {}
+    for form, text in forms_of(part):
+        for at in range(len(text) - SIZE + 1):
+            found.setdefault(text[at : at + SIZE], f"{name}, {form}")
+    return found
+
+
 class Told(NamedTuple):
     """Something that was heard."""
 
@@ -141,6 +154,8 @@ class _Ear(logging.Handler):
         self._plain = set(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 
     def emit(self, record: logging.LogRecord) -> None:
+        if record.name.partition(".")[0] == "moto":
+            return  # It stands in for AWS, which is sent what it must know.
         shown = [record.getMessage(), repr(record.args)]
         shown += [f"{name}={value!r}" for name, value in vars(record).items() if name not in self._plain]
         if record.exc_info and record.exc_info[1] is not None:
@@ -154,8 +169,15 @@ _listening: list[Lookout] = []
 
 def _hear_children(event: str, args: tuple[object, ...]) -> None:
     """An audit hook stays for as long as the process; without a lookout it does nothing."""
-    if _listening and event in {"subprocess.Popen", "os.exec", "os.posix_spawn", "os.system", "os.putenv"}:
-        _listening[-1].hear(f"child process ({event})", repr(args))
+    if _listening and event in {"subprocess.Popen", "os.exec", "os.posix_spawn", "os.system"}:
+        given = [
+            # What it inherits is not ours to take away; what is added is.
+            {name: value for name, value in each.items() if os.environ.get(name) != value}
+            if isinstance(each, dict)
+            else each
+            for each in args
+        ]
+        _listening[-1].hear(f"child process ({event})", repr(given))
 
 
 class Lookout:
@@ -170,6 +192,7 @@ class Lookout:
         self._kept: set[Path] = set()
         self._levels: dict[logging.Logger, tuple[int, bool]] = {}
         self._ear = _Ear(self.told)
+        self._environment = dict(os.environ)
         for canary in secrets:
             self.learn(canary.name, *canary.parts)
 
@@ -177,16 +200,13 @@ class Lookout:
         """Look out for this as well, also in what was heard before."""
         for part in parts:
             assert len(part) >= SIZE, name
-            for form, text in forms_of(part):
-                for at in range(len(text) - SIZE + 1):
-                    self._index.setdefault(text[at : at + SIZE], f"{name}, {form}")
+            self._index |= _pieces(name, part)
 
     def __enter__(self) -> Lookout:
         if not Lookout.hooked:
             sys.addaudithook(_hear_children)
             Lookout.hooked = True
         _listening.append(self)
-        self._environment = dict(os.environ)
         root = logging.getLogger()
         loggers = [each for each in logging.root.manager.loggerDict.values() if isinstance(each, logging.Logger)]
         for logger in [root, *loggers]:
@@ -214,9 +234,10 @@ class Lookout:
 
     def fails(self, act: Callable[[], object], *kinds: type[BaseException], frames: bool = True) -> BaseException:
         """Do what must fail with one of these errors (by default one of ours), and look at all there is of it."""
+        expected = kinds or (RunrailsError,)
         try:
             got = act()
-        except kinds or RunrailsError as error:
+        except expected as error:
             self.raised(error, frames=frames)
             return error
         raise AssertionError(f"did not fail, but gave a {type(got).__name__}")
@@ -257,9 +278,10 @@ class Lookout:
         return sorted(leaks)
 
     def _look_around(self) -> None:
-        changed = {name: value for name, value in os.environ.items() if self._environment.get(name) != value}
-        # What a test puts there is in `_environment` only if it did so before; both are compared by who is told.
-        self.hear("environment", repr({name: value for name, value in changed.items() if not name.startswith("RR_")}))
+        # What tests put there has such names.
+        known = self._environment.items()
+        changed = [each for each in os.environ.items() - known if not each[0].startswith(("RR_", "AWS_"))]
+        self.hear("environment", repr(changed))
         self.hear("command line", repr(sys.argv))
         for directory in self._directories:
             for path in directory.rglob("*"):
@@ -307,11 +329,37 @@ class Typed(io.TextIOWrapper):
         super().__init__(io.BytesIO(text.encode()), encoding="utf-8")
 
 
-@contextmanager
-def typing_in(text: str) -> Iterator[None]:
-    """Standard input has this."""
-    before, sys.stdin = sys.stdin, Typed(text)
-    try:
-        yield
-    finally:
-        sys.stdin = before
+class Result(NamedTuple):
+    """What a command came to."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Shell:
+    """The command line of this process. What commands print is heard."""
+
+    def __init__(self, lookout: Lookout, capture: pytest.CaptureFixture[str]) -> None:
+        self._lookout = lookout
+        self._capture = capture
+
+    def __call__(self, *args: str, typed: str = "", shows: bool = False) -> Result:
+        """Run a command; one that `shows` prints a new secret on stdout, once, as is its work."""
+        before, sys.stdin = sys.stdin, Typed(typed)
+        self.drain("before")
+        try:
+            code = run(args)
+        finally:
+            sys.stdin = before
+        out, err = self._capture.readouterr()
+        where = f"runrails {args[0] if args[0] in COMMANDS else '…'}"
+        self._lookout.hear(f"{where}: stderr", err)
+        if not shows:
+            self._lookout.hear(f"{where}: stdout", out)
+        return Result(code, out, err)
+
+    def drain(self, when: str) -> None:
+        """Hear what was printed otherwise."""
+        out, err = self._capture.readouterr()
+        self._lookout.hear(f"printed {when}", out + err)

@@ -145,5 +145,5 @@ class Desk:
         self.documents = CountingDocuments(self.clock) if documents is None else documents
         self.tokens = Tokens(
             shared_keys() if keys is None else keys, ISSUER, AUDIENCE,
-            documents=self.documents, clock=self.clock, cache_ms=cache_ms,
+            documents=self.documents, clock=self.clock, cache_ms=cache_ms, monotonic=self.clock,
         )  # fmt: skip

@@ -163,10 +163,9 @@ def _calls(where: str, node: ast.AST, first: int, last: int) -> Iterator[Edit]:
             index = at if isinstance(value, list) else None
             if isinstance(each, ast.Call) and _called(each) == "compare_digest":
                 yield Edit(where, "compare_digest", first, last, node, field, index, ast.Constant(value=True))
-            elif isinstance(each, ast.Call) and each.args and _called(each).lstrip("_").startswith("check_"):
-                if not isinstance(node, ast.Expr):
-                    what = f"{ast.unparse(each)} as it is"
-                    yield Edit(where, what, first, last, node, field, index, each.args[0])
+            elif isinstance(each, ast.Call) and each.args and _looks(each, "check_") and not isinstance(node, ast.Expr):
+                what = f"{ast.unparse(each)} as it is"
+                yield Edit(where, what, first, last, node, field, index, each.args[0])
 
 
 def _blocks(where: str, node: ast.AST) -> Iterator[Edit]:
@@ -176,10 +175,8 @@ def _blocks(where: str, node: ast.AST) -> Iterator[Edit]:
         for index, each in enumerate(block if isinstance(block, list) else []):
             if isinstance(each, ast.If):
                 yield from _of_if(where, each, block[index + 1 :])
-            elif isinstance(each, ast.Expr) and isinstance(each.value, ast.Call):
-                if _called(each.value).lstrip("_").startswith(_LOOKERS):
-                    first, last = _head(each)
-                    yield Edit(where, ast.unparse(each), first, last, each, "value", None, ast.Constant(None))
+            elif isinstance(each, ast.Expr) and isinstance(each.value, ast.Call) and _looks(each.value, *_LOOKERS):
+                yield Edit(where, ast.unparse(each), *_head(each), each, "value", None, ast.Constant(None))
         for each in getattr(node, "handlers", []) if field == "body" else []:
             yield from _blocks(where, each)
 
@@ -221,6 +218,10 @@ def _is_text(value: ast.expr) -> bool:
 def _is_test(value: ast.expr) -> bool:
     negated = isinstance(value, ast.UnaryOp) and isinstance(value.op, ast.Not)
     return negated or isinstance(value, ast.Compare | ast.BoolOp | ast.Call)
+
+
+def _looks(call: ast.Call, *beginnings: str) -> bool:
+    return _called(call).lstrip("_").startswith(beginnings)
 
 
 def _called(call: ast.Call) -> str:

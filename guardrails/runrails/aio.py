@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from runrails.guard import Guard
     from runrails.ledger import Store
     from runrails.run import Run
+    from runrails.settlement import Settlement
 
 __all__ = ["after_model", "before_model", "forget", "off_loop"]
 
@@ -69,12 +70,11 @@ async def before_model(
     return permit
 
 
-async def after_model(run: Run, permit: Permit, result: ModelResult) -> None:
+async def after_model(run: Run, permit: Permit, result: ModelResult) -> Settlement | None:
     """As `Run.after_model`; a cancelled task does not break it off."""
     if not run.guard.store.remote:
-        run.after_model(permit, result)
-        return
-    await _result(_submit(run.guard, "settle", run.after_model, permit, result))
+        return run.after_model(permit, result)
+    return await _result(_submit(run.guard, "settle", run.after_model, permit, result))
 
 
 async def off_loop(guard: Guard, function: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 from runrails.clocks import Clock, monotonic_ms
 from runrails.egress_rules import HTTPS_PORTS, Target, check_addresses, check_networks, check_url
 from runrails.errors import RunrailsError
+from runrails.forks import renew_after_fork
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -112,12 +113,24 @@ def resolve(
     return check_addresses(_look_up(target, resolver, timeout_ms), host=target.host, networks=vouched)
 
 
-_lookups = BoundedSemaphore(_LOOKUPS_MAX)
+class _Lookups:
+    """Places for name servers that take their time."""
+
+    def __init__(self) -> None:
+        self.after_fork()
+
+    def after_fork(self) -> None:
+        """In a child: the threads that held places are not there."""
+        self.places = BoundedSemaphore(_LOOKUPS_MAX)
+
+
+_lookups = renew_after_fork(_Lookups())
 
 
 def _look_up(target: Target, resolver: Resolver, timeout_ms: int) -> Sequence[str]:
     """Resolvers have no time limit of their own, so another thread waits for them."""
-    if not _lookups.acquire(blocking=False):
+    places = _lookups.places
+    if not places.acquire(blocking=False):
         raise EgressFailed("resolver_busy", host=target.host)
     found: list[Sequence[str]] = []
 
@@ -127,13 +140,13 @@ def _look_up(target: Target, resolver: Resolver, timeout_ms: int) -> Sequence[st
         except (OSError, ValueError):  # ValueError: a name that the codec of IDNA refuses
             found.append(())
         finally:
-            _lookups.release()
+            places.release()
 
     asking = Thread(target=ask, name="runrails-resolver", daemon=True)
     try:
         asking.start()
     except RuntimeError:  # no thread to be had
-        _lookups.release()
+        places.release()
         raise EgressFailed("resolver_busy", host=target.host) from None
     asking.join(timeout_ms / 1_000)
     if not found:

@@ -112,7 +112,10 @@ def check_url(url: str, *, allow_hosts: Collection[str] = (), ports: Collection[
 
     Raises:
         EgressRefused: It is not https, names its host in any but the plain way, has a user, or is not allowed.
+        TypeError: The list of hosts is a text: every part of it would be a host that may be asked.
     """
+    if isinstance(allow_hosts, str):
+        raise TypeError("allow_hosts must be a list of hosts, not a text.")
     if not 0 < len(url) <= URL_CHARS_MAX:
         raise EgressRefused("length", f"An address of a service has 1 to {URL_CHARS_MAX:,} characters.")
     if not _TEXT.fullmatch(url):
@@ -196,6 +199,8 @@ _NOT_PUBLIC_6 = _networks6("2001::/23 2001:db8::/32 2002::/16 2620:4f:8000::/48 
 """Within that: protocol assignments with Teredo and ORCHID, documentation, 6to4, AS112, 6bone."""
 _ISATAP = frozenset({0x0000_5EFE, 0x0200_5EFE})
 """What the half of an IPv6 address before an embedded IPv4 address is under RFC 5214."""
+_ENDING_IN_4 = _networks6("::/96 ::ffff:0:0/96 64:ff9b::/96 64:ff9b:1::/48")
+"""Compatible, mapped, and NAT64 (RFC 6052, RFC 8215)."""
 _NEVER: tuple[IPv4Network | IPv6Network, ...] = (
     *_networks4("0.0.0.0/8 169.254.0.0/16 168.63.129.16/32 100.100.100.200/32 192.0.0.192/32 224.0.0.0/4"),
     *_networks6("fe80::/10 fd00:ec2::/32 ff00::/8"),
@@ -241,9 +246,29 @@ def check_addresses(answers: Sequence[str], *, host: str, networks: Collection[I
         raise EgressRefused("unresolved", "This host has no address, or too many.", host=host)
     found = [_parsed(answer, host) for answer in answers]
     for address in found:
-        if not _is_public(address) and not any(address in network for network in networks):
+        if not _is_public(address) and not _is_vouched(address, networks):
             raise EgressRefused("not_public", "This host has an address that is not a public one.", host=host)
     return str(found[0])
+
+
+def _is_vouched(address: IPv4Address | IPv6Address, networks: Collection[IPv4Network | IPv6Network]) -> bool:
+    if not any(address in network for network in networks):
+        return False
+    # Whoever vouches for what translates IPv6 to IPv4 does not vouch for every address behind it.
+    inside = [] if isinstance(address, IPv4Address) else _carried(address)
+    return all(_is_public(each) or any(each in network for network in networks) for each in inside)
+
+
+def _carried(address: IPv6Address) -> list[IPv4Address]:
+    """The IPv4 addresses that an IPv6 address leads to, where its form says so."""
+    last, found = IPv4Address(int(address) & 0xFFFF_FFFF), list[IPv4Address]()
+    if any(address in network for network in _ENDING_IN_4) or (int(address) >> 32) & 0xFFFF_FFFF in _ISATAP:
+        found.append(last)
+    if address.sixtofour is not None:
+        found.append(address.sixtofour)
+    if address.teredo is not None:
+        found.extend(address.teredo)
+    return found
 
 
 def _parsed(answer: str, host: str) -> IPv4Address | IPv6Address:

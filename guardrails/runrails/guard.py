@@ -122,6 +122,10 @@ class Guard:
         make_id: Callable[[], str] = new_id,
     ) -> None:
         self.limits = Limits() if limits is None else check_limits(limits)
+        if credentials is not None:
+            from runrails.keyroutes import check_routes
+
+            check_routes(credentials)
         self.credentials = credentials
         self.cache = _cache(cache)
         self.saves = cache is not None or self.limits.saves

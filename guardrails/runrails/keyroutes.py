@@ -7,6 +7,7 @@ without anybody's word.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
     from runrails.secretvalue import Secret
 
 __all__ = [
-    "PLATFORM", "Found", "KeyPlace", "KeyPolicy", "Payer", "Route", "SupportsRoutes", "check_allowed", "next_payer",
-    "none_left", "payers_of",
+    "HOMES", "PLATFORM", "Found", "Home", "KeyPlace", "KeyPolicy", "Payer", "Place", "Route", "SupportsRoutes",
+    "address_of", "check_allowed", "check_routes", "is_place", "is_sendable", "next_payer", "none_left", "payers_of",
 ]  # fmt: skip
 
 Payer = Literal["user", "org", "platform"]
@@ -31,6 +32,48 @@ _ORDERS: dict[str, tuple[Payer, ...]] = {
 }  # fmt: skip
 
 
+_PORTS = {"https": 443, "http": 80}
+_SENDABLE = re.compile(rb"[!-~]+")
+
+
+class Home(NamedTuple):
+    """A provider's own address, as its SDK has it."""
+
+    host: str
+    path: str
+
+
+HOMES = {"openai": Home("api.openai.com", "/v1"), "anthropic": Home("api.anthropic.com", "")}
+"""Providers whose keys are one header, by the vault's names."""
+
+
+class Place(NamedTuple):
+    """An address in its one spelling."""
+
+    scheme: str
+    host: str
+    port: int
+    path: str
+    """Without a slash at its end."""
+
+
+def address_of(url: str) -> Place | None:
+    """Where a URL leads, however its host, port and last slash are written; None if it is none."""
+    from urllib.parse import urlsplit
+
+    try:
+        parts = urlsplit(url)
+        port = parts.port or _PORTS[parts.scheme]
+    except (ValueError, KeyError):
+        return None
+    return Place(parts.scheme, parts.hostname, port, parts.path.rstrip("/")) if parts.hostname else None
+
+
+def is_sendable(key: bytes) -> bool:
+    """Whether a header can hold a key: HTTP libraries quote what they cannot send in their errors."""
+    return _SENDABLE.fullmatch(key) is not None
+
+
 class KeyPlace(NamedTuple):
     """Where a call's key goes, and so which keys may go there."""
 
@@ -38,6 +81,21 @@ class KeyPlace(NamedTuple):
     """As in the vault: `openai`, `anthropic`."""
     base_url: str | None
     """Where the client sends its requests; None for the provider's own address. A key is sent nowhere else."""
+
+
+def is_place(base_url: str | None, place: KeyPlace) -> bool:
+    """Whether a key that is kept for this base URL (None: the provider's own) belongs there."""
+    if base_url is None or place.base_url is None:
+        return base_url == place.base_url or (place.base_url is None and _is_home(base_url, place.provider))
+    kept = address_of(base_url)
+    return kept is not None and kept == address_of(place.base_url)
+
+
+def _is_home(base_url: str | None, provider: str) -> bool:
+    home, kept = HOMES.get(provider), None if base_url is None else address_of(base_url)
+    if home is None or kept is None or (kept.scheme, kept.port) != ("https", 443):
+        return False
+    return kept.host == home.host or kept.host.endswith(f".{home.host}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +188,20 @@ class SupportsRoutes(Protocol):
     def refused(self, route: Route) -> bool:
         """The provider has refused the key (401): mark it. True if the call may be made again, on the next one."""
         ...
+
+
+def check_routes(credentials: object) -> None:
+    """See that it can choose keys. Raises ConfigError."""
+    able = not isinstance(credentials, type) and hasattr(credentials, "remote")
+    if (
+        not able
+        or not callable(getattr(credentials, "route", None))
+        or not callable(getattr(credentials, "refused", None))
+    ):
+        raise ConfigError(
+            f"Guard(credentials=…) must choose keys; a {type(credentials).__name__} does not.",
+            next_step="Write Guard(credentials=Router(vault)), with runrails.credentials.router.Router.",
+        )
 
 
 def payers_of(policy: KeyPolicy) -> tuple[Payer, ...]:

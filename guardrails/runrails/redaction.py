@@ -2,9 +2,10 @@
 Secrets out of log lines: a processor for structlog, the last before the renderer.
 
 What is under a name like `api_key` is masked whatever it is; in everything else, what has the form of a secret is:
-messages, nested values, bytes, keys of dictionaries, exceptions with their causes and tracebacks, and whatever an
-object shows of itself. It is a net and no licence: nothing of ours logs a secret on purpose, and what is encoded once
-more (base64 or gzip of a key, a key in pieces) has no form to know it by and is not caught.
+messages, nested values, bytes, keys of dictionaries, pairs of a name and a value, exceptions with their causes and
+tracebacks, and whatever an object shows of itself. It is a net and no licence: nothing of ours logs a secret on
+purpose, and what is encoded once more (base64 or gzip of a key, a key in pieces) has no form to know it by and is not
+caught.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import re
 from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, MutableMapping
+    from collections.abc import Iterable, Mapping, MutableMapping, Sequence
     from types import TracebackType
 
     ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
@@ -64,6 +65,9 @@ _PAIR = re.compile(
     re.IGNORECASE,
 )
 """A name and its value inside a text, as in `password='…'`, `"api_key": "…"` and `?token=…`."""
+_COUNTED = frozenset({"token", "credential", "credentials", "signature", "secrets"})
+_COUNT_DIGITS_MAX = 7
+_PAIR_CHARS_MIN = 8
 _PLAIN = frozenset({bool, int, float, type(None)})
 _HASHABLE = _PLAIN | {str, bytes}
 
@@ -106,9 +110,16 @@ def redact_text(text: str) -> str:
 
 def _mask_pair(found: re.Match[str]) -> str:
     value = found["value"]
-    if value.isdigit() or value.startswith(MASK[:9]) or value.lower() in {"none", "null", "true", "false"}:
+    if _is_count(found["name"], value) or value.lower() in {"none", "null", "true", "false"}:
+        return found[0]
+    if f"{value}{found.string[found.end() : found.end() + 1]}" == MASK:
         return found[0]
     return f"{found['name']}{found['between']}{MASK}"
+
+
+def _is_count(name: str, value: str) -> bool:
+    """Whether it says how many there are: a number that is a secret is longer, or has another name."""
+    return value.isdigit() and len(value) <= _COUNT_DIGITS_MAX and name.lower() in _COUNTED
 
 
 class _Walk:
@@ -154,6 +165,8 @@ class _Walk:
         return redact_text(repr(value))
 
     def _each(self, values: Iterable[object], depth: int) -> list[object]:
+        if isinstance(values, list | tuple) and _is_hidden_pair(cast("Sequence[object]", values)):
+            return [self.walk(cast("Sequence[object]", values)[0], depth), MASK]
         found: list[object] = []
         for each in values:
             self._left -= 1
@@ -182,6 +195,13 @@ class _Walk:
 
 def _hashable(value: object) -> object:
     return value if type(value) in _HASHABLE else repr(value)
+
+
+def _is_hidden_pair(values: Sequence[object]) -> bool:
+    """Whether these are a name and its secret, as HTTP libraries keep headers."""
+    if len(values) != 2 or not isinstance(values[1], str | bytes) or len(values[1]) < _PAIR_CHARS_MIN:
+        return False
+    return _hides(values[0])
 
 
 def _hides(name: object) -> bool:

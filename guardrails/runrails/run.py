@@ -23,6 +23,7 @@ from runrails.values import named
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from runrails.settlement import Settlement
     from runrails.wrapup import LastTurn
 
 __all__ = ["Run", "current_run"]
@@ -115,19 +116,25 @@ class Run(RunState):
             if self._outbox.waiting:
                 self._outbox.send()
 
-    def after_model(self, permit: Permit, result: ModelResult) -> None:
-        """Settle what the call cost. Never raises a stop; what the store cannot take now is written later."""
+    def after_model(self, permit: Permit, result: ModelResult) -> Settlement | None:
+        """
+        Settle what the call cost. Never raises a stop; what the store cannot take now is written later.
+
+        Returns:
+            What it cost; None if that permit has been handed back before.
+        """
         duration_ms = max(0, self.guard.clock() - permit.started_ms)
         self.guard.housekeeper.open.pop(permit.id, None)
         settlement = self._meter.settle(permit, result, duration_ms=duration_ms)
         if settlement is None:
-            return
+            return None
         with self._lock:
             self._journal.model(permit, result, settlement, duration_ms)
         if self.guard.saves or result.stored_usage is not None:
             from runrails.thrift import ended
 
             ended(self, permit, result, None if settlement.unresolved else settlement.usage)
+        return settlement
 
     def before_tool(self, call: ToolCall, *, can_block: bool = False) -> Proceed | Block:
         """

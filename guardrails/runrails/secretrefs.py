@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING, NoReturn, Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from runrails.errors import ConfigError
 from runrails.secretvalue import Secret
@@ -133,19 +133,15 @@ def _read_file(path: str, what: str) -> bytes:
         )
     try:
         with open(path, "rb") as file:  # noqa: PTH123 -- pathlib takes 3 ms to load
-            data = file.read(SECRET_BYTES_MAX + 3)  # a line break more than what fits
+            return _without_line_break(file.read(SECRET_BYTES_MAX + 3))  # a line break more than what fits
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else "no such name"
-        _refuse_file(what, why)
-    return _without_line_break(data)
-
-
-def _refuse_file(what: str, why: str) -> NoReturn:
+    # Outside of the clause: Python's error has the path, which may be the secret itself, written in its place.
     raise ConfigError(
         f"The file that {what} refers to cannot be read: {why}.",
         next_step="Check its path and who may read it.",
         setting=what,
-    ) from None
+    )
 
 
 def _without_line_break(data: bytes) -> bytes:

@@ -11,7 +11,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 from runrails.credentials.validation import Validation
+from runrails.secretvalue import Secret
 from runrails_aws.dynamodb.failures import code_of
+from runrails_aws.quiet import quietly
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,8 +42,8 @@ class AccessKeys(NamedTuple):
     """What signs a request to AWS. Its repr shows nothing."""
 
     key_id: str
-    secret: str
-    token: str | None
+    secret: Secret
+    token: Secret | None
 
     def __repr__(self) -> str:
         return "AccessKeys(…)"
@@ -50,7 +52,9 @@ class AccessKeys(NamedTuple):
 def access_keys(text: str) -> AccessKeys | None:
     """The parts of a key of the vault; None if it is none of that form."""
     found = _FORM.fullmatch(text)
-    return None if found is None else AccessKeys(found[1], found[2], found[3])
+    if found is None:
+        return None
+    return AccessKeys(found[1], Secret(found[2]), Secret(found[3]) if found[3] else None)
 
 
 def check(credential: Credential, *, timeout_ms: int) -> Validation:
@@ -65,7 +69,9 @@ def check(credential: Credential, *, timeout_ms: int) -> Validation:
 
 def _asked(keys: AccessKeys, region: str, timeout_ms: int) -> Validation:
     try:
-        _sts(keys, region, timeout_ms).get_caller_identity()
+        client = _sts(keys, region, timeout_ms)
+        with quietly():
+            client.get_caller_identity()
         return Validation("valid", "accepted")
     except Exception as error:  # noqa: BLE001 -- botocore makes its errors as it goes, and their words may have the key
         code = code_of(error) if hasattr(error, "response") else None  # without one nobody has answered
@@ -78,8 +84,9 @@ def _asked(keys: AccessKeys, region: str, timeout_ms: int) -> Validation:
 
 def _sts(keys: AccessKeys, region: str, timeout_ms: int) -> _STS:
     session = cast("Callable[..., _Session]", import_module("boto3.session").Session)(
-        aws_access_key_id=keys.key_id, aws_secret_access_key=keys.secret, aws_session_token=keys.token
-    )
+        aws_access_key_id=keys.key_id, aws_secret_access_key=keys.secret.reveal(),
+        aws_session_token=None if keys.token is None else keys.token.reveal(),
+    )  # fmt: skip
     config = cast("Callable[..., object]", import_module("botocore.config").Config)
     suffix = ".cn" if region.startswith("cn-") else ""
     # Everything is said here that the environment could say otherwise: the address, proxies, how often it is asked.

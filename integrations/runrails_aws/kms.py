@@ -7,7 +7,6 @@ KMS opens a data key only with the key and for the context that it was made for,
 
 from __future__ import annotations
 
-import os
 import re
 from importlib import import_module
 from threading import Lock
@@ -16,8 +15,10 @@ from typing import TYPE_CHECKING, Protocol, cast
 from runrails.credentials.errors import CredentialUnreadable, Reason
 from runrails.credentials.wrapping import DataKey
 from runrails.errors import ConfigError
+from runrails.forks import renew_after_fork
 from runrails.secretvalue import Secret
 from runrails_aws.dynamodb.failures import Trouble, code_of, is_about_credentials, trouble_of
+from runrails_aws.quiet import quietly
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -73,8 +74,8 @@ class KMSWrapper:
         self._region = found[1]
         self._given = client
         self._client: _Client | None = None
-        self._process = 0
         self._lock = Lock()
+        renew_after_fork(self)
 
     @property
     def active(self) -> str:
@@ -110,7 +111,9 @@ class KMSWrapper:
         """One answer by this very key. No error of boto3's leaves this, not even as a cause."""
         reason: Reason
         try:
-            answer = request(self._connected())
+            client = self._connected()
+            with quietly():
+                answer = request(client)
         except (CredentialUnreadable, ConfigError):
             raise
         except Exception as error:  # noqa: BLE001 -- botocore makes its errors as it goes
@@ -125,10 +128,14 @@ class KMSWrapper:
         if self._given is not None:
             return self._given
         with self._lock:
-            if self._client is None or self._process != os.getpid():
-                # Connections made before a fork are the parent's.
-                self._client, self._process = _make_client(self._region), os.getpid()
+            if self._client is None:
+                self._client = _make_client(self._region)
             return self._client
+
+    def after_fork(self) -> None:
+        """In a child: connections are the parent's, and another thread of it may have held the lock."""
+        self._lock = Lock()
+        self._client = None
 
     def __repr__(self) -> str:
         return f"KMSWrapper({self._key_arn!r})"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from importlib import import_module
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["SNSSender"]
 
+_CODE = re.compile(r"[A-Za-z.]{1,64}")
+"""What is none of AWS's own words is not written into logs and books."""
 SUBJECT_CHARS_MAX = 99
 """SNS takes fewer than 100 characters of ASCII, without line breaks."""
 _LATER = {"InternalError", "InternalFailure", "RequestTimeout", "ServiceUnavailable", "Throttled", "Throttling"}
@@ -92,6 +95,6 @@ def _failed(error: Exception) -> SendFailed:
     response: object = getattr(error, "response", None)
     found: object = response.get("Error", {}) if isinstance(response, dict) else {}  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] -- botocore publishes no types
     code: object = found.get("Code") if isinstance(found, dict) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] -- as above
-    if not isinstance(code, str):
+    if not isinstance(code, str) or not _CODE.fullmatch(code):
         return SendFailed(type(error).__name__)
     return SendFailed(code, again=code in _LATER or "Throttl" in code)

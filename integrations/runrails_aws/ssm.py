@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Protocol, cast
 
 from runrails.errors import ConfigError
+from runrails_aws.quiet import quietly
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -65,7 +66,8 @@ def read(rest: str, *, what: str, client: _Client | None = None) -> str:
 
 def _ask(client: _Client, asked: str, what: str) -> Mapping[str, object]:
     try:
-        answer = client.get_parameter(Name=asked, WithDecryption=True)
+        with quietly():
+            answer = client.get_parameter(Name=asked, WithDecryption=True)
     except Exception as error:  # noqa: BLE001 -- botocore makes its errors as it goes, and their text may quote anything
         code = _code(error)
     else:

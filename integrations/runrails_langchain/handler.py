@@ -448,7 +448,7 @@ def _call(entry: ModelEntry, told: _Told) -> ModelCall:
         return ModelCall(
             model=facts.name, provider=facts.provider, region=facts.region, service_tier=asked.tier,
             prompt=sized.prompt, max_tokens=facts.max_tokens, n=facts.n, cache_write=sized.cache_write,
-            agent=entry.agent, by=by, place=key_place(told.metadata),
+            agent=entry.agent, by=by, place=key_place(told.metadata, told.serialized),
         )  # fmt: skip
     except Exception as exc:
         raise GuardFault(

@@ -11,7 +11,7 @@ from langchain_core.runnables import RunnableBinding
 
 from runrails.calls import ModelCall
 from runrails_langchain.asked import Asked, asked_of, given_to
-from runrails_langchain.keys import key_place
+from runrails_langchain.keys import key_place, serialized_of
 from runrails_langchain.messages import prompt_of
 from runrails_langchain.models import ModelFacts, model_facts, placed
 
@@ -63,7 +63,7 @@ def plan(request: ModelRequest[Any], by: Attribution | None) -> Planned:
     call = ModelCall(
         model=facts.name, provider=facts.provider, region=facts.region, service_tier=asked.tier, prompt=sized.prompt,
         max_tokens=facts.max_tokens, n=facts.n, can_cap=cap is not None, cache_write=sized.cache_write, by=by,
-        place=key_place(request.model.metadata),
+        place=key_place(request.model.metadata, serialized_of(request.model)),
     )  # fmt: skip
     return Planned(call=call, cap=cap)
 

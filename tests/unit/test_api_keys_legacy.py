@@ -122,7 +122,7 @@ def test_every_refusal_of_an_older_key_costs_one_check() -> None:
     assert checks.count == 3
     assert refused(keys, TEXT[:-1] + "2") == "wrong_secret"
     assert checks.count == 4
-    assert refused(keys, wrong) == "refused_before"
+    assert refused(keys, wrong) == "wrong_secret"
     assert checks.count == 4
     keys.close()
 

@@ -112,7 +112,7 @@ def test_a_second_master_key_says_how_to_change_over(where: Path, cli: Cli, monk
     old = os.environ["RUNRAILS_MASTER_KEYS"]
     code, out, _ = cli("init", str(where / "k2.key"), "--name", "k2")
     assert (0, True) == (code, "runrails byok rewrap" in out)
-    assert f"$RUNRAILS_MASTER_KEYS,k2:file:{where}/k2.key" in out
+    assert f'"$RUNRAILS_MASTER_KEYS",k2:file:{where}/k2.key' in out
     monkeypatch.setenv("RUNRAILS_MASTER_KEYS", f"{old},k2:file:{where}/k2.key")
     assert (0, "0 sealed anew, 1 were already.\n") == cli("rewrap")[:2]
     monkeypatch.setenv("RUNRAILS_MASTER_KEYS", f"k2:file:{where}/k2.key,{old}")

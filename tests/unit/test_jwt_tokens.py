@@ -338,7 +338,7 @@ def test_settings_that_are_none_are_refused(text: str, monkeypatch: pytest.Monke
     assert "plain-secret" not in shown
 
 
-@pytest.mark.parametrize("alg", ["", "none", "HS512", "RS256", "hs256", "ES384", "Ed25519"])
+@pytest.mark.parametrize("alg", ["", "none", "HS512", "RS256", "hs256", "ES384", "Ed448", "ed25519"])
 def test_an_algorithm_that_is_not_offered_is_named_as_such(alg: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the key behind it is, the setting is what is wrong."""
     monkeypatch.setenv("GOOD", b64(drawn("good")))

@@ -99,5 +99,5 @@ def test_every_partition_has_its_own_address(region: str) -> None:
     from runrails_aws.keycheck import AccessKeys, _sts
 
     suffix = ".cn" if region.startswith("cn-") else ""
-    client = _sts(AccessKeys("AKIA", "s", None), region, 1_000)
+    client = _sts(AccessKeys("AKIA", Secret("s"), None), region, 1_000)
     assert f"https://sts.{region}.amazonaws.com{suffix}" == client.meta.endpoint_url

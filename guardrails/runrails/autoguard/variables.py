@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AUTOGUARD",
     "BUDGETS",
+    "ELSEWHERE",
     "KNOWN",
     "LIMITS",
     "OFF",
@@ -78,6 +79,12 @@ VARIABLES = (
 """Every option wins over its variable. Text everywhere; `none` says that there is no limit."""
 
 KNOWN = frozenset(variable.name for variable in VARIABLES)
+ELSEWHERE = frozenset({
+    "RUNRAILS_BEHIND_PROXY", "RUNRAILS_GATEWAY_DOCS", "RUNRAILS_GATEWAY_HIDE_AMOUNTS", "RUNRAILS_JWT_AUDIENCE",
+    "RUNRAILS_JWT_ISSUER", "RUNRAILS_JWT_JWKS_URL", "RUNRAILS_JWT_KEYS", "RUNRAILS_KEY_HOSTS", "RUNRAILS_KEY_PEPPERS",
+    "RUNRAILS_MASTER_KEYS", "RUNRAILS_UPSTREAMS", "RUNRAILS_VAULT",
+})  # fmt: skip
+"""What servers and other commands read: nothing of how a program is guarded, and no mistake where it is set."""
 """Everything that is read."""
 _OPTIONS = {variable.name: variable.option for variable in VARIABLES}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from contextlib import contextmanager
 from pathlib import Path  # noqa: TC003 -- Typer reads the annotations
@@ -18,7 +19,10 @@ from runrails.credentials.errors import CredentialUnreadable, advice
 from runrails.credentials.opening import open_vault
 from runrails.credentials.records import LABEL, SECRET_BYTES_MAX, scope_of
 from runrails.credentials.ring import SETTING, check_key_id, new_master_key
+from runrails.documents.opening import documents_url
 from runrails.errors import ConfigError, RunrailsError
+from runrails.keyroutes import HOMES, is_sendable
+from runrails.plainfields import credential_fields
 from runrails.secretvalue import Secret
 
 if TYPE_CHECKING:
@@ -64,21 +68,30 @@ def init(
     """Make a master key in a new file that only you can read, and print the setting that names it."""
     check_key_id(name)
     place = _default_place(name) if path is None else path.absolute()
+    if "," in str(place):
+        raise ConfigError(
+            f"A master key's path has no comma, which divides the keys in {SETTING}.",
+            next_step="Name a file in another directory.",
+            path=str(place),
+        )
     _write_new(place, new_master_key())
     setting = f"{name}:file:{place}"
     if as_json:
         print_json({"key_id": name, "path": str(place), "setting": f"{SETTING}={setting}"})
         return
-    out = stdout()
-    out.print(f"The master key {name} is in {place}.\n", soft_wrap=True)
+    out, word = stdout(), shlex.quote(setting)
+    out.print(f"The master key {name} is in {place}.\n", soft_wrap=True, markup=False)
     if not os.environ.get(SETTING):
-        out.print(f"Set this where keys are stored or used:\n\n  export {SETTING}={setting}\n", soft_wrap=True)
+        out.print(
+            f"Set this where keys are stored or used:\n\n  export {SETTING}={word}\n", soft_wrap=True, markup=False
+        )
     else:
         out.print(
             f"Give every process both keys, the new one last; then make it the first everywhere:\n\n"
-            f"  export {SETTING}=${SETTING},{setting}\n  export {SETTING}={setting},${SETTING}\n\n"
+            f'  export {SETTING}="${SETTING}",{word}\n  export {SETTING}={word},"${SETTING}"\n\n'
             "Then run `runrails byok rewrap`, after which the old key can be left out.\n",
             soft_wrap=True,
+            markup=False,
         )
     out.print("Keep a copy of the file elsewhere: without it no stored key ever opens again.")
 
@@ -102,6 +115,7 @@ def add(
         known = opened.peek(which)
         if known is not None:
             raise CredentialExists(owner=which.owner, provider=provider, label=label)
+        _check_lasting(vault)
         info = opened.add(which, _read_key(provider), base_url=base_url, region=region)
     _tell(info, f"The {provider} key {label} of {info.id.owner} is stored.", as_json=as_json)
 
@@ -186,7 +200,7 @@ def list_keys(
         faults = {info.id: _fault(opened, info) for info in infos} if opening else {}
     broken = {which: why for which, why in faults.items() if why is not None}
     if as_json:
-        print_json([_fields(info) | (_opened_fields(faults[info.id]) if opening else {}) for info in infos])
+        print_json([credential_fields(info) | (_opened_fields(faults[info.id]) if opening else {}) for info in infos])
     elif not infos:
         stdout().print("No keys. `runrails byok add PROVIDER` stores one.")
     else:
@@ -205,7 +219,7 @@ def rewrap(
     vault: VaultUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Seal every key with the first master key, so that older ones can be left out. Exit 1: one does not open."""
+    """Seal every key with the first master key, so that older ones can be left out. Exit 1: one still needs them."""
     if owner is not None:
         check_owner(owner)
     with opened_vault(vault) as opened:
@@ -214,15 +228,22 @@ def rewrap(
         {"owner": which.owner, "provider": which.provider, "label": which.label, "reason": reason}
         for which, reason in done.unreadable
     ]
+    contended = [{"owner": each.owner, "provider": each.provider, "label": each.label} for each in done.contended]
     if as_json:
-        print_json({"renewed": done.renewed, "current": done.current, "unreadable": failed})
+        print_json({"renewed": done.renewed, "current": done.current, "unreadable": failed, "contended": contended})
     else:
         stdout().print(f"{done.renewed:,} sealed anew, {done.current:,} were already.")
         for which, reason in done.unreadable:
             stdout().print(
                 f"{which.owner} {which.provider} {which.label} does not open: {reason}. {advice(reason)}"
             )  # fmt: skip
-    if failed:
+        for which in done.contended:
+            stdout().print(
+                f"{which.owner} {which.provider} {which.label} is changed by others all the time, and may need an "
+                "older key. See that every process has the new one first, and run this again.",
+                soft_wrap=True,
+            )
+    if failed or contended:
         raise typer.Exit(EXIT_NEGATIVE)
 
 
@@ -298,18 +319,31 @@ def _check_beyond(context: typer.Context) -> None:
         )
 
 
+def _check_lasting(vault: str | None) -> None:
+    if documents_url(vault).partition(":")[0] == "memory":
+        raise ConfigError(
+            "A vault in memory ends with this command, and the key with it.",
+            next_step="Set RUNRAILS_VAULT=sqlite:////path/vault.db, or RUNRAILS_STORE to a ledger that lasts.",
+        )
+
+
 def _read_key(provider: str) -> Secret:
     """The key, from whoever types or pipes it; without blanks and line breaks around it."""
     if sys.stdin.isatty():
         from getpass import getpass
 
-        given = getpass(f"{provider} key (not shown): ").encode()
+        given = getpass(f"{provider} key (not shown): ").encode(errors="surrogateescape")
     else:
         given = sys.stdin.buffer.read(SECRET_BYTES_MAX + 1)
     given = given.strip()
     if not given:
         raise ConfigError(
             "There is no key on standard input.", next_step=f"Try: runrails byok add {provider} < FILE_WITH_THE_KEY"
+        )
+    if provider in HOMES and not is_sendable(given):
+        raise ConfigError(
+            f"That is no {provider} key: it is one word of plain ASCII, without line breaks.",
+            next_step=f"Try: runrails byok add {provider} < FILE_WITH_NOTHING_BUT_THE_KEY",
         )
     return Secret(given)
 
@@ -336,10 +370,14 @@ def _write_new(place: Path, key: Secret) -> None:
         ) from None
     except OSError as error:
         raise _not_made(place, error) from None
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(key.reveal_bytes() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(key.reveal_bytes() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        place.unlink()  # Half a key would be in the way of the next try.
+        raise _not_made(place, error) from None
 
 
 def _not_made(place: Path, error: OSError) -> ConfigError:
@@ -352,18 +390,9 @@ def _not_made(place: Path, error: OSError) -> ConfigError:
 
 def _tell(info: CredentialInfo, words: str, *, as_json: bool) -> None:
     if as_json:
-        print_json(_fields(info))
+        print_json(credential_fields(info))
     else:
         stdout().print(words)
-
-
-def _fields(info: CredentialInfo) -> dict[str, object]:
-    return {
-        "owner": info.id.owner, "provider": info.id.provider, "label": info.id.label, "version": info.version,
-        "status": info.status, "checked_ms": info.checked_ms, "hint": info.hint, "created_ms": info.created_ms,
-        "rotated_ms": info.rotated_ms, "base_url": info.base_url, "region": info.region, "key_id": info.key_id,
-        "readable": info.readable,
-    }  # fmt: skip
 
 
 def _opened_fields(fault: _Fault | None) -> dict[str, object]:

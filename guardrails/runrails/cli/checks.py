@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, cast, runtime_checkable
 
 from runrails.autoguard.session import STARTED
-from runrails.autoguard.variables import SESSION, VARIABLES, is_wanted
+from runrails.autoguard.variables import ELSEWHERE, KNOWN, SESSION, is_wanted
 from runrails.cli.output import when
 from runrails.clocks import system_ms
 from runrails.deliveries import Delivery, SupportsDeliveries
@@ -76,6 +76,7 @@ def check_all(store: str | None) -> list[Finding]:
     checks: tuple[tuple[str, Callable[[], Iterator[Finding]]], ...] = (
         ("packages", check_packages),
         ("settings", check_settings),
+        ("secrets", _check_secrets),
         ("store", lambda: check_store(store, now_ms=system_ms())),
         ("bypassed calls", check_bypassed),
         ("prices", lambda: check_prices(now_ms=system_ms())),
@@ -122,7 +123,7 @@ def check_settings() -> Iterator[Finding]:
     from runrails.ids import check_id
     from runrails.pricing.project import read_project
 
-    known = {variable.name for variable in VARIABLES} | {SESSION, STARTED}
+    known = KNOWN | ELSEWHERE | {SESSION, STARTED}
     user = settings.user()
     try:
         check_id(user, what="RUNRAILS_USER")
@@ -140,6 +141,12 @@ def check_settings() -> Iterator[Finding]:
     else:
         project = read_project(file)
         yield Finding("price file", "ok", f"{file}: {len(project.prices)} prices, {len(project.aliases)} aliases")
+
+
+def _check_secrets() -> Iterator[Finding]:
+    from runrails.cli.secretchecks import check_secrets
+
+    return check_secrets()
 
 
 def _check_autoguard() -> Iterator[Finding]:

@@ -12,6 +12,7 @@ import typer
 
 from runrails.cli.output import AsJson, make_table, print_json, stderr, stdout, when
 from runrails.cli.shell import NEGATIVE
+from runrails.cli.unsaid import without_secrets
 from runrails.clocks import system_ms
 from runrails.errors import ConfigError
 from runrails.identity.errors import UnknownKey
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["keys"]
 
 _SPAN = re.compile(r"([0-9]{1,6})([smhd])")
-_PREFIX = re.compile(r"rr_(?:live|test)_([0-9A-Za-z]{16})")
+_PREFIX = re.compile(r"rr_(?:live|test)_([0-9A-Za-z]{16})(?![0-9A-Za-z])")
 _SPAN_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 keys = typer.Typer(help="Make API keys for others, and take them back.", no_args_is_help=True)
@@ -100,7 +101,11 @@ def create(  # noqa: PLR0917 -- Typer names them all
         )
         month_pusd = None if month is None else usd(month, what="--month")
     except ValueError as error:
-        raise ConfigError(str(error), next_step="Nothing was written.") from None
+        wrong = without_secrets(str(error))
+    else:
+        wrong = ""
+    if wrong:  # outside of the clause: what stands there instead of a number may be anything
+        raise ConfigError(wrong, next_step="Nothing was written.")
     expires_ms = None if expires_in is None else system_ms() + _span_ms(expires_in, "--expires-in")
     with _opened(vault, environment.value, as_json=as_json) as opened:
         info, secret = opened.create(
@@ -179,11 +184,13 @@ def rotate(
 @contextmanager
 def _opened(vault: str | None, environment: Environment = "live", *, as_json: bool) -> Generator[ApiKeys]:
     """The keys of a vault. A key that is not there is a negative result."""
+    from runrails.cli.lasting import check_lasting
     from runrails.documents.opening import open_documents
     from runrails.identity.apikeys import ApiKeys
     from runrails.identity.apikeys.opening import peppers_of_environment
 
-    peppers = peppers_of_environment()
+    check_lasting(vault)
+    peppers = peppers_of_environment(vault)
     with (
         closing(open_documents(vault)) as documents,
         closing(ApiKeys(documents, peppers, environment=environment)) as opened,

@@ -15,7 +15,8 @@ from runrails.errors import ConfigError, format_amount
 from runrails.figures import figures_of
 from runrails.grouping import GroupRow, Groups, check_dimension, group_usage, with_tags
 from runrails.ledger import RUN_PERIOD, Balance, FullStore, UsageRecord
-from runrails.money import format_usd, usd
+from runrails.money import format_usd
+from runrails.plainfields import PARTS, balance_fields, call_fields, group_fields, limit_fields, read_limit, usd_text
 from runrails.stores.checks import MONEY, check_limit_key
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ WIDTH_WIDE = 130
 """From so many columns on, a table has a column of its own for everything."""
 NAME_SHOWN_MAX = 19
 """Longest user in the usage table: as long as a time, which it shares a column with."""
-_PARTS = ("provider_pusd", "discount_pusd", "markup_pusd", "own_key_pusd", "billed_pusd")
 SHOWN_MAX = 200
 """Most records that the usage table shows; the sums and ``--json`` have them all."""
 
@@ -60,7 +60,7 @@ def set_budget(
             if limit is not None and balance.account.unit == unit and balance.spent + balance.held >= limit
         ]
     if as_json:
-        print_json({"scope": scope, "unit": unit, "limit": limit, "limit_usd": _usd_text(limit, unit)})
+        print_json({"scope": scope, "unit": unit, "limit": limit, "limit_usd": usd_text(limit, unit)})
         return
     words = "no operator's limit" if limit is None else f"a limit of {format_amount(limit, unit)}"
     stdout().print(f"{scope} has {words} in every period.")
@@ -108,7 +108,7 @@ def list_budgets(
         used = {(balance.account.scope, balance.account.unit) for balance in balances}
         unused = [row for row in ledger.limits() if row[:2] not in used]
     if as_json:
-        print_json([*map(_balance_fields, balances), *map(_limit_fields, unused)])
+        print_json([*map(balance_fields, balances), *map(limit_fields, unused)])
         return
     if not balances and not unused:
         stdout().print("No budgets yet. One is made by the first call, or by `runrails budget set SCOPE AMOUNT`.")
@@ -148,7 +148,7 @@ def usage(
         if first is None:
             _not_found("usage_not_found", "No call is in the books that fits.", as_json)
         elif as_json:
-            print_json_list(map(_record_fields, chain((first,), records)))
+            print_json_list(map(call_fields, chain((first,), records)))
         else:
             _print_usage(chain((first,), records))
 
@@ -157,7 +157,7 @@ def _print_groups(by: str, groups: Sequence[GroupRow], *, as_json: bool) -> None
     if not groups:
         _not_found("usage_not_found", "No call is in the books that fits.", as_json)
     elif as_json:
-        print_json_list(map(_group_fields, groups))
+        print_json_list(map(group_fields, groups))
     else:
         shown, more = groups[:SHOWN_MAX], groups[SHOWN_MAX:]
         rows = [_group_row(row.name or "-", [row]) for row in shown]
@@ -174,7 +174,7 @@ def _print_groups(by: str, groups: Sequence[GroupRow], *, as_json: bool) -> None
 def _print_parts(groups: Iterable[GroupRow]) -> None:
     """Of what the cost is made, where it is not just what providers ask."""
     provider, discount, markup, own_key, billed = (
-        sum(column) for column in zip(*([getattr(row, name) for name in _PARTS] for row in groups), strict=True)
+        sum(column) for column in zip(*([getattr(row, name) for name in PARTS] for row in groups), strict=True)
     )
     if discount or markup or own_key:
         stdout().print(
@@ -191,18 +191,6 @@ def _group_row(name: str, rows: Sequence[GroupRow]) -> tuple[str, ...]:
         f"{sum(row.output_tokens for row in rows):,}",
         _amount(sum(row.cost_pusd for row in rows), MONEY),
     )
-
-
-def _group_fields(row: GroupRow) -> dict[str, object]:
-    return {
-        "name": row.name,
-        "calls": row.calls,
-        "input_tokens": row.input_tokens,
-        "output_tokens": row.output_tokens,
-        "cost_pusd": row.cost_pusd,
-        "cost_usd": _usd_text(row.cost_pusd, MONEY),
-        **{name: getattr(row, name) for name in _PARTS},
-    }
 
 
 def _check_dimension(by: str) -> None:
@@ -277,27 +265,9 @@ def _check_period(period: str | None) -> None:
 
 def _parse(amount: str, unit: str) -> int:
     try:
-        limit = usd(amount, what="AMOUNT") if unit == MONEY else _whole(amount)
+        return read_limit(amount, unit)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="AMOUNT") from error
-    if limit <= 0:
-        # Elsewhere 0 often means "no limit"; here it would block. Whoever means either can say so.
-        raise typer.BadParameter(
-            "A limit must be more than 0. Write none to remove it, or the least there is to block the scope: "
-            + ("0.000000000001." if unit == MONEY else "1."),
-            param_hint="AMOUNT",
-        )
-    if limit >= 2**63:
-        raise typer.BadParameter("A limit must be less than 2^63.", param_hint="AMOUNT")
-    return limit
-
-
-def _whole(amount: str) -> int:
-    # int() takes underscores, blanks and the digits of every script, too.
-    digits = amount.removeprefix("-").replace(",", "")
-    if not (digits.isascii() and digits.isdigit() and len(digits) <= len(str(2**63))):
-        raise ValueError("AMOUNT must be a whole number like 200000, at most 2^63 - 1.")
-    return int(amount.replace(",", ""))
 
 
 def _not_found(code: str, what: str, as_json: bool) -> None:
@@ -308,42 +278,9 @@ def _not_found(code: str, what: str, as_json: bool) -> None:
     raise typer.Exit(NOT_FOUND)
 
 
-def _usd_text(amount: int | None, unit: str) -> str | None:
-    return None if amount is None or unit != MONEY else format_usd(amount).replace("$", "").replace(",", "")
-
-
-def _balance_fields(balance: Balance) -> dict[str, object]:
-    account = balance.account
-    return {
-        "scope": account.scope,
-        "period": account.period,
-        "unit": account.unit,
-        "limit": balance.limit,
-        "limit_source": balance.limit_source,
-        "spent": balance.spent,
-        "held": balance.held,
-        "available": balance.available,
-        "status": balance.status,
-        "limit_usd": _usd_text(balance.limit, account.unit),
-        "spent_usd": _usd_text(balance.spent, account.unit),
-    }
-
-
-def _limit_fields(limit: tuple[str, str, int]) -> dict[str, object]:
-    scope, unit, amount = limit
-    return {
-        "scope": scope,
-        "period": None,
-        "unit": unit,
-        "limit": amount,
-        "limit_source": "operator",
-        "limit_usd": _usd_text(amount, unit),
-    }
-
-
 def _print_balances(title: str, balances: list[Balance], *, as_json: bool) -> None:
     if as_json:
-        print_json([_balance_fields(balance) for balance in balances])
+        print_json([balance_fields(balance) for balance in balances])
         return
     headings = ("scope", "period", "limit", "set by", "spent", "held", "left", "status")
     _print_pairs(title, headings, map(_balance_row, balances), numbers=(2, 4, 5, 6))
@@ -401,39 +338,10 @@ def _balance_row(balance: Balance) -> tuple[str, ...]:
 
 def _print_limits(limits: Iterable[tuple[str, str, int]], *, as_json: bool) -> None:
     if as_json:
-        print_json([_limit_fields(limit) for limit in limits])
+        print_json([limit_fields(limit) for limit in limits])
         return
     rows = ((scope, format_amount(amount, unit)) for scope, unit, amount in limits)
     stdout().print(make_table("Limits set, nothing spent", {"scope": False, "limit": True}, rows))
-
-
-def _record_fields(record: UsageRecord) -> dict[str, object]:
-    facts, result, figures = record.facts, record.result, figures_of(record)
-    counts = None if result is None else result.usage
-    return {
-        "id": record.id,
-        "state": record.state,
-        "at_ms": record.at_ms,
-        "settled_at_ms": record.settled_at_ms,
-        "estimated_pusd": record.estimated_pusd,
-        "actual_pusd": record.actual_pusd,
-        "cost_usd": _usd_text(record.actual_pusd, MONEY),
-        **({} if figures is None else figures._asdict()),
-        "corrected": record.corrected,
-        **{
-            name: getattr(facts, name)
-            for name in (
-                "user", "run", "step", "key", "org", "provider", "model", "request_type", "endpoint", "user_agent",
-                "agent", "byok", "markup_bp", "input_bound_tokens",
-            )
-        },
-        "tags": dict(facts.tags),
-        "end": None if result is None else result.end,
-        "answer_id": None if result is None else result.answer_id,
-        "duration_ms": None if result is None else result.duration_ms,
-        "input_tokens": None if counts is None else counts.input_tokens,
-        "output_tokens": None if counts is None else counts.output_tokens,
-    }  # fmt: skip
 
 
 def _record_row(record: UsageRecord) -> tuple[str, ...]:

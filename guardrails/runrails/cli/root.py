@@ -9,6 +9,7 @@ import typer
 from typer.main import get_command
 
 from runrails.cli.output import EXIT_CODES
+from runrails.cli.unsaid import hushed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -41,6 +42,10 @@ class Command(Protocol):
 
     help: str | None
     epilog: str | None
+    make_context: Callable[..., object]
+    """Reads the arguments. Raises the errors of bad usage."""
+    invoke: Callable[..., object]
+    """Does the work; commands in groups read their arguments in there."""
 
     def main(self, *, args: list[str], prog_name: str) -> object:
         """Run it. Raises SystemExit with the exit code."""
@@ -64,6 +69,7 @@ def build(wanted: str | None = None) -> Command:
             _mount(app, name, homes[name])
     root = cast("Command", get_command(app))
     _tell_exit_codes(root)
+    root.make_context, root.invoke = hushed(root.make_context), hushed(root.invoke)
     return root
 
 

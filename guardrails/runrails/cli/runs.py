@@ -15,6 +15,7 @@ from runrails.cli.tags import Tag, tags_of
 from runrails.errors import ConfigError
 from runrails.ledger import RunArchive, RunRecord
 from runrails.money import format_usd
+from runrails.plainfields import end_of, run_fields
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Mapping
@@ -44,7 +45,7 @@ def runs(
         found = archive.runs(user=user, count_max=SEARCH_MAX if tags else count)
         records = list(islice((record for record in found if _has(record, tags)), count))
     if as_json:
-        print_json([_summary(record) for record in records])
+        print_json([run_fields(record) for record in records])
         return
     if not records:
         stdout().print("No runs yet. A run is kept when it ends: with guard.run(): … or the callback's root chain.")
@@ -114,20 +115,6 @@ def _find(archive: RunArchive, run: str) -> list[RunRecord]:
     return [record for record in archive.runs(count_max=SEARCH_MAX) if record.id.startswith(run)]
 
 
-def _summary(record: RunRecord) -> dict[str, object]:
-    return {
-        "run": record.id,
-        "name": record.name,
-        "user": record.user,
-        "mode": record.mode,
-        "started_ms": record.started_ms,
-        "ended_ms": record.ended_ms,
-        "stop_reason": record.stop_reason,
-        **{key: record.report.get(key) for key in ("model_calls", "tool_calls", "steps", "cost_pusd", "cost_usd")},
-        "tags": record.report.get("tags", {}),
-    }
-
-
 def _row(record: RunRecord) -> tuple[str, ...]:
     facts = record.report
     return (
@@ -137,14 +124,8 @@ def _row(record: RunRecord) -> tuple[str, ...]:
         record.user,
         f"{_number(facts, 'model_calls'):,}",
         format_usd(_number(facts, "cost_pusd")),
-        _end(record),
+        end_of(record),
     )
-
-
-def _end(record: RunRecord) -> str:
-    if record.stop_reason is not None:
-        return record.stop_reason
-    return "would have stopped" if record.report.get("would_have_stopped") else "ok"
 
 
 def _show(record: RunRecord, *, steps: int, as_json: bool) -> None:
@@ -190,7 +171,7 @@ def _head(record: RunRecord) -> Iterable[tuple[str, str]]:
     yield "tool calls", f"{_number(facts, 'tool_calls'):,}"
     yield "tokens", f"{_number(facts, 'input_tokens'):,} in, {_number(facts, 'output_tokens'):,} out"
     yield "hints, blocks, refusals", ", ".join(str(_number(facts, key)) for key in ("hints", "blocks", "refusals"))
-    yield "end", _end(record)
+    yield "end", end_of(record)
 
 
 def _stops(facts: Mapping[str, object]) -> Iterator[Text]:

@@ -80,10 +80,12 @@ def revoke(
     as_json: AsJson = False,
 ) -> None:
     """Take a token back. It ends everywhere within 5 seconds."""
+    from runrails.cli.lasting import check_lasting
     from runrails.clocks import system_ms
     from runrails.documents.opening import open_documents
     from runrails.identity.jwt.revocation import Revocations
 
+    check_lasting(vault)
     with closing(open_documents(vault)) as documents:
         try:
             Revocations(documents, clock=system_ms).revoke(jti)

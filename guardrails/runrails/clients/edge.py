@@ -15,7 +15,7 @@ from weakref import WeakSet
 from runrails import aio
 from runrails import current as around
 from runrails.calls import ModelResult
-from runrails.clients.keys import in_place, unredirected
+from runrails.clients.keys import in_place, note_cover, unredirected
 from runrails.clients.plan import capped
 from runrails.clients.reading import body_of, response_of
 from runrails.clients.tapping import Tap, tap_response
@@ -215,7 +215,11 @@ class Edge:
             fault.__cause__ = exc
             self.bypassed(fault)
             return None
-        if plan is None or (covering.get() is not None and take_cover(self.guard, plan.call)):
+        if plan is None:
+            return None
+        if covering.get() is not None and take_cover(self.guard, plan.call):
+            if self.routes:
+                note_cover(self)
             return None
         return in_place(self, client, plan) if self.routes else plan
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, cast
 
 from runrails.calls import ModelResult
 from runrails.clients.edge import Edge, sending
-from runrails.clients.keys import akey_refused, covered_route, key_refused, keyed, put_chosen_key, unredirected
+from runrails.clients.keys import Chosen, akey_refused, covered_route, key_refused, put_chosen_key, unredirected
 from runrails.clients.reading import inherited, subclass_of
 from runrails.clients.saving import CACHE_HOOKS, spare
 from runrails.clients.sealed import sealing
@@ -62,6 +62,7 @@ class SyncGuarded:
             ticket = edge.begin(plan)
             ticket.keeping = keeping
             token = sending.set(ticket)
+            chosen = Chosen(edge, ticket.permit.route) if edge.routes else None
             try:
                 answer = self.runrails_request(cast_to, edge.prepared(ticket, options), **kwargs)
                 break
@@ -71,6 +72,8 @@ class SyncGuarded:
                     raise
             finally:
                 sending.reset(token)
+                if chosen is not None:
+                    chosen.end()
         result = ticket.result(answer)
         if result is not None:
             if keeping is not None:
@@ -82,17 +85,15 @@ class SyncGuarded:
         self, edge: Edge, cast_to: object, options: Options, kwargs: Mapping[str, object]
     ) -> object:  # fmt: skip
         """A request that a layer above has the permit for, or a free one; the permit may say on which key it goes."""
-        route = covered_route(edge)
-        if route is None:
-            return self.runrails_request(cast_to, options, **kwargs)
-        token = keyed.set(route)
+        route = covered_route()
+        chosen = Chosen(edge, route)
         try:
-            return self.runrails_request(cast_to, unredirected(options), **kwargs)
+            return self.runrails_request(cast_to, options if route is None else unredirected(options), **kwargs)
         except BaseException as exc:
             key_refused(edge, route, exc)
             raise
         finally:
-            keyed.reset(token)
+            chosen.end()
 
     def _runrails_stored(self, keeping: Keeping, ticket: Ticket, cast_to: object, options: Options) -> object:
         """An answer that is there already: a step of the run, for which nothing is sent and nothing paid."""
@@ -109,7 +110,7 @@ class SyncGuarded:
         self.runrails_prepare(request)
         ticket = sending.get()
         if self.runrails_edge.routes:
-            put_chosen_key(self.runrails_edge, ticket, request)
+            put_chosen_key(request)
         if ticket is not None:
             ticket.sent = True
 
@@ -148,6 +149,7 @@ class AsyncGuarded:
             ticket = await edge.abegin(plan)
             ticket.keeping = keeping
             token = sending.set(ticket)
+            chosen = Chosen(edge, ticket.permit.route) if edge.routes else None
             try:
                 answer = await self.runrails_request(cast_to, edge.prepared(ticket, options), **kwargs)
                 break
@@ -157,6 +159,8 @@ class AsyncGuarded:
                     raise
             finally:
                 sending.reset(token)
+                if chosen is not None:
+                    chosen.end()
         result = ticket.result(answer)
         if result is not None:
             if keeping is not None:
@@ -168,17 +172,15 @@ class AsyncGuarded:
         self, edge: Edge, cast_to: object, options: Options, kwargs: Mapping[str, object]
     ) -> object:  # fmt: skip
         """A request that a layer above has the permit for, or a free one; the permit may say on which key it goes."""
-        route = covered_route(edge)
-        if route is None:
-            return await self.runrails_request(cast_to, options, **kwargs)
-        token = keyed.set(route)
+        route = covered_route()
+        chosen = Chosen(edge, route)
         try:
-            return await self.runrails_request(cast_to, unredirected(options), **kwargs)
+            return await self.runrails_request(cast_to, options if route is None else unredirected(options), **kwargs)
         except BaseException as exc:
             await akey_refused(edge, route, exc)
             raise
         finally:
-            keyed.reset(token)
+            chosen.end()
 
     async def _runrails_stored(self, keeping: Keeping, ticket: Ticket, cast_to: object, options: Options) -> object:
         """An answer that is there already: a step of the run, for which nothing is sent and nothing paid."""
@@ -195,7 +197,7 @@ class AsyncGuarded:
         await self.runrails_prepare(request)
         ticket = sending.get()
         if self.runrails_edge.routes:
-            put_chosen_key(self.runrails_edge, ticket, request)
+            put_chosen_key(request)
         if ticket is not None:
             ticket.sent = True
 

@@ -7,28 +7,25 @@ from contextvars import ContextVar
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 
+from runrails.clients.plan import is_straight
 from runrails.cover import route_above
 from runrails.errors import CredentialError
+from runrails.keyroutes import address_of, is_sendable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, MutableMapping
 
-    from runrails.clients.edge import Edge, Ticket
+    from runrails.clients.edge import Edge
     from runrails.clients.plan import Options, Plan
     from runrails.keyroutes import KeyPlace, Route
 
 __all__ = [
-    "Request", "SupportsKeys", "akey_refused", "covered_route", "has_own_auth", "in_place", "key_refused", "keyed",
-    "place_of", "put_chosen_key", "put_key", "unredirected",
+    "HIDDEN", "Chosen", "Request", "SupportsKeys", "akey_refused", "covered_route", "has_own_auth", "in_place",
+    "key_refused", "note_cover", "place_of", "put_chosen_key", "put_key", "unredirected",
 ]  # fmt: skip
 
-
-class Address(Protocol):
-    """Where a request goes."""
-
-    scheme: str
-    host: str
-    port: int | None
+HIDDEN = "hidden-by-runrails"
+"""What stands in a request in the place of the key, once it is sent."""
 
 
 class Request(Protocol):
@@ -40,8 +37,8 @@ class Request(Protocol):
         ...
 
     @property
-    def url(self) -> Address:
-        """Where it goes."""
+    def url(self) -> object:
+        """Where it goes; its `str` is in ASCII."""
         ...
 
 
@@ -62,8 +59,34 @@ class SupportsKeys(Protocol):
         ...
 
 
-keyed: ContextVar[Route | None] = ContextVar("runrails_keyed", default=None)
-"""The key of the request that is being sent in this context for a layer above, which has the permit."""
+class Chosen:
+    """From now on, and until `end`, this key goes into the requests that are sent in this context; None: no other."""
+
+    __slots__ = ("_edge", "_requests", "_route", "_token")
+
+    def __init__(self, edge: Edge, route: Route | None) -> None:
+        self._edge = edge
+        self._route = route
+        self._requests: list[Request] = []
+        self._token = _chosen.set(self)
+
+    def put_into(self, request: Request) -> None:
+        """Put it in. Raises like `put_key`."""
+        if self._route is not None and self._route.secret is not None:
+            put_key(self._edge, request, self._route)
+            self._requests.append(request)
+
+    def end(self) -> None:
+        """Take it out of the requests that were sent, too: the SDKs' errors and raw answers keep them."""
+        _chosen.reset(self._token)
+        dialect = self._edge.dialect
+        while self._requests and isinstance(dialect, SupportsKeys):
+            dialect.put_key(self._requests.pop().headers, HIDDEN)
+
+
+_chosen: ContextVar[Chosen | None] = ContextVar("runrails_chosen", default=None)
+_covered: ContextVar[Route | None] = ContextVar("runrails_covered_route", default=None)
+"""The key for the request that a cover has just been taken for; whoever sends it takes it from here."""
 
 
 def in_place(edge: Edge, client: object, plan: Plan) -> Plan:
@@ -80,17 +103,24 @@ def place_of(client: object) -> KeyPlace | None:
     return edge.dialect.place(client) if edge is not None and isinstance(edge.dialect, SupportsKeys) else None
 
 
-def covered_route(edge: Edge) -> Route | None:
-    """The key that a layer above has chosen for the request that is about to be sent."""
-    route = route_above(edge.guard)
+def note_cover(edge: Edge) -> None:
+    """A cover has been taken for the request that is about to be sent: its key is for no other one."""
+    _covered.set(route_above(edge.guard))
+
+
+def covered_route() -> Route | None:
+    """The key that a layer above has chosen for the request that is about to be sent; it is told once."""
+    route = _covered.get()
+    if route is not None:
+        _covered.set(None)
     return None if route is None or route.secret is None else route
 
 
-def put_chosen_key(edge: Edge, ticket: Ticket | None, request: object) -> None:
+def put_chosen_key(request: object) -> None:
     """Put in the key of the call whose request is about to leave, if one was chosen. Raises like `put_key`."""
-    route = keyed.get() if ticket is None else ticket.permit.route
-    if route is not None:
-        put_key(edge, cast("Request", request), route)
+    chosen = _chosen.get()
+    if chosen is not None:
+        chosen.put_into(cast("Request", request))
 
 
 def put_key(edge: Edge, request: Request, route: Route) -> None:
@@ -98,12 +128,18 @@ def put_key(edge: Edge, request: Request, route: Route) -> None:
     Put the key in.
 
     Raises:
-        CredentialError: The request goes elsewhere than the key belongs. Nothing was sent.
+        CredentialError: The request goes elsewhere than the key belongs, or no header can hold it. Nothing was sent.
     """
     dialect, place, secret = edge.dialect, route.place, route.secret
     if secret is None:
         return
-    if place is None or not isinstance(dialect, SupportsKeys) or not _belongs(dialect, place, request.url):
+    if not is_sendable(secret.reveal_bytes()):
+        raise CredentialError(
+            f"The key {route.name} cannot be sent: a provider key is one word of plain ASCII.",
+            next_step="Replace it with `runrails byok rotate`, without the line breaks or other signs in it.",
+            credential=route.name,
+        )
+    if place is None or not isinstance(dialect, SupportsKeys) or not _belongs(dialect, place, str(request.url)):
         raise CredentialError(
             f"The key {route.name} is not sent to another address than its provider's.",
             next_step="Use a client without a base_url of its own, or add the key with that base_url.",
@@ -144,17 +180,24 @@ async def akey_refused(edge: Edge, route: Route | None, error: BaseException) ->
 def has_own_auth(client: object, names: Iterable[str]) -> bool:
     """Whether a client signs its requests by one of these attributes, or its HTTP client does, after all of ours."""
     library: object = getattr(client, "_client", None)
-    return getattr(library, "auth", None) is not None or any(getattr(client, name, None) is not None for name in names)
+    if getattr(library, "auth", None) is not None or any(getattr(client, name, None) is not None for name in names):
+        return True
+    # A user in the address: the HTTP library signs with it.
+    return bool(getattr(getattr(client, "base_url", None), "userinfo", b""))
 
 
-def _belongs(dialect: SupportsKeys, place: KeyPlace, url: Address) -> bool:
-    port = url.port or _PORTS.get(url.scheme)
-    if place.base_url is None:
-        return (url.scheme, port) == ("https", 443) and dialect.is_home(url.host)
+def _belongs(dialect: SupportsKeys, place: KeyPlace, url: str) -> bool:
+    """Whether a request's address is the key's own, or below it."""
     from urllib.parse import urlsplit
 
-    given = urlsplit(place.base_url)
-    return (url.scheme, url.host, port) == (given.scheme, given.hostname, given.port or _PORTS.get(given.scheme))
-
-
-_PORTS = {"https": 443, "http": 80}
+    if "@" in urlsplit(url).netloc:
+        return False
+    sent = address_of(url)
+    if sent is None:
+        return False
+    if place.base_url is None:
+        return (sent.scheme, sent.port) == ("https", 443) and dialect.is_home(sent.host)
+    own = address_of(place.base_url)
+    if own is None or sent[:3] != own[:3]:
+        return False
+    return sent.path.startswith(f"{own.path}/") and is_straight(sent.path.removeprefix(f"{own.path}/"))

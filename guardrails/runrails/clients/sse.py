@@ -65,6 +65,11 @@ class SseReader:
         self.kept_back = b""
         self.failed = False
 
+    @property
+    def ended(self) -> bool:
+        """Whether the last event has come."""
+        return self._events.ended
+
     def feed(self, data: bytes) -> bytes:
         """Read a piece; a line that is not complete waits for the next one."""
         if self._begun and not self._tail and data.endswith(b"\n"):

@@ -54,7 +54,7 @@ class Opened:
 
     def keep(self, key: bytes, which: CredentialId, secret: Secret) -> None:
         """Keep it for a while."""
-        if self._ttl_ms <= 0 or self._count_max <= 0:
+        if self._ttl_ms <= 0:  # else it would stay until the next one comes
             return
         now_ms = self._monotonic()
         with self._lock:

@@ -57,7 +57,7 @@ def seal(
         raise CredentialUnreadable("wrapper_failed")
     key_id = data_key.key_id.encode()
     key, commitment = _derive(data_key.plain)
-    nonce = primitives.check_nonce(random(primitives.NONCE_BYTES))
+    nonce = random(primitives.NONCE_BYTES)
     header = b"".join(
         (
             MAGIC, len(key_id).to_bytes(1, "big"), key_id, len(data_key.wrapped).to_bytes(2, "big"), data_key.wrapped,

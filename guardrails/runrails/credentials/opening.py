@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 from runrails.credentials.errors import CredentialUnreadable
 from runrails.credentials.ring import SETTING, KeyRing
 from runrails.errors import ConfigError
+from runrails.machinesecrets import setting_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,18 +64,22 @@ class Wrappers:
         raise CredentialUnreadable("unknown_key")
 
 
-def open_wrapper(setting: str | None = None) -> KeyWrapper:
+def open_wrapper(setting: str | None = None, *, vault: str | None = None) -> KeyWrapper:
     """
     The master keys that a setting names. Nothing is asked over a network yet.
 
     Args:
         setting: ``k2:env:NAME,k1:file:/path`` for keys on this machine, ``kms:ARN`` for one in AWS KMS, or several of
-            either, the one that seals first. None: what ``RUNRAILS_MASTER_KEYS`` says.
+            either, the one that seals first. None: what ``RUNRAILS_MASTER_KEYS`` says, else the one that this machine
+            has made for its vault (see `runrails.machinesecrets`).
+        vault: The vault's URL, for that.
 
     Raises:
         ConfigError: There is none, it is malformed, or a key cannot be found or used.
     """
-    setting = (os.environ.get(SETTING, "") if setting is None else setting).strip()
+    if setting is None:
+        setting = os.environ.get(SETTING, "").strip() or setting_of("master-key", vault) or ""
+    setting = setting.strip()
     if not setting:
         raise ConfigError(
             "No master key is set, so provider keys can neither be stored nor used.",
@@ -133,7 +138,7 @@ def open_vault(
     from runrails.documents.opening import open_documents
 
     # The keys first: without one there is no reason to make a file.
-    wrapper = Locked() if locked else open_wrapper(master_keys)
+    wrapper = Locked() if locked else open_wrapper(master_keys, vault=url)
     return Vault(open_documents(url, clock=clock), wrapper, clock=clock or system_ms)
 
 

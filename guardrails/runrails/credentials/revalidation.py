@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from runrails.clocks import Clock, system_ms
-from runrails.errors import CredentialError, RunrailsError
+from runrails.errors import CredentialError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -100,7 +100,11 @@ class Revalidator:
         known = {info.id for info in listed}
         self._asked_ms = {each: at_ms for each, at_ms in self._asked_ms.items() if each in known}
         for info in listed:
-            last_ms = max(info.checked_ms or 0, self._asked_ms.get(info.id, 0))
+            # What was noted by a clock ahead of this one counts for nothing: else it might for years.
+            last_ms = max(
+                (at_ms for at_ms in (info.checked_ms, self._asked_ms.get(info.id)) if at_ms and at_ms <= now_ms),
+                default=0,
+            )
             if self._ended.is_set() or (last_ms and now_ms - last_ms < self._every_ms):
                 continue
             self._asked_ms[info.id] = now_ms
@@ -137,6 +141,6 @@ class Revalidator:
 
     def _loop(self) -> None:
         while not self._ended.is_set():
-            with suppress(RunrailsError):  # The next round asks again.
+            with suppress(Exception):  # The next round asks again, also where a check of somebody's failed.
                 self.round()
             self._ended.wait(ROUND_MS / 1_000)

@@ -78,8 +78,8 @@ class KeyRing:
 
         keys: dict[str, Secret] = {}
         for item in setting.split(","):
-            key_id, colon, reference = item.strip().partition(":")
-            if not colon or not reference:
+            key_id, _, reference = item.strip().partition(":")
+            if not reference:
                 raise ConfigError(f"{SETTING} is malformed.", next_step=_FORM)
             if check_key_id(key_id) in keys:
                 raise ConfigError(f"{SETTING} names {key_id} twice.", next_step=_FORM)

@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING, NamedTuple
 from runrails.clocks import Clock, monotonic_ms, system_ms
 from runrails.credentials.errors import CredentialChanged, CredentialNotFound, CredentialSuspended
 from runrails.credentials.records import LABEL, CredentialId
+from runrails.credentials.vault import Vault
+from runrails.errors import ConfigError, GuardFault
+from runrails.forks import renew_after_fork
 from runrails.keyroutes import (
     PLATFORM,
     Found,
     KeyPolicy,
     Route,
     check_allowed,
+    is_place,
     next_payer,
     none_left,
     payers_of,
@@ -25,7 +29,6 @@ if TYPE_CHECKING:
     from runrails.attribution import Attribution
     from runrails.calls import ModelCall
     from runrails.credentials.records import Credential
-    from runrails.credentials.vault import Vault
     from runrails.keyroutes import KeyPlace, Payer
 
 __all__ = ["Router"]
@@ -54,6 +57,9 @@ class Router:
             or marked elsewhere is used no longer than that.
         clock: Wall clock in milliseconds since the epoch, for noting when a key was refused.
         monotonic: Milliseconds of a clock that never jumps.
+
+    Raises:
+        ConfigError: The vault or the policy is none.
     """
 
     def __init__(
@@ -66,6 +72,7 @@ class Router:
         clock: Clock = system_ms,
         monotonic: Clock = monotonic_ms,
     ) -> None:
+        _check(vault, policy)
         if not 0 <= fresh_ms <= FRESH_MS_MAX:
             raise ValueError(f"Router(fresh_ms=…) must be 0 to {FRESH_MS_MAX:,} milliseconds.")
         CredentialId("platform", "any", label)  # Checks the label.
@@ -77,6 +84,7 @@ class Router:
         self._monotonic = monotonic
         self._lock = Lock()
         self._known: dict[CredentialId, _Known] = {}
+        renew_after_fork(self)
 
     @property
     def remote(self) -> bool:
@@ -116,7 +124,7 @@ class Router:
         known = self._look(credential_id)
         name = f"{owner}/{credential_id.provider}/{credential_id.label}"
         credential = known.credential
-        there = known.why_not or (credential is not None and _same(credential.info.base_url, place.base_url))
+        there = known.why_not or (credential is not None and is_place(credential.info.base_url, place))
         found = Found(name, usable=not known.why_not, why_not=known.why_not) if there else None
         falls_back = policy.fall_back and payer != payers_of(policy)[-1]
         if next_payer(policy, payer, found) or credential is None:
@@ -131,10 +139,17 @@ class Router:
             return known
         known = self._ask(credential_id, now_ms)
         with self._lock:
-            if len(self._known) >= KNOWN_MAX:
-                self._known.clear()
-            self._known[credential_id] = known
+            # What is believed no longer is not kept either: it has opened keys.
+            oldest_ms = self._monotonic() - self._fresh_ms
+            self._known = {each: said for each, said in self._known.items() if said.at_ms > oldest_ms}
+            if self._fresh_ms and len(self._known) < KNOWN_MAX:
+                self._known[credential_id] = known
         return known
+
+    def after_fork(self) -> None:
+        """In a child: another thread of the parent may have held the lock."""
+        self._lock = Lock()
+        self._known = {}
 
     def _ask(self, credential_id: CredentialId, now_ms: int) -> _Known:
         try:
@@ -146,7 +161,31 @@ class Router:
         return _Known(now_ms, credential, "invalid" if credential.info.status == "invalid" else "")
 
     def _policy_for(self, by: Attribution) -> KeyPolicy:
-        return self._policy if isinstance(self._policy, KeyPolicy) else self._policy(by)
+        if isinstance(self._policy, KeyPolicy):
+            return self._policy
+        fault = ""
+        try:
+            found: object = self._policy(by)
+        except Exception as exc:  # noqa: BLE001 -- a deciding part of the user's: nothing goes out on anybody's key
+            found, fault = None, f" It raised {type(exc).__name__}."
+        if isinstance(found, KeyPolicy):
+            return found
+        raise GuardFault(
+            f"The function that gives the key policy of a call gave none.{fault}",
+            next_step="The call was not started. Let it return a KeyPolicy for everybody.",
+        )
+
+
+def _check(vault: object, policy: object) -> None:
+    if not isinstance(vault, Vault):
+        raise ConfigError(
+            "A Router chooses keys from a Vault.", next_step="Write Router(open_vault()), or Router(vault)."
+        )
+    if policy is not None and not isinstance(policy, KeyPolicy) and not callable(policy):
+        raise ConfigError(
+            "A Router's policy is a KeyPolicy, or a function that gives one.",
+            next_step='Write Router(vault, KeyPolicy(byok="prefer")).',
+        )
 
 
 def _owner(payer: Payer, by: Attribution) -> str | None:
@@ -154,8 +193,3 @@ def _owner(payer: Payer, by: Attribution) -> str | None:
         return "platform"
     name = by.user if payer == "user" else by.org
     return None if name is None else f"{payer}:{name}"
-
-
-def _same(kept: str | None, asked: str | None) -> bool:
-    """Whether both are the same address; the SDKs write a slash at its end, people do not."""
-    return (kept or "").rstrip("/") == (asked or "").rstrip("/")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeAlias, cast
 
 from runrails.egress import Answer, EgressFailed, Policy, fetch, system_resolver
 from runrails.egress_rules import EgressRefused
+from runrails.keyroutes import HOMES
 
 if TYPE_CHECKING:
     import ssl
@@ -74,7 +75,10 @@ class Validator:
         self._resolver = resolver
         self._context = context
         self._policy = Policy(
-            (*_HOSTS.values(), *allow_hosts), networks=networks, body_bytes_max=_BODY_BYTES_MAX, timeout_ms=timeout_ms
+            (*(home.host for home in HOMES.values()), *allow_hosts),
+            networks=networks,
+            body_bytes_max=_BODY_BYTES_MAX,
+            timeout_ms=timeout_ms,
         )
 
     def validate(self, credential: Credential) -> Validation:
@@ -84,7 +88,7 @@ class Validator:
 
     def _validate(self, credential: Credential) -> Validation:
         provider = credential.info.id.provider
-        if provider in _HOSTS:
+        if provider in HOMES:
             return self._ask(credential, provider)
         check = _check_of(provider)
         if check is None:
@@ -95,7 +99,7 @@ class Validator:
             return Validation("unverified", "check_failed")
 
     def _ask(self, credential: Credential, provider: str) -> Validation:
-        base = (credential.info.base_url or f"https://{_HOSTS[provider]}{_PATHS[provider]}").rstrip("/")
+        base = (credential.info.base_url or "https://{}{}".format(*HOMES[provider])).rstrip("/")
         try:
             headers = _HEADERS[provider](credential.secret.reveal())
             answer = fetch(
@@ -144,9 +148,6 @@ def _anthropic(key: str) -> Mapping[str, str]:
     return {"X-Api-Key": key, "Anthropic-Version": _ANTHROPIC_VERSION, "Accept": "application/json"}
 
 
-_HOSTS = {"openai": "api.openai.com", "anthropic": "api.anthropic.com"}
-_PATHS = {"openai": "/v1", "anthropic": ""}
-"""What the SDKs' own base URLs end in."""
 _FREE = {"openai": "/models", "anthropic": "/v1/models?limit=1"}
 """Lists, which are free: https://platform.openai.com/docs/api-reference/models, https://docs.claude.com/en/api/models-list."""
 _HEADERS = {"openai": _openai, "anthropic": _anthropic}

@@ -50,6 +50,8 @@ CREDENTIALS_MAX = 100
 """Keys of one owner. Adding looks before it writes, so that many at one moment may pass it by a few."""
 REMOVED_FOR_MS = 86_400_000
 """How long a removed key's version is remembered, which no writer outlives."""
+REWRAPPED_MAX = 10_000
+"""So many keys that it has sealed anew on reading does a vault remember."""
 REWRAP_PAUSE_MS = 60_000
 """After sealing anew has failed once, reading does not try again for so long."""
 _TRIES_MAX = 8
@@ -69,9 +71,11 @@ class Rewrapped(NamedTuple):
     renewed: int
     """How many were sealed anew with the active master key."""
     current: int
-    """How many were already, or were changed by others meanwhile."""
+    """How many were already."""
     unreadable: tuple[Unreadable, ...]
     """What could not be opened, and stays as it is."""
+    contended: tuple[CredentialId, ...] = ()
+    """What others changed all the time, and may still be sealed with an older master key."""
 
 
 class Vault:
@@ -104,6 +108,8 @@ class Vault:
         self._monotonic = monotonic
         self._opened = Opened(ttl_ms=cache_ms, count_max=cache_max, monotonic=monotonic)
         self._rewrap_from_ms: int | None = None
+        self._rewrapped_once: set[CredentialId] = set()
+        """What is sealed with another key once more is so by somebody whose active key that is: nobody wins a fight."""
 
     @property
     def remote(self) -> bool:
@@ -147,7 +153,7 @@ class Vault:
 
     def get(self, which: CredentialId) -> Credential:
         """
-        A key, opened. One that is sealed with an older master key is sealed anew on the way.
+        A key, opened. One that is sealed with another master key than the active one is sealed anew on the way, once.
 
         Raises:
             CredentialNotFound: There is none.
@@ -160,7 +166,7 @@ class Vault:
         if status.status == "suspended":
             raise CredentialSuspended(**_names(which))
         record, secret = self._open(which, document)
-        if key_id_of(record.envelope) != self._wrapper.active and self._may_rewrap():
+        if key_id_of(record.envelope) != self._wrapper.active and self._may_rewrap(which):
             document = self._rewrapped(which, document, record, secret) or document
         return Credential(self._info(which, document, status), secret)
 
@@ -174,12 +180,9 @@ class Vault:
     def list(self, owner: str | None = None) -> list[CredentialInfo]:
         """What may be told of an owner's keys, or of everybody's, by owner, provider and label. Opens none."""
         found = list(self._found(owner))
-        name, start = (None, "") if owner is None else scope_of(owner)
-        statuses = {
-            each.address[1:]: StatusRecord.parse(each.data)
-            for each in self._documents.find(STATUS_KIND, name)
-            if each.address.name.startswith(start)
-        }
+        name = None if owner is None else scope_of(owner)[0]
+        found_statuses = self._documents.find(STATUS_KIND, name)
+        statuses = {each.address[1:]: StatusRecord.parse(each.data) for each in found_statuses}
         infos = [self._info(which, document, statuses.get(which.address[1:], _UNVERIFIED)) for which, document in found]
         return sorted(infos, key=lambda info: (info.id.owner, info.id.provider, info.id.label))
 
@@ -252,21 +255,25 @@ class Vault:
 
     def rewrap(self, owner: str | None = None) -> Rewrapped:
         """
-        Seal an owner's keys, or everybody's, with the active master key, so that an older one can be given up.
+        Seal an owner's keys, or everybody's, with the active master key, so that an older one can be given up: once it
+        is nobody's active one any more, and nothing is unreadable or contended.
 
         Raises:
             StoreUnavailable: The store cannot be reached; what was sealed anew stays so.
         """
         renewed = current = 0
         unreadable: list[Unreadable] = []
+        contended: list[CredentialId] = []
         for which, document in self._found(owner):
             try:
                 done = self._rewrap(which, document)
             except CredentialUnreadable as error:
                 unreadable.append(Unreadable(which, error.reason))
+            except CredentialChanged:
+                contended.append(which)
             else:
                 renewed, current = (renewed + 1, current) if done else (renewed, current + 1)
-        return Rewrapped(renewed, current, tuple(unreadable))
+        return Rewrapped(renewed, current, tuple(unreadable), tuple(contended))
 
     def close(self) -> None:
         """Forget opened keys and let go of the store. Closing twice is fine."""
@@ -297,25 +304,38 @@ class Vault:
         if noted is not None and StatusRecord.parse(noted.data).status != "suspended":
             self._documents.delete(which.status_address, expected=noted.version)
 
-    def _rewrap(self, which: CredentialId, document: Document) -> bool:
-        """Whether it was sealed anew; False if that was not needed, or others have changed it."""
-        record = Record.parse(document.data)
-        if record is None:
-            raise CredentialUnreadable("malformed")
-        if key_id_of(record.envelope) == self._wrapper.active:
-            return False
-        record, secret = self._open(which, document)
-        return self._write(which, secret, record.public, expected=document.version) is not None
+    def _rewrap(self, which: CredentialId, found: Document) -> bool:
+        """Whether it was sealed anew; False if that was not needed. Raises CredentialChanged."""
+        document: Document | None = found
+        for _ in range(_TRIES_MAX):
+            if document is None or document.data == REMOVED:
+                return False
+            record = Record.parse(document.data)
+            if record is None:
+                raise CredentialUnreadable("malformed")
+            if key_id_of(record.envelope) == self._wrapper.active:
+                return False
+            record, secret = self._open(which, document)
+            if self._write(which, secret, record.public, expected=document.version) is not None:
+                return True
+            # Whoever was quicker may have another active key.
+            document = self._documents.get(which.address)
+        raise CredentialChanged(**_names(which))
 
     def _rewrapped(self, which: CredentialId, document: Document, record: Record, secret: Secret) -> Document | None:
         """Seal anew, if it works at once: a key that can be read is read whatever becomes of this."""
         try:
-            return self._write(which, secret, record.public, expected=document.version)
+            written = self._write(which, secret, record.public, expected=document.version)
         except (CredentialUnreadable, StoreUnavailable):
             self._rewrap_from_ms = self._monotonic() + REWRAP_PAUSE_MS
             return None
+        if len(self._rewrapped_once) < REWRAPPED_MAX:
+            self._rewrapped_once.add(which)
+        return written
 
-    def _may_rewrap(self) -> bool:
+    def _may_rewrap(self, which: CredentialId) -> bool:
+        if which in self._rewrapped_once:
+            return False
         return self._rewrap_from_ms is None or self._monotonic() >= self._rewrap_from_ms
 
     def _write(self, which: CredentialId, secret: Secret, public: Public, *, expected: int) -> Document | None:

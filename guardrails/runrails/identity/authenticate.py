@@ -82,6 +82,7 @@ class Authenticator:
 
         Raises:
             Unauthenticated: Nobody who is known; one message whatever the reason.
+            AuthBusy: An older key or a proof of AWS could not be checked now.
             StoreUnavailable: A store is out of reach.
         """
         credential = _find(headers)

@@ -72,15 +72,26 @@ class Forbidden(AuthError):
 
 
 class AuthBusy(AuthError):
-    """The credential could not be checked right now. It is neither accepted nor refused."""
+    """
+    The credential could not be checked right now. It is neither accepted nor refused.
+
+    Args:
+        reason: What is busy, as a short word of ours for the operator's log; told to nobody else.
+    """
 
     code = "auth_busy"
     http_status = 503
 
-    def __init__(self) -> None:
+    def __init__(self, reason: LiteralString = "unspecified") -> None:
         super().__init__(
             "Too many credentials are being checked.", next_step="Send the same request again in a few seconds."
         )
+        self._reason = reason
+
+    @property
+    def reason(self) -> str:
+        """What is busy, for the operator's log only."""
+        return getattr(self, "_reason", "unspecified")
 
 
 class UnknownKey(AuthError):

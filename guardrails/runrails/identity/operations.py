@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from runrails.identity.principal import Principal, Scope
 
-__all__ = ["OPERATIONS", "Operation", "Reach", "authorise", "authorise_grant"]
+__all__ = ["OPERATIONS", "Operation", "Reach", "authorise", "authorise_grant", "authorise_new"]
 
 Reach = Literal["own", "any"]
 
@@ -92,7 +92,8 @@ def authorise(
 
 def authorise_grant(principal: Principal, operation: str, scopes: Iterable[str]) -> None:
     """
-    See that nobody hands out a power that they have not: the scopes of a new key or token are among the caller's own.
+    See that nobody hands out a power that they have not: the scopes of a key or token whose secret somebody is given,
+    because it is new or its key was rotated, are among the caller's own.
 
     Raises:
         Forbidden: The first of those that are missing, by name.
@@ -101,6 +102,33 @@ def authorise_grant(principal: Principal, operation: str, scopes: Iterable[str])
     missing = sorted(check_scopes(scopes) - principal.scopes)
     if missing:
         raise Forbidden(operation, missing=missing[0])
+
+
+def authorise_new(
+    principal: Principal, operation: str, *, scopes: Iterable[str], user: str, org: str | None, user_org: str | None
+) -> None:
+    """
+    See that somebody may make a credential, a key or a token, for a user. Decides from its arguments alone.
+
+    Whoever belongs to an organisation makes none that belongs to another or to none: one without an organisation
+    reaches what everybody has.
+
+    Args:
+        principal: Who asks.
+        operation: What for, a name in `OPERATIONS`.
+        scopes: What the credential may do.
+        user: Whom it is for.
+        org: Which organisation it belongs to.
+        user_org: The organisation of that user, as records say; never a request's own words.
+
+    Raises:
+        Forbidden: The user is out of reach, so is the organisation, or a scope is not the caller's own.
+        ValueError: A scope does not exist.
+    """
+    authorise(principal, operation, owner=f"user:{user}", owner_org=user_org)
+    if principal.org not in (None, org):
+        raise Forbidden(operation)
+    authorise_grant(principal, operation, scopes)
 
 
 def _reaches(principal: Principal, reach: Reach, owner: str | None, owner_org: str | None) -> bool:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from runrails.clocks import Clock, system_ms
 from runrails.errors import ConfigError
 from runrails.notify.senders import SendFailed
+from runrails.secretvalue import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,15 +38,13 @@ _LATER = {408, 425, 429}
 
 
 class _Address(NamedTuple):
-    """Where to send. It may hold a secret, as Slack's does, so only the host is ever shown."""
+    """Where to send."""
 
     secure: bool
     host: str
     port: int
-    target: str
-
-    def __repr__(self) -> str:
-        return f"_Address({self.host!r})"
+    target: Secret
+    """Slack's is what lets somebody write there."""
 
 
 class Webhook:
@@ -80,7 +79,7 @@ class Webhook:
         headers = {
             "webhook-id": notice.id,
             "webhook-timestamp": str(seconds),
-            "webhook-signature": sign(self._key, notice.id, seconds, body),
+            "webhook-signature": sign(self._key.reveal_bytes(), notice.id, seconds, body),
         }
         _post(self._address, body, headers, self._timeout_s)
 
@@ -129,7 +128,7 @@ def sign(key: bytes, notice_id: str, seconds: int, body: bytes) -> str:
     return f"v1,{b64encode(hmac.digest(key, told, 'sha256')).decode()}"
 
 
-def _key(secret: str) -> bytes:
+def _key(secret: str) -> Secret:
     import binascii
     from base64 import b64decode
 
@@ -143,7 +142,7 @@ def _key(secret: str) -> bytes:
             next_step='Make one: python -c "import base64, secrets; '
             "print('whsec_' + base64.b64encode(secrets.token_bytes(32)).decode())\"",
         )
-    return key
+    return Secret(key)
 
 
 def _parse(url: str) -> _Address:
@@ -168,7 +167,7 @@ def _parse(url: str) -> _Address:
         )
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     # The port is named in full: http.client would take the end of an IPv6 address for one.
-    return _Address(secure, host, port or (443 if secure else 80), target)
+    return _Address(secure, host, port or (443 if secure else 80), Secret(target))
 
 
 def _is_loopback(host: str) -> bool:
@@ -186,7 +185,7 @@ def _post(address: _Address, body: bytes, headers: Mapping[str, str], timeout_s:
     connection = _connection(address, timeout_s)
     try:
         connection.request(
-            "POST", address.target, body,
+            "POST", address.target.reveal(), body,
             {"content-type": "application/json", "user-agent": "runrails", "connection": "close", **headers},
         )  # fmt: skip
         with connection.getresponse() as answer:

@@ -246,6 +246,25 @@ class PriceBook:
         below = found.below(now_ms)
         return None if below == agreed else below  # no term is valid on that day
 
+    def names(self, provider: str | None = None) -> tuple[str, ...]:
+        """
+        Models that prices are written down for, as a list to choose from: the data knows more names for many of them.
+
+        Args:
+            provider: Only this provider's. None: those that are written under a bare name, in this book or its file.
+        """
+        data = self._data()
+        found: dict[str, None] = {}
+        for layer in (*self._run, self._project):
+            for written in layer.written:
+                owner, colon, model = written.partition(":")
+                said = data.snapshot.provider_of(owner) if colon else None
+                if said is None or said == provider:
+                    found[written if said is None else model] = None
+        if provider in data.snapshot.provider_ids():
+            found |= dict.fromkeys(data.snapshot.model_ids(provider))
+        return tuple(found)
+
     def explain(
         self, model: str, *, provider: str | None = None, now_ms: int, region: str | None = None
     ) -> tuple[LayerSays, ...]:

@@ -303,6 +303,10 @@ class SQLiteStore:
         first_ms, end_ms = month_bounds(period)
         return archive.usage(self._file, _findable(user), _findable(run), first_ms, end_ms)
 
+    def usage_since(self, first_ms: int) -> Iterator[UsageRecord]:
+        """Calls from that moment on, oldest first; see `runrails.recent`."""
+        return archive.usage(self._file, None, None, first_ms, month_bounds(None)[1])
+
     def fix_zone(self, scope: str, zone: str) -> str:
         """The scope's zone: the one given at its first use."""
         checks.check_zone_of(scope, zone)

@@ -1,4 +1,4 @@
-"""Why an AWS identity was not let in: every `Unauthenticated.reason` of this package, for operators' logs. Pure."""
+"""Why an AWS identity was not let in: every `reason` of this package, for operators' logs. Pure."""
 
 from __future__ import annotations
 

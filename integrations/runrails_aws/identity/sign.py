@@ -96,7 +96,8 @@ def sign_proof(
     check_server_id(server_id)
     where = REGIONS.get(region)
     if where is None:
-        raise ConfigError(f"There is no region {region}.", next_step="Give one that the server allows.")
+        # Not as it was given: what somebody puts into a wrong place may be a secret.
+        raise ConfigError("There is no region of that name.", next_step="Give one that the server allows.")
     key = credentials or _found(session, profile)
     date = _date(clock())
     token = key.token or None

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from runrails.clocks import Clock, system_ms
 from runrails.documents import Address
 from runrails.errors import ConfigError
-from runrails.identity.errors import Unauthenticated
+from runrails.forks import renew_after_fork
+from runrails.identity.errors import AuthBusy, Unauthenticated
 from runrails_aws.identity.answer import read_answer
 from runrails_aws.identity.canonical import check_server_id, signed_request
 from runrails_aws.identity.proof import Proof, parse_proof
@@ -52,7 +53,7 @@ class AWSIdentity:
         regions: Those whose STS may be asked. No other host is ever spoken to.
         clock: Wall clock in milliseconds since the epoch.
         transport: Sends the request; by default over HTTPS with five seconds.
-        in_flight_max: Proofs that may wait for STS at the same time; those above are refused.
+        in_flight_max: Proofs that may wait for STS at the same time; those above are told to come again.
 
     Raises:
         ConfigError: The id, a region or a number is not one.
@@ -77,7 +78,9 @@ class AWSIdentity:
         self._transport = HTTPSTransport() if transport is None else transport
         if type(in_flight_max) is not int or not 1 <= in_flight_max <= _IN_FLIGHT_MAX:
             raise ConfigError("in_flight_max is out of range.", next_step=f"Give 1 to {_IN_FLIGHT_MAX}.")
+        self._in_flight_max = in_flight_max
         self._in_flight = BoundedSemaphore(in_flight_max)
+        renew_after_fork(self)
 
     def verify(self, proof: Proof | str) -> Principal:
         """
@@ -85,9 +88,14 @@ class AWSIdentity:
 
         Raises:
             Unauthenticated: The same for every fault; `reason` is for the operator, see `REASONS`.
+            AuthBusy: Too many wait for STS. The proof is not used up.
             StoreUnavailable: Nobody knows whether it was used before.
         """
         return self._verified(_parsed(proof))
+
+    def after_fork(self) -> None:
+        """In a child: proofs that wait in threads of the parent take no place here."""
+        self._in_flight = BoundedSemaphore(self._in_flight_max)
 
     def forget(self, arn: str) -> bool:
         """Forget the unique id of a user or role that its operator has made anew. See `Roster.forget`."""
@@ -119,7 +127,7 @@ class AWSIdentity:
 
     def _asked(self, request: STSRequest) -> STSAnswer:
         if not self._in_flight.acquire(blocking=False):
-            raise Unauthenticated("aws_busy")
+            raise AuthBusy("aws_busy")
         answer: STSAnswer | None = None
         try:
             answer = self._transport(request)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, LiteralString
 from runrails.clocks import Clock, monotonic_ms, system_ms
 from runrails.errors import ConfigError, RunrailsError
 from runrails.identity.apikeys.format import ENVIRONMENTS, Environment, make_key, new_key_id, parse_key
-from runrails.identity.apikeys.known import Known
+from runrails.identity.apikeys.known import Known, Moment
 from runrails.identity.apikeys.legacy import BcryptPool
 from runrails.identity.apikeys.making import PREVIOUS_MAX, Terms, adopted, made, resumed, revoked, rotated, suspended
 from runrails.identity.apikeys.managing import KeyBook
@@ -47,7 +47,8 @@ class ApiKeys:
         documents: Where records are kept.
         peppers: What keys are hashed with; every process on the store needs the same.
         clock: Wall clock in milliseconds since the epoch, by which keys expire.
-        monotonic: What the cache is timed by, so that a clock that is set back does not keep a revoked key alive.
+        monotonic: The other clock that the cache is timed by: one that is set back does not keep a revoked key alive,
+            nor does one that stood still while the machine slept.
         environment: Keys of the other one are refused.
         cache_ms: How long an answer is kept, at most 5 seconds; 0: not at all.
         cache_max: How many are kept.
@@ -95,14 +96,17 @@ class ApiKeys:
         parsed = parse_key(text, legacy=self._pool is not None)
         if parsed is None:
             raise Unauthenticated("malformed")
-        asked_ms, now_ms = self._monotonic(), self._clock()
+        now_ms = self._clock()
+        asked = Moment(now_ms, self._monotonic())
         digest = self._known.digest(text)
-        principal = self._known.proven(digest, asked_ms)
+        principal = self._known.proven(digest, asked)
         if principal is None or (principal.expires_ms is not None and now_ms >= principal.expires_ms):
-            if self._known.is_refused(digest, asked_ms):
-                raise Unauthenticated("refused_before")
-            principal = self._prove(text, parsed, digest, asked_ms=asked_ms, now_ms=now_ms)
-            self._known.add_proven(digest, principal, asked_ms)
+            known = self._known.refused(digest, asked)
+            if known is not None:
+                raise Unauthenticated(known)
+            changes = self._known.changes
+            principal = self._prove(text, parsed, digest, asked)
+            self._known.add_proven(digest, principal, asked, changes=changes)
         self._used.note(parsed.key_id, now_ms)
         return principal
 
@@ -218,31 +222,50 @@ class ApiKeys:
     def __repr__(self) -> str:
         return f"ApiKeys(environment={self.environment!r})"
 
-    def _prove(self, text: str, parsed: Parsed, digest: bytes, *, asked_ms: int, now_ms: int) -> Principal:
+    def _prove(self, text: str, parsed: Parsed, digest: bytes, asked: Moment) -> Principal:
         """Whom a key proves, by the store. The same is done for a key that exists and one that does not."""
-        document = self._book.read(parsed.key_id)
-        nobody, nobodys_data = self._nobody
-        key_id, data = (nobody.info.id, nobodys_data) if document is None else (parsed.key_id, document.data)
-        record = decode(data, key_id, self._peppers)
-        known = nobody if record is None else record
-        earlier = [each.hash for each in known.previous] + [nobody.hash] * (PREVIOUS_MAX - len(known.previous))
-        place = self._peppers.which(text, (known.hash, *earlier))
+        document, record = self._read(parsed.key_id)
+        known = record or self._nobody[0]
+        place = self._place(text, known)
         pool = self._pool if parsed.environment is None else None  # keys of today never wait for older ones
-        if place is None and pool is not None:
-            place = 0 if pool.proves(text, known.hash, digest) else None
+        if place is None and pool is not None and pool.proves(text, known.hash, digest):
+            # It may have waited for seconds, and the key may have been taken back meanwhile, or hashed anew.
+            checked = known.hash
+            document, record = self._read(parsed.key_id)
+            known = record or self._nobody[0]
+            place = 0 if known.hash == checked else self._place(text, known)
         expires_ms = known.info.expires_ms
         if place:
             expires_ms = min(known.previous[place - 1].until_ms, expires_ms or TIME_MS_MAX)
         principal = known.principal(expires_ms=expires_ms)
         if document is None or record is None or place is None:
-            self._known.add_refused(digest, asked_ms)
-            raise Unauthenticated("unknown" if document is None else "unreadable" if record is None else "wrong_secret")
-        reason = self._against(record.info, expires_ms, now_ms)
-        if reason is not None:
-            raise Unauthenticated(reason)
+            wrong = "unknown" if document is None else "unreadable" if record is None else "wrong_secret"
+            self._known.add_refused(digest, wrong, asked)
+            raise Unauthenticated(wrong)
         if place == 0 and not self._peppers.is_current(record.hash):
+            # Whatever its status: who goes on with an older key that was taken back costs one slow check, not many.
             self._hash_anew(document, record, text)
+        reason = self._against(record.info, expires_ms, self._clock())
+        if reason is not None:
+            if record.info.status != "suspended":  # which may end at any moment; nothing else does
+                self._known.add_refused(digest, reason, asked)
+            raise Unauthenticated(reason)
         return principal
+
+    def _read(self, key_id: str) -> tuple[Document | None, ApiKeyRecord | None]:
+        """A key's document and the record in it. A record is opened in any case, so that both take as long."""
+        document = self._book.read(key_id)
+        nobody, data = self._nobody
+        if document is None:
+            decode(data, nobody.info.id, self._peppers)
+            return None, None
+        return document, decode(document.data, key_id, self._peppers)
+
+    def _place(self, text: str, known: ApiKeyRecord) -> int | None:
+        """Which of a record's hashes the key is the text of. As many are looked at whatever it has."""
+        earlier = [each.hash for each in known.previous]
+        earlier += [self._nobody[0].hash] * (PREVIOUS_MAX - len(earlier))
+        return self._peppers.which(text, (known.hash, *earlier))
 
     def _against(self, info: ApiKeyInfo, expires_ms: int | None, now_ms: int) -> LiteralString | None:
         """What speaks against a key whose secret is proven."""

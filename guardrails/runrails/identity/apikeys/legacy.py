@@ -14,6 +14,7 @@ from threading import Lock, get_native_id
 from typing import TYPE_CHECKING, Protocol
 
 from runrails.errors import ConfigError
+from runrails.forks import renew_after_fork
 from runrails.identity.errors import AuthBusy
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class BcryptPool:
         self._running: dict[tuple[bytes, str], Future[bool]] = {}
         """By key and hash: who asks the same at once waits for the same answer."""
         self._threads: ThreadPoolExecutor | None = None
+        renew_after_fork(self)
 
     def proves(self, text: str, kept: str | None, digest: bytes) -> bool:
         """
@@ -63,20 +65,27 @@ class BcryptPool:
         Raises:
             AuthBusy: Too many wait already.
         """
+        from concurrent.futures import CancelledError
+
         known = kept is not None and BCRYPT.fullmatch(kept) is not None
         hashed = kept if known and kept is not None else _NOBODY
         asked = self._submit(text.encode("utf-8", "surrogatepass"), hashed, digest)
         try:
             return asked.result(WAIT_S) and known
-        except TimeoutError:
-            raise AuthBusy from None
+        except (TimeoutError, CancelledError):
+            raise AuthBusy("bcrypt_slow") from None
 
     def close(self) -> None:
-        """End the threads when they are done."""
+        """End the threads when they are done; who waits for one that has not begun is told to come again."""
         with self._lock:
             threads, self._threads = self._threads, None
         if threads is not None:
             threads.shutdown(wait=True, cancel_futures=True)
+
+    def after_fork(self) -> None:
+        """In a child: the threads are not there, and what they were asked is never answered."""
+        self._lock = Lock()
+        self._running, self._threads = {}, None
 
     def _submit(self, password: bytes, hashed: str, digest: bytes) -> Future[bool]:
         from concurrent.futures import ThreadPoolExecutor
@@ -87,7 +96,7 @@ class BcryptPool:
             if running is not None:
                 return running
             if len(self._running) >= CHECKS_MAX + WAITING_MAX:
-                raise AuthBusy
+                raise AuthBusy("bcrypt_busy")
             if self._threads is None:
                 self._threads = ThreadPoolExecutor(CHECKS_MAX, "runrails-bcrypt", initializer=_step_back)
             asked = self._running[question] = self._threads.submit(self._is_same, password, hashed.encode("ascii"))

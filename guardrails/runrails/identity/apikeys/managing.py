@@ -58,6 +58,8 @@ class KeyBook:
             for document in self.documents.find(KIND):
                 yield self._opened(document)
             return
+        if not _is_id(user):  # nobody is called that
+            return
         for listed in self.documents.find(KIND_OF_USER, user):
             found = self.read(listed.address.name)
             # The list may name a key that was never written, or another user's: then it is not this one's.
@@ -66,10 +68,7 @@ class KeyBook:
 
     def get(self, key_id: str) -> tuple[Document, ApiKeyRecord]:
         """A key's record. Raises UnknownKey, and ConfigError if it cannot be read."""
-        try:
-            document = self.read(check_id(key_id, what="A key's id"))
-        except ValueError:
-            document = None
+        document = self.read(key_id) if _is_id(key_id) else None
         if document is None:
             raise UnknownKey
         return document, self._opened(document)
@@ -103,3 +102,10 @@ class KeyBook:
                 key_id=key_id,
             )
         return record
+
+
+def _is_id(text: object) -> bool:
+    try:
+        return bool(check_id(text, what="An id"))
+    except ValueError:
+        return False

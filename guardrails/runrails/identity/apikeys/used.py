@@ -8,16 +8,18 @@ from threading import Lock, Thread
 from typing import TYPE_CHECKING, cast
 
 from runrails.documents import Address
+from runrails.forks import renew_after_fork
 from runrails.identity.apikeys.records import KIND_USED
 
 if TYPE_CHECKING:
     from runrails.documents import DocumentStore
 
-__all__ = ["EVERY_MS", "LastUsed"]
+__all__ = ["EVERY_MS", "KEPT_MAX", "LastUsed"]
 
 EVERY_MS = 60_000
 _NAME = "used"
-_KEPT_MAX = 10_000
+KEPT_MAX = 10_000
+"""Of so many keys it is known here that they were written; of more, the store is asked."""
 
 
 class LastUsed:
@@ -31,18 +33,19 @@ class LastUsed:
         self._lock = Lock()
         self._writer: Thread | None = None
         self.failures = 0
-        """How many writes failed; each is made up for by the key's next use."""
+        """How many uses were not written; each is made up for by the key's next use, a minute later."""
+        renew_after_fork(self)
 
     def note(self, key_id: str, now_ms: int) -> None:
         """The key was used. Never raises, never waits."""
         noted = self._noted.get(key_id)
-        if noted is not None and now_ms - noted < EVERY_MS:
+        if noted is not None and _is_recent(noted, now_ms):
             return
         with self._lock:
-            if len(self._noted) >= _KEPT_MAX:
-                self._noted = {each: at_ms for each, at_ms in self._noted.items() if now_ms - at_ms < EVERY_MS}
+            self._noted.pop(key_id, None)  # so that the oldest stands first
+            if len(self._noted) >= KEPT_MAX:
+                del self._noted[next(iter(self._noted))]
             self._noted[key_id] = self._waiting[key_id] = now_ms
-            # A thread that was left behind by a fork is not alive.
             if self._writer is None or not self._writer.is_alive():
                 self._writer = Thread(target=self._write_all, name="runrails-key-use", daemon=True)
                 with suppress(RuntimeError):  # the interpreter ends
@@ -60,6 +63,11 @@ class LastUsed:
             writer.join()
         self._write_all()
 
+    def after_fork(self) -> None:
+        """In a child: what waits is the parent's to write, and its thread is not there."""
+        self._lock = Lock()
+        self._noted, self._waiting, self._writer = {}, {}, None
+
     def _write_all(self) -> None:
         while True:
             with self._lock:
@@ -70,16 +78,24 @@ class LastUsed:
             try:
                 self._write(key_id, at_ms)
             except Exception:  # noqa: BLE001 -- this is a courtesy: whatever the store says, the request was answered
-                self.failures += 1
+                # A store that is away lets each wait for seconds, and a process that ends would wait for all of them.
+                with self._lock:
+                    self.failures += 1 + len(self._waiting)
+                    self._waiting.clear()
 
     def _write(self, key_id: str, at_ms: int) -> None:
         """Unless another process has, within the minute. If one does so just now, that is as good."""
         address = Address(KIND_USED, key_id, _NAME)
         known = self._documents.get(address)
-        if known is not None and at_ms - (_decode(known.data) or 0) < EVERY_MS:
+        if known is not None and _is_recent(_decode(known.data) or 0, at_ms):
             return
         version = 0 if known is None else known.version
         self._documents.put(address, json.dumps({"at_ms": at_ms}).encode("ascii"), expected=version)
+
+
+def _is_recent(at_ms: int, now_ms: int) -> bool:
+    # What is later than now is of a clock that was set back.
+    return 0 <= now_ms - at_ms < EVERY_MS
 
 
 def _decode(data: bytes) -> int | None:

@@ -7,6 +7,7 @@ ours is not one to trust with the others. What is meant for other algorithms or 
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeGuard, cast
 
 from runrails.errors import ConfigError
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from runrails.identity.jwt.keyset import PublicKey
 
-__all__ = ["algorithm_of", "read_jwks", "to_jwk"]
+__all__ = ["is_for", "read_jwks", "to_jwk"]
 
 _SIZE = 32
 """Bytes of a coordinate, of P-256 as of Ed25519."""
@@ -33,13 +34,19 @@ _SMALL_ORDER = frozenset({0, 1, _FIELD - 1, _EIGHTH, _FIELD - _EIGHTH})
 """The y of the eight points of Ed25519 with which anybody can make signatures that verify; a key of zeroes is one."""
 
 
-def algorithm_of(key: PublicKey) -> Algorithm | None:
-    """What a key can be for; None: nothing that is offered."""
+_KINDS: Mapping[Algorithm, tuple[str, str]] = MappingProxyType(
+    {"EdDSA": ("OKP", "Ed25519"), "Ed25519": ("OKP", "Ed25519"), "ES256": ("EC", "P-256")}
+)
+
+
+def is_for(key: object, alg: Algorithm) -> bool:
+    """Whether a public key is one that an algorithm takes."""
     from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
     if isinstance(key, EllipticCurvePublicKey):
-        return "ES256" if isinstance(key.curve, SECP256R1) else None
-    return "EdDSA"
+        return alg == "ES256" and isinstance(key.curve, SECP256R1)
+    return alg in {"EdDSA", "Ed25519"} and isinstance(key, Ed25519PublicKey)
 
 
 def read_jwks(data: bytes) -> KeySet:
@@ -92,7 +99,7 @@ def _read_key(entry: Mapping[str, object]) -> Key | None:
     alg = entry["alg"] if "alg" in entry else _alg_by_kind(entry)
     if not is_algorithm(alg):
         return None
-    if alg != _alg_by_kind(entry):
+    if _KINDS.get(alg) != _kind_of(entry):
         raise _refused("has a key that does not fit its algorithm")
     return Key(kid, alg, _read_point(entry, alg))
 
@@ -106,18 +113,20 @@ def _is_for_verifying(entry: Mapping[str, object]) -> bool:
     return entry["key_ops"] in (["verify"], ["sign", "verify"], ["verify", "sign"])
 
 
+def _kind_of(entry: Mapping[str, object]) -> tuple[object, object]:
+    return entry.get("kty"), entry.get("crv")
+
+
 def _alg_by_kind(entry: Mapping[str, object]) -> Algorithm | None:
-    kind = (entry.get("kty"), entry.get("crv"))
-    if kind == ("OKP", "Ed25519"):
-        return "EdDSA"
-    return "ES256" if kind == ("EC", "P-256") else None
+    """What a key that does not say is for: of the two names for Ed25519, the older and more common one."""
+    return next((alg for alg, kind in _KINDS.items() if kind == _kind_of(entry)), None)
 
 
 def _read_point(entry: Mapping[str, object], alg: Algorithm) -> PublicKey:
     from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicNumbers
 
     x = _coordinate(entry.get("x"))
-    if alg == "EdDSA":
+    if alg != "ES256":
         return _read_ed25519(x)
     y = _coordinate(entry.get("y"))
     try:

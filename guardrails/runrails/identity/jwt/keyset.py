@@ -2,8 +2,10 @@
 Which keys tokens are signed and verified with: a table of `kid`, and for each the one algorithm it is for.
 
 A token's header chooses a row and never an algorithm. PyJWT computes the signatures, and nothing else of it is used.
-Offered are HS256 for one box, and EdDSA (Ed25519) and ES256 (P-256) where more than one service verifies. RSA is not:
-with it come weak moduli (ROCA), exponents and paddings that need checks of their own, and nothing here needs it.
+Offered are HS256 for one box, and EdDSA (Ed25519) and ES256 (P-256) where more than one service verifies. RFC 9864 has
+a second name for the former, Ed25519: a key is for one of the two, as whoever publishes it says, and never for both.
+RSA is not offered: with it come weak moduli (ROCA), exponents and paddings that need checks of their own, and nothing
+here needs it.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ALGORITHMS", "KEYS_MAX", "Algorithm", "Key", "KeySet", "Keys", "is_algorithm", "verify"]
 
-Algorithm = Literal["HS256", "EdDSA", "ES256"]
+Algorithm = Literal["HS256", "EdDSA", "Ed25519", "ES256"]
 ALGORITHMS: frozenset[str] = frozenset(get_args(Algorithm))
 KEYS_MAX = 32
 
@@ -79,7 +81,8 @@ class KeySet:
         signing: The id of the one that signs; None: this process only verifies.
 
     Raises:
-        ConfigError: No key or too many, an id twice, shared secrets beside public keys, or none that signs.
+        ConfigError: No key or too many, an id twice, shared secrets beside public keys, none that signs, a weak secret,
+            or a key that does not fit its algorithm.
     """
 
     def __init__(self, keys: Iterable[Key], *, signing: str | None = None) -> None:
@@ -92,6 +95,8 @@ class KeySet:
         if len({each.alg == "HS256" for each in listed}) > 1:
             # Whoever verifies with a shared secret can sign as well; a set of both hides who can.
             raise _unusable("mixes shared secrets with public keys")
+        for each in listed:
+            _check_fits(each)
         self._signing = None if signing is None else self._keys.get(signing)
         if signing is not None and (self._signing is None or self._signing.signing is None):
             raise _unusable("has no private key of the id that shall sign")
@@ -196,22 +201,43 @@ def load_key(kid: str, alg: str, secret: Secret, *, what: str) -> Key:
             setting=what,
         )
     if alg == "HS256":
-        check_strength(secret, what=what)
-        if b"-----BEGIN" in secret.reveal_bytes():
-            # A public key taken for a shared secret is a secret that everybody knows.
-            raise ConfigError(f"{what} is a key in PEM, and HS256 takes none.", next_step="Write EdDSA or ES256.")
+        _check_shared(secret, what)
         return Key(kid, alg, secret, secret)
     private = _load_private(secret, what)
     public = private.public_key()
-    from runrails.identity.jwt.jwk import algorithm_of
+    from runrails.identity.jwt.jwk import is_for
 
-    if algorithm_of(public) != alg:
+    if not is_for(public, alg):
         raise ConfigError(
             f"The key in {what} is not for {alg}.",
-            next_step="EdDSA takes an Ed25519 key, ES256 one of the curve P-256.",
+            next_step="EdDSA and Ed25519 take an Ed25519 key, ES256 one of the curve P-256.",
             setting=what,
         )
     return Key(kid, alg, public, private)
+
+
+def _check_fits(key: Key) -> None:
+    """See that a key is for its algorithm, however it was put together. Raises ConfigError."""
+    from runrails.secretvalue import Secret
+
+    check_name(key.kid)
+    if is_algorithm(key.alg):
+        if isinstance(key.verifying, Secret):
+            if key.alg == "HS256":
+                return _check_shared(key.verifying, f"the JWT key {key.kid}")
+        else:
+            from runrails.identity.jwt.jwk import is_for
+
+            if is_for(key.verifying, key.alg):
+                return None
+    raise _unusable("has a key that does not fit its algorithm")
+
+
+def _check_shared(secret: Secret, what: str) -> None:
+    check_strength(secret, what=what)
+    if b"-----BEGIN" in secret.reveal_bytes():
+        # A public key taken for a shared secret is a secret that everybody knows.
+        raise ConfigError(f"{what} is a key in PEM, and HS256 takes none.", next_step="Write EdDSA or ES256.")
 
 
 def check_name(kid: str) -> str:
@@ -250,7 +276,7 @@ def _engine(alg: Algorithm) -> _Engine:
             from jwt import get_algorithm_by_name
         except ImportError:
             raise ConfigError("Tokens need PyJWT.", next_step="pip install 'runrails[jwt]'") from None
-        engine = _engines[alg] = get_algorithm_by_name(alg)
+        engine = _engines[alg] = get_algorithm_by_name("EdDSA" if alg == "Ed25519" else alg)
     return engine
 
 

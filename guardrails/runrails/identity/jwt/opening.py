@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from runrails.documents import DocumentStore
     from runrails.identity.jwt.keyset import Keys
 
-__all__ = ["KEYS", "open_keys", "open_tokens"]
+__all__ = ["JWKS_URL", "KEYS", "open_keys", "open_tokens", "read_keys"]
 
 KEYS = "RUNRAILS_JWT_KEYS"
-_URL = "RUNRAILS_JWT_JWKS_URL"
+JWKS_URL = "RUNRAILS_JWT_JWKS_URL"
 _ISSUER, _AUDIENCE = "RUNRAILS_JWT_ISSUER", "RUNRAILS_JWT_AUDIENCE"
 
 
@@ -31,16 +31,23 @@ def open_keys() -> Keys:
     Raises:
         ConfigError: Neither or both are set, a key cannot be read or is weak, or one is used elsewhere as well.
     """
-    keys, url = os.environ.get(KEYS, ""), os.environ.get(_URL, "")
+    found = read_keys()
+    if isinstance(found, KeySet):
+        check_environment()
+    return found
+
+
+def read_keys() -> Keys:
+    """The same, wherever else they are used. Raises ConfigError."""
+    keys, url = os.environ.get(KEYS, ""), os.environ.get(JWKS_URL, "")
     if bool(keys) == bool(url):
         raise ConfigError(
-            f"Tokens need {'one of ' if keys else ''}{KEYS} {'and' if keys else 'or'} {_URL}.",
+            f"Tokens need {'one of ' if keys else ''}{KEYS} {'and' if keys else 'or'} {JWKS_URL}.",
             next_step=f"Set {KEYS}=k1:HS256:env:NAME, or k1:EdDSA:file:/path where several services verify.",
             setting=KEYS,
         )
     if url:
         return RemoteKeys(url)
-    check_environment()
     return KeySet.parse(keys, what=KEYS)
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from runrails.clocks import Clock, monotonic_ms
 from runrails.egress_rules import ANY_HOST, HTTPS_PORTS, EgressRefused, check_url
 from runrails.errors import ConfigError, RunrailsError
+from runrails.forks import renew_after_fork
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,6 +77,7 @@ class RemoteKeys:
         self._lock = Lock()
         self._held: _Held | None = None
         self._tried_ms: int | None = None
+        renew_after_fork(self)
 
     def find(self, kid: str) -> Key | None:
         """The key of that id; None also while the set cannot be had."""
@@ -86,6 +88,11 @@ class RemoteKeys:
             keys = self._usable()
             found = None if keys is None else keys.find(kid)
         return found
+
+    def after_fork(self) -> None:
+        """In a child: the thread that was fetching is not there, so it neither ends nor counts as an attempt."""
+        self._lock = Lock()
+        self._tried_ms = None
 
     def _current(self) -> KeySet | None:
         held, now_ms = self._held, self._clock()

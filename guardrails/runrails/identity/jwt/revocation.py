@@ -11,8 +11,9 @@ from collections import OrderedDict
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from runrails.clocks import Clock, system_ms
+from runrails.clocks import Clock, monotonic_ms, system_ms
 from runrails.documents import Address
+from runrails.forks import renew_after_fork
 from runrails.identity.jwt.strict import LEEWAY_S, LIFETIME_S_MAX
 from runrails.ids import check_id
 
@@ -33,18 +34,27 @@ class Revocations:
 
     Args:
         documents: Where they are kept, for all processes.
-        clock: Wall clock in milliseconds, for how long an answer is remembered.
+        clock: Wall clock in milliseconds since the epoch, for when a revocation may be forgotten.
         cache_ms: So long an answer "not revoked" is believed; at most 5,000.
+        monotonic: The other clock that this is timed by: one that is set back does not keep a revoked token alive, nor
+            does one that stood still while the machine slept.
     """
 
-    def __init__(self, documents: DocumentStore, *, clock: Clock = system_ms, cache_ms: int = CACHE_MS_MAX) -> None:
+    def __init__(
+        self, documents: DocumentStore, *, clock: Clock = system_ms, cache_ms: int = CACHE_MS_MAX,
+        monotonic: Clock = monotonic_ms,
+    ) -> None:  # fmt: skip
         if not 0 <= cache_ms <= CACHE_MS_MAX:
             raise ValueError(f"A revocation must be seen within {CACHE_MS_MAX:,} ms.")
         self._documents = documents
         self._clock = clock
+        self._monotonic = monotonic
         self._cache_ms = cache_ms
         self._lock = Lock()
-        self._asked_ms: OrderedDict[str, int] = OrderedDict()
+        self._asked_ms: OrderedDict[str, tuple[int, int]] = OrderedDict()
+        """By token: the moment of both clocks before the store said that it is not revoked."""
+        self._changes = 0
+        renew_after_fork(self)
 
     def add(self, jti: str, *, expires_ms: int) -> None:
         """
@@ -57,6 +67,7 @@ class Revocations:
         # Nothing is written over: what is there says the same.
         self._documents.put(address, b"{}", expected=0, expires_ms=expires_ms)
         with self._lock:
+            self._changes += 1
             self._asked_ms.pop(jti, None)
 
     def revoke(self, jti: str) -> None:
@@ -76,18 +87,24 @@ class Revocations:
         Raises:
             StoreUnavailable: Nobody knows, so the token must not be taken.
         """
-        now_ms = self._clock()
+        now = wall_ms, monotonic_ms = self._clock(), self._monotonic()
         with self._lock:
-            asked_ms = self._asked_ms.get(jti)
-        # A clock that was set back makes what was remembered look new for ever.
-        if asked_ms is not None and 0 <= now_ms - asked_ms < self._cache_ms:
+            asked, changes = self._asked_ms.get(jti), self._changes
+        if asked and 0 <= wall_ms - asked[0] < self._cache_ms and monotonic_ms - asked[1] < self._cache_ms:
             return False
         if self._documents.get(Address(KIND, _OWNER, jti)) is not None:
             return True
         with self._lock:
+            if changes != self._changes:  # revoked here, while we asked
+                return False
             # The time before asking: what was written while we asked counts from then.
-            self._asked_ms[jti] = now_ms
+            self._asked_ms[jti] = now
             self._asked_ms.move_to_end(jti)
             while len(self._asked_ms) > _REMEMBERED_MAX:
                 self._asked_ms.popitem(last=False)
         return False
+
+    def after_fork(self) -> None:
+        """In a child: another thread of the parent may have held the lock."""
+        self._lock = Lock()
+        self._asked_ms = OrderedDict()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from runrails.clocks import Clock, system_ms
+from runrails.clocks import Clock, monotonic_ms, system_ms
 from runrails.errors import ConfigError
 from runrails.identity.errors import Unauthenticated
 from runrails.identity.jwt.keyset import verify
@@ -48,6 +48,7 @@ class Tokens:
         documents: Where revocations are kept, for all processes.
         cache_ms: So long, at most 5,000, a revocation may go unseen.
         make_id: Makes the tokens' ids.
+        monotonic: What `cache_ms` is timed by.
 
     Raises:
         ConfigError: A name is empty, too long or not printable ASCII.
@@ -63,12 +64,13 @@ class Tokens:
         clock: Clock = system_ms,
         cache_ms: int = CACHE_MS_MAX,
         make_id: Callable[[], str] = new_id,
+        monotonic: Clock = monotonic_ms,
     ) -> None:
         self._keys = keys
         self._issuer = _check_name(issuer, "issuer")
         self._audience = _check_name(audience, "audience")
         self._clock = clock
-        self._revocations = Revocations(documents, clock=clock, cache_ms=cache_ms)
+        self._revocations = Revocations(documents, clock=clock, cache_ms=cache_ms, monotonic=monotonic)
         self._make_id = make_id
 
     def issue(self, principal: Principal, ttl_ms: int = TTL_MS) -> Secret:
@@ -77,6 +79,7 @@ class Tokens:
 
         Args:
             principal: Who, and what they may do. It outlives nobody: if their own credential ends, so does the token.
+                Of somebody who came with a token it has that one's id, so that both are taken back at once.
             ttl_ms: How long it is good for, at most an hour; it counts whole seconds.
 
         Raises:
@@ -141,13 +144,15 @@ class Tokens:
             expires_s = min(expires_s, principal.expires_ms // 1_000 - leeway_s)
         if expires_s <= now_s:
             raise ValueError("This principal's own credential has expired.")
+        # Whoever stole a token could else have it exchanged, and keep what came of it when the first is taken back.
+        came_with = principal.session_id if principal.method == "jwt" else None
         claims: dict[str, object] = {
             "iss": self._issuer,
             "aud": self._audience,
             "sub": principal.user,
             "iat": now_s,
             "exp": expires_s,
-            "jti": check_id(self._make_id(), what="A token's id"),
+            "jti": check_id(came_with or self._make_id(), what="A token's id"),
             "type": TYPE,
             "scopes": sorted(principal.scopes),
         }

@@ -1,0 +1,175 @@
+"""The gateway as an ASGI application: FastAPI, in front of which stand the routes that calls of models take."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from runrails import aio
+from runrails.errors import RunrailsError
+from runrails.identity.authenticate import enter
+from runrails_gateway.config import GatewayConfig
+from runrails_gateway.dialects import CHAT, COUNT_TOKENS, EMBEDDINGS, MESSAGES, RESPONSES, tell
+from runrails_gateway.errors import BadRequest, ModelNotFound, NotServed
+from runrails_gateway.exchange import check_headers
+from runrails_gateway.hot import Endpoint, Hot
+from runrails_gateway.models import Model, models_of, one_model, page_of
+from runrails_gateway.upstream.sending import HttpSender
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from starlette.types import Receive, Scope, Send
+
+    from runrails_gateway.dialects import Dialect
+    from runrails_gateway.upstream.sending import Sender
+
+__all__ = ["Gateway", "app_of_environment", "create_app"]
+
+_HOT: dict[str, Dialect] = {
+    "/v1/chat/completions": CHAT, "/v1/responses": RESPONSES, "/v1/embeddings": EMBEDDINGS,
+    "/v1/messages": MESSAGES, "/v1/messages/count_tokens": COUNT_TOKENS,
+}  # fmt: skip
+_SAFE = {"x-content-type-options": "nosniff", "cache-control": "no-store"}
+
+
+class Gateway(FastAPI):
+    """
+    The application. Requests for models go past FastAPI's machinery, which would cost as much as all of our own.
+
+    Args:
+        config: What it is made of.
+    """
+
+    def __init__(self, config: GatewayConfig) -> None:
+        docs = config.docs
+        super().__init__(
+            title="runrails gateway", version="1", lifespan=_lifespan, openapi_url="/openapi.json" if docs else None,
+            docs_url="/docs" if docs else None, redoc_url=None,
+        )  # fmt: skip
+        self.config = config
+        self.hot: Hot | None = None
+        """What serves calls of models, while it runs."""
+        self._endpoints: dict[str, Endpoint] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """As ASGI has it."""
+        if scope["type"] == "http":
+            endpoint = self._endpoints.get(scope["path"])
+            if endpoint is not None:
+                await endpoint(scope, receive, send)
+                return
+        await super().__call__(scope, receive, send)
+
+    def open(self) -> Hot:
+        """Begin to serve, in the running event loop."""
+        senders: dict[str, Sender] = {}
+        http = HttpSender()
+        for upstream in self.config.upstreams:
+            senders.setdefault(upstream.dialect, http)
+        self.hot = hot = Hot(self.config, senders)
+        self._endpoints = {path: Endpoint(hot, dialect) for path, dialect in _HOT.items()}
+        return hot
+
+
+def create_app(config: GatewayConfig) -> Gateway:
+    """
+    A gateway, ready for an ASGI server.
+
+    What the configuration owns is closed when the server ends it; whatever is under way is waited for and settled.
+    """
+    app = Gateway(config)
+    for kind in (RunrailsError, RequestValidationError, HTTPException, Exception):
+        app.add_exception_handler(kind, _told)
+    app.add_api_route("/healthz", _health, methods=["GET"], include_in_schema=False)
+    app.add_api_route("/v1/models", _models, methods=["GET"], include_in_schema=False)
+    app.add_api_route("/v1/models/{name:path}", _model, methods=["GET"], include_in_schema=False)
+    return app
+
+
+def app_of_environment() -> Gateway:
+    """For servers that make the application themselves, once in every worker: what the environment says."""
+    return create_app(GatewayConfig.from_env())
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    if not isinstance(app, Gateway):
+        raise TypeError("made for a Gateway")
+    hot = app.open()
+    try:
+        yield
+    finally:
+        await hot.close()
+        app.config.close()
+
+
+def _gateway(request: Request) -> Gateway:
+    app: object = request.app
+    if not isinstance(app, Gateway):
+        raise TypeError("made for a Gateway")
+    return app
+
+
+async def _health(request: Request) -> Response:
+    """Whether the process serves at all. Asks nobody."""
+    del request
+    return Response(b'{"status":"ok"}', media_type="application/json")
+
+
+async def _models(request: Request) -> Response:
+    """What the caller can call."""
+    models = await _listed(request)
+    return _answer(page_of(models, anthropic=_is_anthropics(request)))
+
+
+async def _model(request: Request) -> Response:
+    """One of them, by its name: a look into the list, whatever the name looks like."""
+    name = request.path_params["name"]
+    for model in await _listed(request):
+        if model.name == name:
+            return _answer(one_model(model, anthropic=_is_anthropics(request)))
+    raise ModelNotFound
+
+
+async def _listed(request: Request) -> tuple[Model, ...]:
+    config = _gateway(request).config
+    guard = config.guard
+    check_headers(request.headers.raw, config.limited)
+    authenticate = config.authenticator.authenticate
+    if config.authentication_waits:
+        principal = await aio.off_loop(guard, authenticate, request.headers.raw)
+    else:
+        principal = authenticate(request.headers.raw)
+    enter(principal, "models.list", guard=guard)
+    return models_of(config.upstreams, guard.prices, guard.clock())
+
+
+def _is_anthropics(request: Request) -> bool:
+    return "anthropic-version" in request.headers
+
+
+def _answer(body: bytes, status: int = 200) -> Response:
+    return Response(body, status_code=status, media_type="application/json", headers=_SAFE)
+
+
+async def _told(request: Request, error: Exception) -> Response:
+    """Whatever went wrong outside of calls of models, in the caller's dialect."""
+    config = _gateway(request).config
+    dialect = MESSAGES if _is_anthropics(request) else CHAT
+    if isinstance(error, RequestValidationError):
+        error = BadRequest("invalid_request", "The request is not as this address wants it.")
+    elif isinstance(error, HTTPException):
+        error = NotServed(methods="other") if error.status_code == 405 else NotServed()
+    elif not isinstance(error, RunrailsError):
+        config.guard.emit("request_failed", "error", error=type(error).__name__)
+    told = tell(error, request_id=f"req_{config.guard.new_id()}", hide_amounts=config.hide_amounts)
+    return Response(
+        dialect.refusal(told), status_code=told.status, media_type="application/json",
+        headers={**_SAFE, "x-request-id": told.request_id, **dict(told.headers)},
+    )  # fmt: skip

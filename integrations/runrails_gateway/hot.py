@@ -1,0 +1,254 @@
+"""
+The way of one request: limits of size and time, who it is, what they may do, what is asked, which run it belongs to,
+whether that may go on; then the call itself.
+
+From where a request is complete it has a task of its own, so that whoever hangs up ends nothing but their own waiting:
+the answer is read on, within limits, and settled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from functools import partial
+from typing import TYPE_CHECKING
+
+from runrails import aio
+from runrails.errors import RunrailsError
+from runrails.identity.authenticate import enter
+from runrails_gateway.calling import Call
+from runrails_gateway.conversations import Conversations
+from runrails_gateway.dialects import tell
+from runrails_gateway.errors import ModelNotFound, NotServed, UpstreamError
+from runrails_gateway.exchange import Exchange, Left, check_headers, header_of, read_body
+from runrails_gateway.figures import about_request
+from runrails_gateway.jsonin import read_json
+from runrails_gateway.keeping import RunKeeper
+from runrails_gateway.upstream.attempts import Attempts, Lines
+from runrails_gateway.upstream.breaker import Breaker
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from starlette.types import Receive, Scope, Send
+
+    from runrails.identity.authenticate import Entered
+    from runrails.identity.principal import Principal
+    from runrails_gateway.config import GatewayConfig, Upstream
+    from runrails_gateway.dialects import Ask, Dialect
+    from runrails_gateway.upstream.sending import Sender
+
+__all__ = ["Endpoint", "Hot"]
+
+_SERVES = {"openai": ("openai", "bedrock"), "anthropic": ("anthropic", "bedrock")}
+"""Which upstreams can answer a dialect."""
+
+
+class Hot:
+    """
+    What all requests of a process share. Make it where its event loop runs.
+
+    Args:
+        config: The gateway's parts.
+        senders: What can send requests, by the upstreams' dialects.
+    """
+
+    def __init__(self, config: GatewayConfig, senders: Mapping[str, Sender]) -> None:
+        guard = config.guard
+        self._config = config
+        self._guard = guard
+        self._lines = Lines(
+            senders, {each.name: Breaker() for each in config.upstreams}, guard.monotonic, random.random
+        )  # fmt: skip
+        self._keeper = RunKeeper(guard.monotonic)
+        self._conversations = Conversations(config)
+        self._open: set[asyncio.Task[None]] = set()
+
+    @property
+    def open_requests(self) -> int:
+        """How many requests are under way, those included whose callers have left."""
+        return len(self._open)
+
+    @property
+    def resting(self) -> tuple[str, ...]:
+        """Upstreams that are not asked for a moment, as they keep failing."""
+        return tuple(name for name, breaker in self._lines.breakers.items() if not breaker.closed)
+
+    async def serve(self, dialect: Dialect, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        exchange = Exchange(
+            scope, send, dialect, request_id=f"req_{self._guard.new_id()}", started_ms=self._guard.monotonic()
+        )  # fmt: skip
+        for watcher in self._config.watchers:
+            watcher.began(exchange)
+        try:
+            if scope["method"] != "POST":
+                raise NotServed(methods="POST")
+            entered = await self._enter(exchange)
+            raw = await read_body(receive, self._config.limited)
+        except Exception as exc:  # noqa: BLE001 -- whatever it is, the caller is told
+            await self._refuse(exchange, exc)
+            self._over(exchange)
+            return
+        task = asyncio.create_task(self._carry(exchange, entered, raw, scope["query_string"], receive))
+        self._open.add(task)
+        task.add_done_callback(self._open.discard)
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            exchange.leave()
+            raise
+
+    async def close(self) -> None:
+        """Wait for what is under way, so long as is allowed; then end it. Everything is settled afterwards."""
+        if self._open:
+            await asyncio.wait(set(self._open), timeout=self._config.limited.shutdown_ms_max / 1_000)
+        for task in list(self._open):
+            task.cancel()
+        if self._open:
+            await asyncio.wait(set(self._open))
+        await self._keeper.close()
+        for sender in self._lines.senders.values():
+            await sender.close()
+
+    # One request.
+
+    async def _enter(self, exchange: Exchange) -> Entered:
+        """Who it is, and whether they may. Nothing of the body is looked at before."""
+        check_headers(exchange.headers, self._config.limited)
+        authenticate = partial(self._config.authenticator.authenticate, exchange.headers)
+        waits = self._config.authentication_waits
+        principal = await aio.off_loop(self._guard, authenticate) if waits else authenticate()
+        exchange.principal = principal
+        return enter(principal, exchange.dialect.operation, guard=self._guard)
+
+    async def _carry(
+        self, exchange: Exchange, entered: Entered, raw: bytes, query: bytes, receive: Receive
+    ) -> None:  # fmt: skip
+        watch: asyncio.Task[None] | None = None
+        try:
+            async with asyncio.timeout(self._config.limited.request_ms_max / 1_000) as timer:
+                ask, attempts = self._read(exchange, raw, query)
+                if ask.stream:
+                    exchange.left = partial(self._drain, timer)
+                    watch = asyncio.create_task(_watch(exchange, receive))
+                if ask.plan is None:
+                    await self._free(exchange, attempts, raw)
+                else:
+                    await self._paid(exchange, entered, ask, attempts, raw)
+        except TimeoutError:
+            await self._refuse(exchange, UpstreamError("timed_out", attempts=0))
+        except Exception as exc:  # noqa: BLE001 -- whatever it is, the caller is told
+            await self._refuse(exchange, exc)
+        finally:
+            if watch is not None:
+                watch.cancel()
+            self._over(exchange)
+
+    def _read(self, exchange: Exchange, raw: bytes, query: bytes) -> tuple[Ask, Attempts]:
+        dialect = exchange.dialect
+        exchange.request_bytes = len(raw)
+        body = read_json(raw)
+        upstreams = self._upstreams(dialect, body.get("model"))
+        first = upstreams[0]
+        attempts = Attempts(self._lines, upstreams, exchange, query)
+        attempts.check_rest()
+        ask = dialect.read(
+            body, provider=first.provider, place=first.place, region=first.region, retries=first.retries,
+            user_agent=header_of(exchange.headers, b"user-agent") or "",
+        )  # fmt: skip
+        exchange.model, exchange.stream = ask.model, ask.stream
+        return ask, attempts
+
+    def _upstreams(self, dialect: Dialect, model: object) -> tuple[Upstream, ...]:
+        upstreams = self._config.serving(model if isinstance(model, str) else "", _SERVES[dialect.name])
+        if not upstreams:
+            raise ModelNotFound
+        return upstreams
+
+    async def _paid(self, exchange: Exchange, entered: Entered, ask: Ask, attempts: Attempts, raw: bytes) -> None:
+        plan = ask.plan
+        if plan is None:
+            raise TypeError("what costs nothing is not paid for")
+        header = header_of(exchange.headers, b"x-runrails-run")
+        turn = await self._conversations.recognise(entered.principal, ask, header=header)
+        exchange.run_id = turn.run_id
+        kept = self._keeper.take(entered, turn.run_id, turn.name, turn.steps_before)
+        try:
+            self._conversations.check(turn, kept.run)
+            await Call(
+                self._config, exchange, ask, plan, raw, run=kept.run, attempts=attempts,
+                remember=partial(self._conversations.answered, turn),
+            ).go()  # fmt: skip
+        finally:
+            await self._keeper.give(kept)
+
+    async def _free(self, exchange: Exchange, attempts: Attempts, raw: bytes) -> None:
+        answer = await attempts.free_answer(raw)
+        try:
+            if 200 <= answer.status < 300:
+                body = await answer.whole(self._config.limited.answer_bytes_max)
+                headers = [*about_request(exchange), (b"content-type", b"application/json")]
+                exchange.ending = "answered"
+            else:
+                error = await attempts.error_of(answer)
+                headers, body = [*about_request(exchange), *error.headers], error.body
+            await exchange.answer(answer.status, headers, body)
+        finally:
+            answer.close()
+
+    def _drain(self, timer: asyncio.Timeout) -> None:
+        """The caller has left: what still comes is read for a while, to learn what it costs."""
+        when = timer.when()
+        until = asyncio.get_running_loop().time() + self._config.limited.drain_ms_max / 1_000
+        if when is not None and until < when and not timer.expired():
+            timer.reschedule(until)
+
+    async def _refuse(self, exchange: Exchange, error: Exception) -> None:
+        """Tell the caller what went wrong, if they are there and the answer is not over."""
+        if isinstance(error, Left):
+            exchange.leave()
+        exchange.error = error
+        exchange.ending = "left" if exchange.gone else "failed" if isinstance(error, UpstreamError) else "refused"
+        if not isinstance(error, RunrailsError | Left):
+            self._guard.emit("request_failed", "error", request=exchange.id, error=type(error).__name__)
+        told = exchange.told = tell(
+            error, request_id=exchange.id, hide_amounts=self._config.hide_amounts, run_id=exchange.run_id,
+            zone=self._guard.zone,
+        )  # fmt: skip
+        if exchange.begun:
+            if not exchange.complete:
+                await exchange.body(exchange.dialect.event(told) if exchange.stream else b"", more=False)
+            return
+        known = dict(told.headers)
+        headers = [(name.encode(), value.encode("latin-1", "replace")) for name, value in known.items()]
+        headers += [pair for pair in about_request(exchange) if pair[0].decode() not in known]
+        headers.append((b"content-type", b"application/json"))
+        await exchange.answer(told.status, headers, exchange.dialect.refusal(told))
+
+    def _over(self, exchange: Exchange) -> None:
+        for watcher in self._config.watchers:
+            watcher.ended(exchange)
+
+
+class Endpoint:
+    """A route of the hot path, as an ASGI application."""
+
+    __slots__ = ("_dialect", "_hot")
+
+    def __init__(self, hot: Hot, dialect: Dialect) -> None:
+        self._hot = hot
+        self._dialect = dialect
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See `Hot.serve`."""
+        await self._hot.serve(self._dialect, scope, receive, send)
+
+
+async def _watch(exchange: Exchange, receive: Receive) -> None:
+    """Notice that the caller hangs up."""
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            exchange.leave()
+            return

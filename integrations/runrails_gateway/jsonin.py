@@ -1,0 +1,138 @@
+"""
+JSON from outside, read strictly: what two readers could understand differently is refused.
+
+A budget is decided by what we read, and the money is spent on what the provider reads. So a member that is named twice,
+half a surrogate pair, NaN, or a number that no computer word holds are not repaired and not passed on. Nothing of a
+request is ever in an error.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, NoReturn, cast
+
+from runrails_gateway.errors import BadRequest
+
+if TYPE_CHECKING:
+    from typing import LiteralString
+
+__all__ = ["DEPTH_MAX", "DIGITS_MAX", "read_json"]
+
+DEPTH_MAX = 64
+"""Objects and lists within each other; real requests have some ten."""
+DIGITS_MAX = 40
+"""Digits of a whole number: 128 bits, of either sign."""
+_FLOAT_CHARS_MAX = 400
+"""Characters of another number; the longest that Python writes are much shorter."""
+_BOM = b"\xef\xbb\xbf"
+_SURROGATE = re.compile(rb"\\(?:\\|u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F]))")
+"""An escaped backslash, an escaped pair, or (the group) an escaped half of one."""
+_INFINITE = (float("inf"), float("-inf"))
+
+
+class _Refused(ValueError):
+    """Stops the decoder. Says why in our words, and holds nothing of the text."""
+
+    def __init__(self, reason: LiteralString, what: LiteralString) -> None:
+        super().__init__(reason)
+        self.reason: LiteralString = reason
+        self.what: LiteralString = what
+
+
+def read_json(raw: bytes, *, depth_max: int = DEPTH_MAX) -> dict[str, object]:
+    """
+    Decode a request's body.
+
+    Args:
+        raw: The body, of a size that was limited before.
+        depth_max: How many objects and lists may be within each other.
+
+    Raises:
+        BadRequest: It is not one JSON object in UTF-8 that every reader understands alike.
+    """
+    found = _decoded(raw)
+    if isinstance(found, _Refused):
+        # Not inside an `except`: the decoder's own error has the whole text, and would hang on ours as its context.
+        raise _bad(found.reason, found.what)
+    # Half a pair can only be written as an escape: raw it is no UTF-8.
+    if b"\\u" in raw and _is_torn(raw):
+        raise _bad("lone_surrogate", "A string in the request's body has half of a surrogate pair.")
+    if raw.count(b"{") + raw.count(b"[") > depth_max and _is_deep(found, depth_max):
+        raise _bad(*_TOO_DEEP)
+    return found
+
+
+def _decoded(raw: bytes) -> dict[str, object] | _Refused:
+    try:
+        found: object = _decode(raw.decode())
+    except _Refused as exc:
+        return _Refused(exc.reason, exc.what)  # a fresh one, without the decoder's frames
+    except UnicodeDecodeError:
+        return _Refused("not_utf8", "The request's body is not UTF-8.")
+    except RecursionError:
+        return _Refused(*_TOO_DEEP)
+    except ValueError:
+        if raw.startswith(_BOM):
+            return _Refused("byte_order_mark", "The request's body begins with a byte order mark.")
+        return _Refused("invalid_json", "The request's body is not valid JSON.")
+    if type(found) is not dict:
+        return _Refused("not_an_object", "The request's body is no JSON object.")
+    return cast("dict[str, object]", found)
+
+
+_TOO_DEEP: tuple[LiteralString, LiteralString] = ("too_deep", "The request's body is nested too deeply.")
+
+
+def _bad(reason: LiteralString, what: LiteralString) -> BadRequest:
+    return BadRequest(reason, what, next_step="Send one JSON object (RFC 8259) in UTF-8, each member once.")
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise _Refused("duplicate_member", "An object in the request's body has a member twice.")
+    return made
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > DIGITS_MAX:
+        raise _Refused("number_too_large", "A number in the request's body is too large.")
+    return int(digits)
+
+
+def _real(digits: str) -> float:
+    number = float(digits) if len(digits) <= _FLOAT_CHARS_MAX else _INFINITE[0]
+    if number in _INFINITE:
+        raise _Refused("number_too_large", "A number in the request's body is too large.")
+    return number
+
+
+def _constant(name: str) -> NoReturn:
+    del name
+    raise _Refused("not_a_number", "The request's body has NaN or Infinity, which JSON does not know.")
+
+
+def _is_torn(raw: bytes) -> bool:
+    return any(found[1] for found in _SURROGATE.finditer(raw))
+
+
+def _is_deep(value: object, depth_max: int) -> bool:
+    level: list[object] = [value]
+    for _ in range(depth_max):
+        level = [
+            part
+            for whole in level
+            for part in (
+                cast("dict[str, object]", whole).values() if type(whole) is dict else cast("list[object]", whole)
+            )
+            if type(part) is dict or type(part) is list
+        ]
+        if not level:
+            return False
+    return True
+
+
+_decode = json.JSONDecoder(
+    object_pairs_hook=_object, parse_int=_whole, parse_float=_real, parse_constant=_constant
+).decode

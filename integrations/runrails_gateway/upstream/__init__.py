@@ -1,0 +1,1 @@
+"""Requests to providers: which headers go and come, when to ask again, and when to let one rest."""

@@ -1,0 +1,77 @@
+"""Which tests guard which module, and which of its mutants are none. `test_mutants.py` keeps it complete."""
+
+from __future__ import annotations
+
+__all__ = ["EQUIVALENT", "ROOMS", "TABLE"]
+
+CORE, AWS = "guardrails/runrails", "integrations/runrails_aws"
+
+ROOMS = (
+    f"{CORE}/documents/*.py", f"{CORE}/credentials/*.py", f"{CORE}/identity/*.py", f"{CORE}/identity/*/*.py",
+    f"{CORE}/secret*.py", f"{CORE}/egress*.py", f"{CORE}/redaction.py", f"{CORE}/keyroutes.py", f"{CORE}/routed.py",
+    f"{CORE}/bypass.py", f"{CORE}/clients/keys.py", f"{CORE}/cli/*key*.py", f"{CORE}/cli/byok*.py",
+    f"{CORE}/cli/tokens*.py", f"{AWS}/kms.py", f"{AWS}/ssm.py", f"{AWS}/keycheck.py", f"{AWS}/identity/*.py",
+    f"{AWS}/dynamodb/documents.py", "integrations/*/keys.py",
+)  # fmt: skip
+"""Where every module with a check is in the table."""
+
+_DOCUMENTS = ("tests/contract/test_documents.py", "tests/faults/test_documents_sqlite.py")
+_VAULT = (
+    "tests/unit/test_vault.py", "tests/unit/test_envelope.py", "tests/unit/test_key_ring.py",
+    "tests/attacks/test_vault_attacks.py", "tests/unit/test_wycheproof_vault.py",
+)  # fmt: skip
+_CHECKS = (
+    "tests/unit/test_keychecks.py", "tests/unit/test_keychecks_aws.py", "tests/unit/test_cli_byok_validate.py",
+    "tests/integrations/test_keys_routed.py",
+)  # fmt: skip
+_KEYS = (
+    "tests/unit/test_api_key_format.py", "tests/unit/test_api_keys.py", "tests/unit/test_api_keys_known.py",
+    "tests/unit/test_api_keys_managing.py", "tests/unit/test_api_keys_legacy.py", "tests/unit/test_cli_keys.py",
+    "tests/attacks/test_keys_attacks.py",
+)  # fmt: skip
+_DOORS = ("tests/unit/test_identity.py", "tests/unit/test_identity_doors.py", "tests/attacks/test_keys_attacks.py")
+_JWT = (
+    "tests/unit/test_jwt_tokens.py", "tests/unit/test_jwt_remote.py", "tests/unit/test_cli_tokens.py",
+    "tests/attacks/test_jwt_attacks.py", "tests/attacks/test_jwt_wycheproof.py",
+)  # fmt: skip
+_STS = ("tests/unit/test_aws_identity.py", "tests/attacks/test_aws_attacks.py", "tests/faults/test_aws_sts_faults.py")
+_EGRESS = ("tests/integrations/test_egress.py", "tests/attacks/test_egress_attacks.py")
+_SECRETS = ("tests/unit/test_secretvalue.py", "tests/unit/test_secretrefs.py")
+_ROUTES = ("tests/integrations/test_keys_routed.py", "tests/integrations/test_keys_langchain.py")
+_CLI = ("tests/unit/test_cli_byok.py", "tests/unit/test_cli_byok_validate.py")
+
+
+def _of(package: str, names: str, *tests: str) -> dict[str, tuple[str, ...]]:
+    return {f"{package}/{name}.py": tests for name in names.split()}
+
+
+TABLE: dict[str, tuple[str, ...]] = {
+    **_of(f"{CORE}/documents", "__init__ memory sqlite", *_DOCUMENTS),
+    **_of(f"{CORE}/documents", "opening", *_DOCUMENTS, *_CLI, "tests/unit/test_cli_keys.py"),
+    **_of(f"{CORE}/credentials", "cache envelope errors primitives records ring vault wrapping", *_VAULT, *_DOCUMENTS),
+    **_of(f"{CORE}/credentials", "opening", *_VAULT, *_CLI, "tests/integrations/test_aws_kms.py"),
+    **_of(f"{CORE}/credentials", "revalidation validation router", *_CHECKS),
+    **_of(f"{CORE}/identity", "authenticate operations principal", *_DOORS, *_KEYS),
+    **_of(f"{CORE}/identity/apikeys", "format hashing keys known legacy making managing opening records used", *_KEYS),
+    **_of(f"{CORE}/identity/jwt", "jwk keyset opening remote revocation strict tokens", *_JWT),
+    **_of(CORE, "secretvalue secretrefs secretrules", *_SECRETS),
+    **_of(CORE, "egress egress_rules", *_EGRESS),
+    **_of(CORE, "redaction", "tests/unit/test_redaction.py"),
+    **_of(CORE, "keyroutes routed clients/keys", *_ROUTES),
+    **_of(CORE, "bypass", "tests/faults/test_bypass.py"),
+    **_of(f"{CORE}/cli", "byok", *_CLI),
+    **_of(f"{CORE}/cli", "keychecks", *_CHECKS),
+    **_of(f"{CORE}/cli", "keys", "tests/unit/test_cli_keys.py"),
+    **_of(f"{CORE}/cli", "tokens", "tests/unit/test_cli_tokens.py"),
+    **_of(AWS, "kms", "tests/integrations/test_aws_kms.py"),
+    **_of(AWS, "ssm", "tests/integrations/test_aws_ssm.py"),
+    **_of(AWS, "keycheck", "tests/unit/test_keychecks_aws.py"),
+    **_of(f"{AWS}/identity", "answer arns canonical exchange grants lambda_event proof", *_STS),
+    **_of(f"{AWS}/identity", "roster sign transport verify", *_STS),
+    **_of(AWS, "dynamodb/documents", "tests/dynamodb/test_ddb_documents.py", "tests/contract/test_documents.py"),
+    "integrations/runrails_langchain/keys.py": ("tests/integrations/test_keys_langchain.py",),
+}
+"""A module, and the tests of which one must fail when one of its checks is taken out."""
+
+EQUIVALENT: dict[str, dict[str, str]] = {}
+"""A module's mutants that nobody could tell from it, and why."""
