@@ -27,7 +27,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from rr_mutants_chosen import CHOSEN
-from rr_mutants_player import OPTIONS, TOP, Changed, Plain, Played, Player, changed_texts, play_anew
+from rr_mutants_player import ANEW, OPTIONS, TOP, Changed, Plain, Played, Player, changed_texts, play_anew
 from rr_mutants_table import EQUIVALENT, TABLE
 
 if TYPE_CHECKING:
@@ -92,15 +92,19 @@ def known() -> dict[str, Done]:
 
 
 def keep(done: Mapping[str, Done]) -> None:
-    """Write down what is found out; whole, or not at all."""
+    """Write down what is found out; whole, or not at all. What was asked of other tests than the table's is not kept."""
+    if "--" in sys.argv:
+        return
     STATE.parent.mkdir(exist_ok=True)
     part = STATE.with_suffix(f".{os.getpid()}")
     part.write_text(json.dumps(done, indent=1, sort_keys=True), encoding="utf-8")
     part.replace(STATE)
 
 
-def play(table: Mapping[str, Sequence[str]], mutants: Sequence[Changed], done: dict[str, Done], bar: Bar) -> str:
-    """Play mutants in one session of their tests, and again what no test saw. What went wrong, empty for nothing."""
+def play(
+    table: Mapping[str, Sequence[str]], mutants: Sequence[Changed], done: dict[str, Done], bar: Bar, *, again: bool
+) -> str:
+    """Play mutants in one session of their tests, some in one of their own. What went wrong, empty for nothing."""
     reading, writing = os.pipe()
     before = {
         f"{module}:{name}": killer for module, of in done.items() for name, killer in of.killers.items() if killer
@@ -124,8 +128,10 @@ def play(table: Mapping[str, Sequence[str]], mutants: Sequence[Changed], done: d
             now = time.monotonic()
             _note(done, mutant, killer, now - last)
             last = now
-            if killer is None:
+            if killer == ANEW or (again and killer is None):
                 unseen.append(mutant)
+            elif killer is None:
+                _say(bar, mutant)
             bar.step(name)
     os.waitpid(child, 0)
     for mutant in unseen:
@@ -133,14 +139,18 @@ def play(table: Mapping[str, Sequence[str]], mutants: Sequence[Changed], done: d
         killer = play_anew(mutant, table[mutant.module])
         _note(done, mutant, killer, time.monotonic() - began)
         if killer is None:
-            bar.say(f"NOT SEEN {mutant.module}:{mutant.edit.first if mutant.edit else 0}: {mutant.name}")
+            _say(bar, mutant)
         keep(done)
     return trouble or (f"{len(by_name)} were not played" if by_name else "")
 
 
+def _say(bar: Bar, mutant: Changed) -> None:
+    bar.say(f"NOT SEEN {mutant.module}:{mutant.edit.first if mutant.edit else min(mutant.lines)}: {mutant.name}")
+
+
 def _note(done: dict[str, Done], mutant: Changed, killer: str | None, seconds: float) -> None:
     of = done[mutant.module]
-    of.killers[mutant.name] = killer
+    of.killers[mutant.name] = None if killer == ANEW else killer
     done[mutant.module] = of._replace(seconds=of.seconds + seconds)
     keep(done)
 
@@ -189,6 +199,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("module", nargs="*", help="modules, with their tests behind -- or those of the table")
     parser.add_argument("--all", action="store_true", help="every module of the table, but for what is done")
     parser.add_argument("--modules", action="append", metavar="GLOB", help="modules of the table")
+    parser.add_argument("--again", action="store_true", help="what no test saw also in a process of its own, slowly")
     parser.add_argument("--json", action="store_true", help="the sum as JSON")
     options = parser.parse_args(arguments[:split])
     if not (options.module or options.modules or options.all):
@@ -210,7 +221,7 @@ def main(arguments: list[str]) -> int:
         done[module] = Done(of, killers, 0.0)
         mutants += wanted
     bar = Bar(len(mutants) or 1)
-    trouble = play(table, mutants, done, bar) if mutants else ""
+    trouble = play(table, mutants, done, bar, again=options.again) if mutants else ""
     return _tell(table, done, trouble, time.monotonic() - began, as_json=options.json)
 
 

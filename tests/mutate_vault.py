@@ -326,7 +326,7 @@ def mutants() -> list[Mutant]:
         file,
         VAULT,
         "no sealing anew on reading",
-        ("if key_id_of(record.envelope) != self._wrapper.active and self._may_rewrap():", "if False:"),
+        ("if key_id_of(record.envelope) != self._wrapper.active and self._may_rewrap(which):", "if False:"),
     )
     add(
         file,
@@ -511,11 +511,11 @@ def mutants() -> list[Mutant]:
         CLI,
         "keys are echoed",
         (
-            'given = getpass(f"{provider} key (not shown): ").encode()',
-            'given = input(f"{provider} key (not shown): ").encode()',
+            '_held(getpass(f"{provider} key (not shown): ").encode(',
+            '_held(input(f"{provider} key (not shown): ").encode(',
         ),
     )
-    add(file, CLI, "nothing is a key", ("    if not given:\n", "    if False:\n"))
+    add(file, CLI, "nothing is a key", ("if given else None", "if True else None"))
     return found
 
 

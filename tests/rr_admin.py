@@ -1,10 +1,13 @@
-"""What tests of the gateway's admin endpoints share: a small application over real parts, and a client without a network."""
+"""What tests of the admin endpoints share: a small application of real parts, and a client without a network."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from functools import cached_property
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
 
@@ -21,14 +24,15 @@ from runrails.credentials.validation import Validation
 from runrails.errors import GuardrailStopped
 from runrails.events import Event
 from runrails.identity.authenticate import Authenticator
-from runrails.ledger import Store
+from runrails.ledger import FullStore, Store
 from runrails.rates import Rates
 from runrails.run import Run
 from runrails.stores.memory import MemoryStore
 from runrails.testing import ManualClock
 from runrails_gateway.admin import Services, admin_router, own_router, page_router
+from runrails_gateway.admin.routing import GuardedRoute
 
-__all__ = ["ALL", "CENT", "Client", "Got", "Validating", "World"]
+__all__ = ["ALL", "CENT", "Client", "Got", "Validating", "World", "app_of", "call_of", "done", "routes_of"]
 
 ALL = (
     "ai:complete", "ai:embed", "ai:agent", "admin:keys", "admin:credentials", "admin:budgets", "admin:usage",
@@ -70,7 +74,7 @@ class Client:
 
     def ask(
         self, method: str, path: str, body: object = None, *, key: str | None = None, raw: bytes | None = None,
-        headers: Iterable[tuple[str, str]] = (), **query: object,
+        headers: Iterable[tuple[str, str]] = (), query: Mapping[str, object] | None = None,
     ) -> Got:  # fmt: skip
         """One request, with the client's key unless another is given; an empty one is no key."""
         key = self.key if key is None else key
@@ -79,16 +83,18 @@ class Client:
         names = {name.lower() for name, _ in headers}
         sent = [each for each in sent if each[0] not in names] + list(headers)
         data = raw if raw is not None else b"" if body is None else json.dumps(body).encode()
-        return self._runner.run(self._ask(method, path, data, sent, query))
+        return self._runner.run(self._ask(method, path, data, sent, query or {}))
 
     def get(self, path: str, **query: object) -> Got:
         """A GET."""
-        return self.ask("GET", path, **query)  # type: ignore[arg-type]
+        return self.ask("GET", path, query=query)
 
     async def _ask(
         self, method: str, path: str, data: bytes, headers: list[tuple[str, str]], query: Mapping[str, object]
     ) -> Got:
-        given = [(name, each) for name, value in query.items() for each in (value if isinstance(value, list) else [value])]
+        given = [
+            (name, each) for name, value in query.items() for each in (value if isinstance(value, list) else [value])
+        ]
         scope = {
             "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method, "scheme": "http",
             "path": path, "raw_path": quote(path, errors="surrogatepass").encode(), "root_path": "",
@@ -138,6 +144,24 @@ def call_of(model: str) -> ModelCall:
     return ModelCall(model=model, prompt=Prompt(texts=("hi",), messages=1), max_tokens=100)
 
 
+def app_of(services: Services) -> FastAPI:
+    """An application that has only the endpoints under test."""
+    app = FastAPI()
+    for router in (admin_router(services), own_router(services), page_router()):
+        app.include_router(router)
+    return app
+
+
+def routes_of(services: Services) -> list[tuple[str, str, str]]:
+    """Method, path and operation of every route that answers with data."""
+    routes = [*admin_router(services).routes, *own_router(services).routes]
+    assert all(isinstance(each, GuardedRoute) for each in routes)
+    return [
+        (method, each.path, each.operation) for each in routes if isinstance(each, GuardedRoute)
+        for method in sorted(each.methods)
+    ]  # fmt: skip
+
+
 class World:
     """A gateway's parts in memory, with stopped clocks, and an application that has only the endpoints under test."""
 
@@ -159,15 +183,24 @@ class World:
             api_keys=self.keys if keys else None, vault=self.vault, validator=self.validating, clock=self.clock,
             monotonic=self.clock, runs=self.registry,
         )  # fmt: skip
-        self.app = FastAPI()
-        self.app.include_router(admin_router(self.services))
-        self.app.include_router(own_router(self.services))
-        self.app.include_router(page_router())
         self.operator = self.key("root", *ALL)
 
     def key(self, user: str, *scopes: str, org: str | None = None, rates: Rates | None = None) -> str:
         """The text of a new key."""
         return self.keys.create(user, scopes=scopes, org=org, rates=rates)[1].reveal()
+
+    @cached_property
+    def app(self) -> FastAPI:
+        """The application; made when it is first needed, since making its models takes a while."""
+        return app_of(self.services)
+
+    def state(self) -> dict[str, object]:
+        """All that an endpoint could change, but for when keys were used."""
+        limits = list(self.store.limits()) if isinstance(self.store, FullStore) else []
+        return {
+            "keys": [replace(each, last_used_ms=None) for each in self.keys.list()], "limits": limits,
+            "vault": [] if self.vault is None else self.vault.list(),
+        }  # fmt: skip
 
     def client(self, key: str | None = None) -> Client:
         """A client; the operator's unless a key is given."""
@@ -179,18 +212,21 @@ class World:
     ) -> Run:  # fmt: skip
         """A run with so many calls of a model, a second after each other."""
         run = self.guard.run(name, user=user, key=key, org=org, tags=tags)
-        for _ in range(calls):
-            permit = run.before_model(call_of(model))
-            self.clock.advance(1_000)
-            run.after_model(permit, done())
+        with suppress(GuardrailStopped):
+            for _ in range(calls):
+                permit = run.before_model(call_of(model))
+                self.clock.advance(1_000)
+                run.after_model(permit, done())
         if close:
             run.close()
         return run
 
-    def stopped_run(self, name: str = "stuck", *, tool: str = "search", user: str = "alice", org: str | None = None) -> Run:
+    def stopped_run(
+        self, name: str = "stuck", *, tool: str = "search", user: str = "alice", org: str | None = None
+    ) -> Run:
         """A run that a failing tool has stopped."""
         run = self.guard.run(name, user=user, org=org, limits=Limits(run="5.00"))
-        try:
+        with suppress(GuardrailStopped):
             for place in range(10):
                 permit = run.before_model(call_of("dear" if place == 0 else "cent"))
                 self.clock.advance(900)
@@ -199,7 +235,5 @@ class World:
                 run.before_tool(asked, can_block=False)
                 self.clock.advance(100)
                 run.after_tool(asked, ToolOutcome(ok=False, result="no result"), can_block=False)
-        except GuardrailStopped:
-            pass
         run.close()
         return run

@@ -19,7 +19,7 @@ from rr_keys import holds_part
 from runrails.errors import RunrailsError
 from runrails.identity.errors import Unauthenticated
 
-__all__ = ["Attack", "Control", "World", "check_refused", "named"]
+__all__ = ["Attack", "Control", "World", "check_nobody", "check_refused", "check_tells_nothing", "named"]
 
 OUTWARD = (str(Unauthenticated()), json.dumps(Unauthenticated().as_dict()), 401)
 """What everybody is told whose credential proves nobody."""
@@ -77,6 +77,21 @@ def check_refused(attack: Attack[_W], world: _W) -> None:
     else:
         pytest.fail(f"let in: {attack.name} got {type(got).__name__}")
     assert type(error) is attack.refusal
+    check_tells_nothing(error, world.secrets())
+    assert before == world.state()
+
+
+def check_nobody(act: Callable[[], object], reason: str, secrets: Sequence[str] = ()) -> None:
+    """Somebody is not let in, for that reason, which only the operator learns; and nothing behind the error is told."""
+    with pytest.raises(Unauthenticated) as caught:
+        act()
+    assert reason == caught.value.reason
+    assert (None, None) == (caught.value.__cause__, caught.value.__context__)
+    check_tells_nothing(caught.value, secrets)
+
+
+def check_tells_nothing(error: RunrailsError, secrets: Sequence[str]) -> None:
+    """In no form is a piece of a secret; and all who are not let in are told one and the same."""
     copied = pickle.loads(pickle.dumps(error))
     told = [
         str(error),
@@ -88,6 +103,5 @@ def check_refused(attack: Attack[_W], world: _W) -> None:
     if isinstance(error, Unauthenticated):
         assert OUTWARD == (str(error), json.dumps(error.as_dict()), error.http_status)
         told.append(error.reason)
-    for secret in world.secrets():
+    for secret in secrets:
         assert not any(holds_part(each, secret) for each in told)
-    assert before == world.state()

@@ -17,6 +17,7 @@ import json
 import logging
 import os
 import pickle
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
@@ -104,9 +105,16 @@ ANSWER = _canary("model's answer", count=40)
 
 SECRETS: tuple[Canary, ...] = (
     OPENAI, ORG_KEY, HOUSE, ROTATED, ANTHROPIC, *OTHERS, AWS_SECRET, AWS_TOKEN, LEGACY, PEPPER, OLD_PEPPER, MASTER,
-    OTHER_MASTER, JWT_SECRET, JWT_PEM, WEBHOOK, SLACK, PASSWORD, PROMPT, TOOL_ARGUMENT, TOOL_OUTPUT, ANSWER,
+    OTHER_MASTER, JWT_SECRET, JWT_PEM, WEBHOOK, SLACK, PASSWORD,
 )  # fmt: skip
 """Those that are there from the start. API keys, tokens, proofs and data keys are learned when they are made."""
+CONTENT: tuple[Canary, ...] = (PROMPT, TOOL_ARGUMENT, TOOL_OUTPUT, ANSWER)
+"""What users and models say. The SDKs' requests, answers and errors are made of it; nothing of ours may tell it."""
+_THEIRS = re.compile(
+    r"log (openai|anthropic|httpx?2?|httpcore|langchain|langsmith|asyncio)\b"
+    r"|object (?!runrails)|error [A-Za-z]+: local variables"
+)
+"""Where content is whoever's who asked to see it: the SDKs' logs and objects, and arguments of functions."""
 
 
 def forms_of(part: str | bytes) -> Iterator[tuple[str, str]]:
@@ -193,8 +201,12 @@ class Lookout:
         self._levels: dict[logging.Logger, tuple[int, bool]] = {}
         self._ear = _Ear(self.told)
         self._environment = dict(os.environ)
+        self._content: dict[str, str] = {}
         for canary in secrets:
             self.learn(canary.name, *canary.parts)
+        for canary in CONTENT:
+            for part in canary.parts:
+                self._content |= _pieces(canary.name, part)
 
     def learn(self, name: str, *parts: str | bytes) -> None:
         """Look out for this as well, also in what was heard before."""
@@ -275,6 +287,8 @@ class Lookout:
         for where, text in self.told:
             windows = {text[at : at + SIZE] for at in range(len(text) - SIZE + 1)}
             leaks |= dict.fromkeys(f"{where}: {self._index[each]}" for each in windows & self._index.keys())
+            if not _THEIRS.match(where):
+                leaks |= dict.fromkeys(f"{where}: {self._content[each]}" for each in windows & self._content.keys())
         return sorted(leaks)
 
     def _look_around(self) -> None:
@@ -293,13 +307,10 @@ class Lookout:
 def _locals(trace: TracebackType | None) -> Iterator[str]:
     """The local variables of our frames, as Rich and error trackers show them."""
     while trace is not None:
-        code, place = trace.tb_frame.f_code, trace.tb_frame.f_code.co_filename
-        ours = (
-            "/runrails" in place.replace(os.sep, "/") and "/runrails/testing/" not in place and "/tests/" not in place
-        )
-        if ours:
+        module = str(trace.tb_frame.f_globals.get("__name__"))
+        if module.startswith("runrails") and not module.startswith("runrails.testing"):
             for name, value in trace.tb_frame.f_locals.items():
-                yield f"{code.co_name}: {name}={pretty_repr(value, max_depth=5)} {value!r}"
+                yield f"{module}: {name}={pretty_repr(value, max_depth=5)} {value!r}"
         trace = trace.tb_next
 
 

@@ -115,12 +115,20 @@ def _functions(node: ast.AST, prefix: str) -> Iterator[tuple[str, Function]]:
 
 def _of_function(where: str, function: Function) -> Iterator[Edit]:
     for statement in function.body:
-        yield from _visit(where, statement, statement)
+        yield from _visit(where, statement, statement, decides=False)
     yield from _blocks(where, function)
 
 
-def _visit(where: str, node: ast.AST, near: ast.stmt) -> Iterator[Edit]:
-    """The edits of a node and of all below it. `near` is the statement whose being run means that it was seen."""
+def _visit(where: str, node: ast.AST, near: ast.stmt, *, decides: bool) -> Iterator[Edit]:
+    """
+    The edits of a node and of all below it.
+
+    Args:
+        where: The function.
+        node: The node.
+        near: The statement whose being run means that it was seen.
+        decides: Whether only the node's truth counts; `a and a.b` is else a value, and no check.
+    """
     if isinstance(node, ast.stmt):
         near = node
         yield from _blocks(where, node)
@@ -129,7 +137,7 @@ def _visit(where: str, node: ast.AST, near: ast.stmt) -> Iterator[Edit]:
     def edit(what: str, owner: ast.AST, field: str, new: ast.AST, index: int | None = None) -> Edit:
         return Edit(where, what, first, last, owner, field, index, new)
 
-    if isinstance(node, ast.BoolOp) and (isinstance(node.op, ast.And) or all(map(_is_test, node.values))):
+    if isinstance(node, ast.BoolOp) and _is_condition(node, decides=decides):
         word, neutral = ("and", True) if isinstance(node.op, ast.And) else ("or", False)
         for index, part in enumerate(node.values):
             yield edit(f"{word} {ast.unparse(part)}", node, "values", ast.Constant(neutral), index)
@@ -152,7 +160,7 @@ def _visit(where: str, node: ast.AST, near: ast.stmt) -> Iterator[Edit]:
         )
     yield from _calls(where, node, first, last)
     for child in ast.iter_child_nodes(node):
-        yield from _visit(where, child, near)
+        yield from _visit(where, child, near, decides=_decides(node, child) or (decides and isinstance(node, ast.BoolOp)))
 
 
 def _calls(where: str, node: ast.AST, first: int, last: int) -> Iterator[Edit]:
@@ -213,6 +221,19 @@ def _is_nothing(value: ast.expr) -> bool:
 
 def _is_text(value: ast.expr) -> bool:
     return isinstance(value, ast.JoinedStr) or (isinstance(value, ast.Constant) and isinstance(value.value, str))
+
+
+def _decides(node: ast.AST, child: ast.AST) -> bool:
+    """Whether a node asks of that child only whether it is true."""
+    if isinstance(node, ast.If | ast.While | ast.IfExp):
+        return child is node.test
+    return isinstance(node, ast.UnaryOp) or (isinstance(node, ast.comprehension) and child in node.ifs)
+
+
+def _is_condition(node: ast.BoolOp, *, decides: bool) -> bool:
+    if isinstance(node.op, ast.And):
+        return decides or _is_test(node.values[-1])
+    return all(map(_is_test, node.values))
 
 
 def _is_test(value: ast.expr) -> bool:

@@ -16,8 +16,8 @@ CHOSEN: dict[str, dict[str, tuple[tuple[str, str], ...]]] = {
         "master keys readable": (("os.O_WRONLY, 0o600)", "os.O_WRONLY, 0o644)"),),
         "keys are echoed": (
             (
-                'given = getpass(f"{provider} key (not shown): ").encode()',
-                'given = input(f"{provider} key (not shown): ").encode()',
+                '_held(getpass(f"{provider} key (not shown): ").encode(',
+                '_held(input(f"{provider} key (not shown): ").encode(',
             ),
         ),
     },
@@ -144,7 +144,7 @@ CHOSEN: dict[str, dict[str, tuple[tuple[str, str], ...]]] = {
             ("seal(secret, which.context(expected + 1, text)", "seal(secret, which.context(expected + 1, b'')"),
         ),
         "no sealing anew on reading": (
-            ("if key_id_of(record.envelope) != self._wrapper.active and self._may_rewrap():", "if False:"),
+            ("if key_id_of(record.envelope) != self._wrapper.active and self._may_rewrap(which):", "if False:"),
         ),
         "sealing anew breaks reading": (
             ("except (CredentialUnreadable, StoreUnavailable):", "except ZeroDivisionError:"),

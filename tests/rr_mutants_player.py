@@ -3,7 +3,7 @@ Plays mutants against tests: the tests are collected once, and each mutant is pl
 
 A fork changes the code of the functions that are there, so that everybody who has imported them has the change. It runs
 those tests alone that reach the changed lines, first those that have seen many mutants fall, and ends with the first
-that fails. What no test sees this way is played once more with the module imported anew, against all its tests.
+that fails. What is not of functions alone is played with the module imported anew, against all its tests.
 """
 
 from __future__ import annotations
@@ -32,13 +32,15 @@ from rr_mutants import Edit, edits, outside_of_functions, played
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["OPTIONS", "Changed", "Plain", "Played", "Player", "Reached", "changed_texts", "play_anew"]
+__all__ = ["ANEW", "OPTIONS", "Changed", "Plain", "Played", "Player", "Reached", "changed_texts", "play_anew"]
 
 OPTIONS = (
-    "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:cov", "--timeout=30",
+    "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:cov", "--timeout=20",
     "-W", "ignore::pytest.PytestAssertRewriteWarning",
 )  # fmt: skip
-LIMIT_S = 120
+ANEW = "anew"
+"""Instead of a test: the change is not of functions alone, so that it cannot be made in a running program."""
+LIMIT_S = 90
 """A mutant that keeps its tests busy for longer has been noticed."""
 TOP = Path(__file__).resolve().parent.parent
 
@@ -167,12 +169,16 @@ class Player:
             place = Path(directory, "reached.json")
             watched = frozenset(str(TOP / mutant.module) for mutant in self._mutants)
             if _forked(lambda tell: _trace(session, items, watched, place), limit_s=1_800) is not None:
-                self.trouble = place.read_text(encoding="utf-8") if place.exists() else "The tests did not end."
+                self.trouble = "The tests did not end."
                 return None
             given = json.loads(place.read_text(encoding="utf-8"))
+        failing = [name for name, (_, of) in given.items() if of is None]
+        if failing:  # they prove nothing, and the others do
+            self.trouble = f"{len(failing)} fail without any change, as {failing[0]}"
         return {
             name: Reached(seconds, {file: frozenset(lines) for file, lines in of.items()})
             for name, (seconds, of) in given.items()
+            if of is not None
         }
 
     def _play(
@@ -181,7 +187,7 @@ class Player:
         try:
             code = self._code(mutant)
         except LookupError:
-            return None  # it is not of functions alone: to be played anew
+            return ANEW
         file = str(TOP / mutant.module)
         reaching = [name for name, of in mapped if not mutant.lines.isdisjoint(of.lines.get(file, ()))]
         times = dict(mapped)
@@ -354,7 +360,7 @@ def _run(
 
 
 def _trace(session: pytest.Session, items: Sequence[pytest.Item], watched: frozenset[str], place: Path) -> None:
-    """Run all and write down which lines each reaches. Raises AssertionError, with the reason written, if one fails."""
+    """Run all and write down which lines each reaches, of one that fails none."""
     touched: set[tuple[str, int]] = set()
 
     def within(frame: FrameType, event: str, arg: object) -> object:
@@ -368,7 +374,7 @@ def _trace(session: pytest.Session, items: Sequence[pytest.Item], watched: froze
 
     threading.settrace(tracer)  # type: ignore[arg-type]
     sys.settrace(tracer)  # type: ignore[arg-type]
-    found: dict[str, tuple[float, dict[str, list[int]]]] = {}
+    found: dict[str, tuple[float, dict[str, list[int]] | None]] = {}
     for item, following in zip(items, [*items[1:], None], strict=True):
         touched.clear()
         began = time.perf_counter()
@@ -376,8 +382,6 @@ def _trace(session: pytest.Session, items: Sequence[pytest.Item], watched: froze
         by_file: defaultdict[str, list[int]] = defaultdict(list)
         for file, line in list(touched):
             by_file[file].append(line)
-        found[item.nodeid] = (time.perf_counter() - began, dict(by_file))
-        if session.testsfailed:
-            place.write_text(f"{item.nodeid} fails without any change", encoding="utf-8")
-            raise AssertionError
+        found[item.nodeid] = (time.perf_counter() - began, None if session.testsfailed else dict(by_file))
+        session.testsfailed = 0
     place.write_text(json.dumps(found), encoding="utf-8")

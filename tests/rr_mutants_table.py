@@ -15,30 +15,53 @@ ROOMS = (
 )  # fmt: skip
 """Where every module with a check is in the table."""
 
-_DOCUMENTS = ("tests/contract/test_documents.py", "tests/faults/test_documents_sqlite.py")
+_DOCUMENTS = (
+    "tests/contract/test_documents.py", "tests/faults/test_documents_sqlite.py", "tests/unit/test_vault_limits.py",
+)  # fmt: skip
 _VAULT = (
     "tests/unit/test_vault.py", "tests/unit/test_envelope.py", "tests/unit/test_key_ring.py",
-    "tests/attacks/test_vault_attacks.py", "tests/unit/test_wycheproof_vault.py",
+    "tests/attacks/test_vault_attacks.py", "tests/unit/test_wycheproof_vault.py", "tests/unit/test_vault_limits.py",
+    "tests/unit/test_vault_attacked.py",
 )  # fmt: skip
 _CHECKS = (
     "tests/unit/test_keychecks.py", "tests/unit/test_keychecks_aws.py", "tests/unit/test_cli_byok_validate.py",
-    "tests/integrations/test_keys_routed.py",
+    "tests/integrations/test_keys_routed.py", "tests/integrations/test_keys_attacked.py",
+    "tests/unit/test_key_choice_limits.py",
+    "tests/unit/test_vault_attacked.py", "tests/integrations/test_keys_attacked.py",
 )  # fmt: skip
 _KEYS = (
     "tests/unit/test_api_key_format.py", "tests/unit/test_api_keys.py", "tests/unit/test_api_keys_known.py",
     "tests/unit/test_api_keys_managing.py", "tests/unit/test_api_keys_legacy.py", "tests/unit/test_cli_keys.py",
-    "tests/attacks/test_keys_attacks.py",
+    "tests/attacks/test_keys_attacks.py", "tests/attacks/test_identity_attacked.py",
+    "tests/unit/test_identity_limits.py",
 )  # fmt: skip
-_DOORS = ("tests/unit/test_identity.py", "tests/unit/test_identity_doors.py", "tests/attacks/test_keys_attacks.py")
+_DOORS = (
+    "tests/unit/test_identity.py", "tests/unit/test_identity_doors.py", "tests/attacks/test_keys_attacks.py",
+    "tests/attacks/test_identity_attacked.py",
+)  # fmt: skip
 _JWT = (
     "tests/unit/test_jwt_tokens.py", "tests/unit/test_jwt_remote.py", "tests/unit/test_cli_tokens.py",
-    "tests/attacks/test_jwt_attacks.py", "tests/attacks/test_jwt_wycheproof.py",
+    "tests/attacks/test_jwt_attacks.py", "tests/attacks/test_jwt_wycheproof.py", "tests/unit/test_identity_limits.py",
 )  # fmt: skip
 _STS = ("tests/unit/test_aws_identity.py", "tests/attacks/test_aws_attacks.py", "tests/faults/test_aws_sts_faults.py")
-_EGRESS = ("tests/integrations/test_egress.py", "tests/attacks/test_egress_attacks.py")
-_SECRETS = ("tests/unit/test_secretvalue.py", "tests/unit/test_secretrefs.py")
-_ROUTES = ("tests/integrations/test_keys_routed.py", "tests/integrations/test_keys_langchain.py")
-_CLI = ("tests/unit/test_cli_byok.py", "tests/unit/test_cli_byok_validate.py")
+_EGRESS = (
+    "tests/integrations/test_egress.py", "tests/attacks/test_egress_attacks.py", "tests/unit/test_egress_attacked.py",
+)  # fmt: skip
+_SECRETS = (
+    "tests/unit/test_secretvalue.py", "tests/unit/test_secretrefs.py", "tests/unit/test_secret_limits.py",
+    "tests/unit/test_cli_tokens.py",
+)  # fmt: skip
+_ROUTES = (
+    "tests/integrations/test_keys_routed.py", "tests/integrations/test_keys_langchain.py",
+    "tests/integrations/test_keys_attacked.py", "tests/unit/test_key_choice_limits.py",
+    "tests/integrations/test_keys_langchain_attacked.py",
+)  # fmt: skip
+_REDACTION = (
+    "tests/unit/test_redaction.py", "tests/unit/test_redaction_limits.py", "tests/unit/test_redaction_attacked.py",
+)  # fmt: skip
+_CLI = (
+    "tests/unit/test_cli_byok.py", "tests/unit/test_cli_byok_validate.py", "tests/unit/test_cli_byok_attacked.py",
+)  # fmt: skip
 
 
 def _of(package: str, names: str, *tests: str) -> dict[str, tuple[str, ...]]:
@@ -52,13 +75,16 @@ TABLE: dict[str, tuple[str, ...]] = {
     **_of(f"{CORE}/credentials", "opening", *_VAULT, *_CLI, "tests/integrations/test_aws_kms.py"),
     **_of(f"{CORE}/credentials", "revalidation validation router", *_CHECKS),
     **_of(f"{CORE}/identity", "authenticate operations principal", *_DOORS, *_KEYS),
-    **_of(f"{CORE}/identity/apikeys", "format hashing keys known legacy making managing opening records used", *_KEYS),
+    **_of(
+        f"{CORE}/identity/apikeys", "format hashing keys known legacy making managing opening records used desk", *_KEYS
+    ),
     **_of(f"{CORE}/identity/jwt", "jwk keyset opening remote revocation strict tokens", *_JWT),
+    **_of(f"{CORE}/identity", "startup", "tests/unit/test_secret_checks.py"),
     **_of(CORE, "secretvalue secretrefs secretrules", *_SECRETS),
     **_of(CORE, "egress egress_rules", *_EGRESS),
-    **_of(CORE, "redaction", "tests/unit/test_redaction.py"),
+    **_of(CORE, "redaction", *_REDACTION),
     **_of(CORE, "keyroutes routed clients/keys", *_ROUTES),
-    **_of(CORE, "bypass", "tests/faults/test_bypass.py"),
+    **_of(CORE, "bypass", "tests/faults/test_bypass.py", "tests/faults/test_bypass_attacked.py"),
     **_of(f"{CORE}/cli", "byok", *_CLI),
     **_of(f"{CORE}/cli", "keychecks", *_CHECKS),
     **_of(f"{CORE}/cli", "keys", "tests/unit/test_cli_keys.py"),
@@ -69,7 +95,10 @@ TABLE: dict[str, tuple[str, ...]] = {
     **_of(f"{AWS}/identity", "answer arns canonical exchange grants lambda_event proof", *_STS),
     **_of(f"{AWS}/identity", "roster sign transport verify", *_STS),
     **_of(AWS, "dynamodb/documents", "tests/dynamodb/test_ddb_documents.py", "tests/contract/test_documents.py"),
-    "integrations/runrails_langchain/keys.py": ("tests/integrations/test_keys_langchain.py",),
+    "integrations/runrails_langchain/keys.py": (
+        "tests/integrations/test_keys_langchain.py",
+        "tests/integrations/test_keys_langchain_attacked.py",
+    ),
 }
 """A module, and the tests of which one must fail when one of its checks is taken out."""
 

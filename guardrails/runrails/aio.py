@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from runrails.run import Run
     from runrails.settlement import Settlement
 
-__all__ = ["after_model", "before_model", "forget", "off_loop"]
+__all__ = ["after_model", "before_model", "forget", "off_loop", "waits"]
 
 THREADS_MAX = 16
 """
@@ -51,8 +51,7 @@ async def before_model(
 
     If the awaiting task is cancelled, what was granted is given back.
     """
-    router = run.guard.credentials
-    if not (run.guard.store.remote or (router is not None and router.remote)):
+    if not waits(run.guard):
         try:
             return run.before_model(call, can_block=can_block, sends=sends, may_wait=True, tentative=tentative)
         except (BudgetBusy, RateLimited):
@@ -68,6 +67,12 @@ async def before_model(
     if not sends:
         offer_cover(run, permit)
     return permit
+
+
+def waits(guard: Guard) -> bool:
+    """Whether asking for leave may wait for a network: for the ledger's, or for that of the vault."""
+    router = guard.credentials
+    return guard.store.remote or (router is not None and router.remote)
 
 
 async def after_model(run: Run, permit: Permit, result: ModelResult) -> Settlement | None:

@@ -196,16 +196,20 @@ class Bypass:
         return True
 
     def _write_all(self, left: Left) -> None:
+        damaged = left.damaged
         for call in left.calls:
-            self._reconcile(call)
-        if left.damaged:
+            try:
+                self._reconcile(call)
+            except (ValueError, TypeError, OverflowError):  # well formed, but nothing that a ledger takes
+                damaged += 1
+        if damaged:
             os.rename(left.path, f"{left.path}.damaged")  # noqa: PTH104 -- pathlib costs 3 ms to load
         else:
             os.unlink(left.path)  # noqa: PTH108 -- as above
-        if left.calls or left.damaged:
+        if left.calls or damaged:
             total = sum(call.actual for call in left.calls)
             self._emit(
-                "bypassed_reconciled", "warning", count=len(left.calls), cost_pusd=total, damaged=left.damaged
+                "bypassed_reconciled", "warning", count=len(left.calls), cost_pusd=total, damaged=damaged
             )  # fmt: skip
 
     def _reconcile(self, call: Pending) -> None:
@@ -336,7 +340,7 @@ def _read(file: int, path: str, *, alive: bool) -> Left:
                 books = str(told["books"])
             elif told:
                 _take_in(calls, told)
-        except (KeyError, TypeError, ValueError, IndexError):
+        except (KeyError, TypeError, ValueError, IndexError, RecursionError):
             damaged += place < len(lines) - 1
     return Left(path, books, tuple(calls.values()), damaged, alive)
 
@@ -348,7 +352,7 @@ def _take_in(calls: dict[str, Pending], told: Mapping[str, object]) -> None:
     if "holds" in told:
         written = cast("list[tuple[str, str, str, int]]", told["holds"])
         # No limit: what the code of a dead process said of it may be out of date.
-        holds = tuple([Hold(Account(scope, period, unit), amount) for scope, period, unit, amount in written])
+        holds = tuple([Hold(Account(scope, period, unit), _int(amount)) for scope, period, unit, amount in written])
         facts: CallFacts | None = None
         if "facts" in told:
             facts = facts_from_text(str(told["user"]), str(told["run"]), str(told["facts"]))
@@ -357,10 +361,16 @@ def _take_in(calls: dict[str, Pending], told: Mapping[str, object]) -> None:
     elif told.get("written") is True:
         calls.pop(name, None)
     else:
-        actual, unresolved = cast("int", told["actual"]), told["unresolved"] is True
+        actual, unresolved = _int(told["actual"]), told["unresolved"] is True
         calls[name] = calls[name]._replace(
             actual=actual, unresolved=unresolved, result=result_from_text(str(told["result"]))
         )
+
+
+def _int(value: object) -> int:
+    if type(value) is not int or value < 0:
+        raise TypeError("An amount in a journal is a whole number of picodollars.")
+    return value
 
 
 _all: WeakSet[Bypass] = WeakSet()

@@ -112,7 +112,7 @@ class KeyPolicy:
             provider. Otherwise the call is refused, so that nobody pays in another's place unawares.
 
     Raises:
-        ConfigError: `byok` is another word, or a list is a plain string.
+        ConfigError: `byok` is another word, `fall_back` no bool, or a list none of names.
     """
 
     byok: ByokWord = "prefer"
@@ -121,10 +121,12 @@ class KeyPolicy:
     fall_back: bool = False
 
     def __post_init__(self) -> None:
-        if self.byok not in _ORDERS:
+        if type(self.byok) is not str or self.byok not in _ORDERS:  # pyright: ignore[reportUnnecessaryComparison] -- callers without types exist
             raise ConfigError(
                 'KeyPolicy(byok=…) must be "prefer", "require" or "forbid".', next_step='Write byok="prefer".'
             )
+        if type(self.fall_back) is not bool:  # pyright: ignore[reportUnnecessaryComparison] -- as above
+            raise ConfigError("KeyPolicy(fall_back=…) must be True or False.", next_step="Write fall_back=False.")
         for name in ("providers", "models"):
             object.__setattr__(self, name, _names(name, getattr(self, name)))
 
@@ -172,8 +174,10 @@ PLATFORM = Route("platform")
 class SupportsRoutes(Protocol):
     """Chooses keys. Thread-safe."""
 
-    remote: bool
-    """Whether choosing may wait for a network."""
+    @property
+    def remote(self) -> bool:
+        """Whether choosing may wait for a network."""
+        ...
 
     def route(self, call: ModelCall, by: Attribution) -> Route:
         """
@@ -285,4 +289,7 @@ def _names(what: str, given: Iterable[str] | None) -> tuple[str, ...] | None:
         return None
     if isinstance(given, str):
         raise ConfigError(f"KeyPolicy({what}=…) must be a list of names.", next_step=f'Write {what}=["{what[:-1]}"].')
-    return tuple(given)
+    names = tuple(given)
+    if not all(isinstance(name, str) for name in names):  # pyright: ignore[reportUnnecessaryIsInstance] -- as above
+        raise ConfigError(f"KeyPolicy({what}=…) must be a list of names.", next_step=f'Write {what}=["{what[:-1]}"].')
+    return names

@@ -1,5 +1,5 @@
 """
-Secrets out of log lines: a processor for structlog, the last before the renderer.
+Secrets out of log lines: a processor for structlog, the last before the renderer, and a filter for `logging`.
 
 What is under a name like `api_key` is masked whatever it is; in everything else, what has the form of a secret is:
 messages, nested values, bytes, keys of dictionaries, pairs of a name and a value, exceptions with their causes and
@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+    from logging import LogRecord
     from types import TracebackType
 
     ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
 
-__all__ = ["MASK", "redact", "redact_processor", "redact_text"]
+__all__ = ["MASK", "RedactingFilter", "redact", "redact_processor", "redact_text"]
 
 MASK = "[redacted]"
 _DEPTH_MAX = 8
@@ -68,6 +69,12 @@ _PAIR = re.compile(
 _COUNTED = frozenset({"token", "credential", "credentials", "signature", "secrets"})
 _COUNT_DIGITS_MAX = 7
 _PAIR_CHARS_MIN = 8
+_RECORD = frozenset({
+    "args", "asctime", "created", "exc_info", "exc_text", "filename", "funcName", "levelname", "levelno", "lineno",
+    "message", "module", "msecs", "msg", "name", "pathname", "process", "processName", "relativeCreated", "stack_info",
+    "taskName", "thread", "threadName",
+})  # fmt: skip
+"""What every record has; all else is a field that somebody has added."""
 _PLAIN = frozenset({bool, int, float, type(None)})
 _HASHABLE = _PLAIN | {str, bytes}
 
@@ -85,6 +92,40 @@ def redact_processor(logger: object, method_name: str, event_dict: MutableMappin
     if info is not None:
         told["exception"] = _traceback(info)
     return cast("dict[str, object]", redact(told))
+
+
+class RedactingFilter:
+    """
+    Masks the records of Python's own `logging`: ``for handler in logging.getLogger().handlers: handler.addFilter(…)``.
+
+    It belongs on handlers, since a filter of a logger does not see what the loggers below it write. A record is changed
+    for good: handlers after it get it masked as well, with the error as text. It lets every record pass.
+    """
+
+    def filter(self, record: LogRecord) -> bool:
+        """Mask message, extra fields, error and stack of a record. Never raises."""
+        try:
+            _mask_record(record)
+        except Exception:  # noqa: BLE001 -- what cannot be masked is not shown
+            record.msg, record.args, record.exc_info, record.exc_text = "[not shown]", (), None, None
+            record.stack_info = None
+        return True
+
+
+def _mask_record(record: LogRecord) -> None:
+    try:
+        message = record.getMessage()
+    except Exception:  # noqa: BLE001 -- `logging` itself would print the arguments as they are
+        message = f"{record.msg!r} {record.args!r}"
+    record.msg, record.args = redact_text(message), ()
+    info = _exc_info_of(record.exc_info)
+    shown = record.exc_text or (_traceback(info) if info is not None else None)
+    record.exc_info, record.exc_text = None, None if shown is None else redact_text(shown)
+    record.stack_info = None if record.stack_info is None else redact_text(record.stack_info)
+    extra = {name: value for name, value in vars(record).items() if name not in _RECORD}
+    vars(record).update(cast("dict[str, object]", redact(extra)))
+    if "message" in vars(record):  # as a formatter before has left it
+        record.message = record.msg
 
 
 def redact(value: object) -> object:

@@ -17,18 +17,9 @@ from runrails.pictures import picture
 from runrails.values import named, quick
 
 __all__ = [
-    "WireCall",
-    "answer_texts",
-    "anthropic_messages",
-    "may_reason",
-    "mode_of",
-    "openai_chat",
-    "openai_embeddings",
-    "openai_responses",
-    "picture",
-    "premium",
-    "served_tier",
-]
+    "WireCall", "answer_texts", "anthropic_messages", "may_reason", "mode_of", "openai_chat", "openai_embeddings",
+    "openai_responses", "picture", "premium", "premium_tier", "served_tier",
+]  # fmt: skip
 
 Body = Mapping[str, object]
 """A decoded JSON object."""
@@ -101,7 +92,7 @@ def _any_chat(body: Body) -> WireCall:
     _add_messages(body.get("messages"), count)
     if not _PLAIN_KEYS.issuperset(body):
         _add_tools(body, count)
-        for key in ("prediction", "web_search_options", "audio"):
+        for key in _DEARER:
             if body.get(key) is not None:  # an empty object asks for a search as well
                 count.unbounded = key
     return _call(body, count, ("max_completion_tokens", "max_tokens"), reasoning=bool(body.get("reasoning_effort")))
@@ -181,9 +172,11 @@ def anthropic_messages(body: Body) -> WireCall:
             _add_block(block, count)
     _add_messages(body.get("messages"), count)
     _add_tools(body, count)
-    for key in ("mcp_servers", "container"):
+    for key in ("mcp_servers", "container", "fallbacks", "compaction"):
         if body.get(key):
             count.unbounded = key
+    if body.get("thread"):
+        count.stored = "thread"
     thinking = body.get("thinking")
     thinks = isinstance(thinking, Mapping) and cast("Body", thinking).get("type") != "disabled"
     call = _call(body, count, ("max_tokens",), reasoning=thinks)
@@ -206,11 +199,15 @@ _known: dict[str, bool] = {}
 _PLAIN_KEYS = frozenset({"model", "messages", "max_tokens", "max_completion_tokens", "temperature", "top_p", "seed",
                          "stop", "stream", "stream_options", "n", "user", "store", "reasoning_effort"})  # fmt: skip
 """Beside these a chat request may hold something else that costs tokens."""
+_DEARER = ("prediction", "web_search_options", "audio", "search_parameters", "enable_search", "plugins", "models")
+"""Searches, and other models than the named one, by the names that OpenAI, xAI, Qwen and OpenRouter have for them."""
 
 
 def _call(body: Body, count: _Count, caps: Sequence[str], *, reasoning: bool) -> WireCall:
     if "service_tier" in body or "speed" in body or "inference_geo" in body:
         count.unbounded = premium(body) or count.unbounded
+    if "context_management" in body and "compact" in _json(body["context_management"]):
+        count.unbounded = "compaction"  # a call of its own, of which the request's cap says nothing
     name = body.get("model")
     model = name if isinstance(name, str) and name else "unknown"
     # A nonsensical cap or number of answers is passed on: the bound refuses it by name.
@@ -235,6 +232,12 @@ def premium(body: Mapping[str, object]) -> str | None:
     if speed not in _PLAIN_SPEEDS:
         return "a premium speed"
     return None if place in _PLAIN_PLACES else "a surcharged place of inference"
+
+
+def premium_tier(body: Mapping[str, object]) -> str | None:
+    """The dearer tier that a request to OpenAI names: its price, if there is one, is then held for."""
+    tier = body.get("service_tier")
+    return tier if isinstance(tier, str) and tier not in _PLAIN_TIERS else None
 
 
 def served_tier(told: Mapping[str, object]) -> ServedTier | None:
@@ -270,6 +273,7 @@ SPEED_FACTOR_BP_MAX = 60_000
 PLACE_FACTOR_BP_MAX = 11_000
 """Anthropic's inference in one country costs 1.1 times the plain price."""
 _NAME = re.compile(r"[a-z0-9_]{1,32}")
+_TYPE = re.compile(r"[a-z0-9_-]{1,40}")
 _PLAIN_TIERS = (None, "auto", "default", "flex", "standard", "standard_only")
 _PLAIN_SERVED = (None, "", "auto", "default", "standard", "standard_only", "on_demand")
 """Groq calls its plain tier `on_demand`."""
@@ -381,6 +385,9 @@ def _add_block(given: object, count: _Count, depth: int = 0) -> None:
         return
     known = cast("Body", block)
     kind = known.get("type")
+    if not isinstance(kind, str):
+        count.unbounded = "untyped content"
+        return
     if "cache_control" in known:
         # It moves from one message to another, and is no part of what the model reads.
         count.cache = True
@@ -398,7 +405,7 @@ def _add_block(given: object, count: _Count, depth: int = 0) -> None:
     elif kind == "document" and _is_plain(known):
         count.texts.append(_json(known))
     else:
-        count.unbounded = kind if isinstance(kind, str) else "untyped content"
+        count.unbounded = _shown(kind)
 
 
 def _add_said(kind: object, block: Body, count: _Count) -> None:
@@ -417,6 +424,11 @@ def _add_said(kind: object, block: Body, count: _Count) -> None:
         rest = {key: value for key, value in block.items() if value and key not in measured}
         if rest:
             count.texts.append(_json(rest))
+
+
+def _shown(kind: object) -> str:
+    """A type as an error may name it: not whatever somebody wrote there."""
+    return kind if isinstance(kind, str) and _TYPE.fullmatch(kind) else "untyped content"
 
 
 def mode_of(body: Body) -> str:
@@ -439,7 +451,7 @@ def _add_tools(body: Body, count: _Count) -> None:
             if isinstance(kind, str) and _CLIENT_TOOLS.fullmatch(kind):
                 text += "x" * CLIENT_TOOL_TOKENS_MAX
             else:
-                count.unbounded = f"the tool {kind}"
+                count.unbounded = f"the tool {_shown(kind)}"
         if '"cache_control"' in text:
             count.cache = True
         count.tools.append(text)
@@ -476,10 +488,14 @@ def _made(value: object) -> object:
 
 
 def _json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=_plain)
+    return _encode(value)
 
 
 def _plain(value: object) -> object:
     made = _made(value)
     # What JSON cannot express is measured by its repr: for the bound only the size matters.
     return cast("Body", made) if isinstance(made, Mapping) else repr(value)
+
+
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=_plain).encode
+"""Made once: `json.dumps` makes one for each of a conversation's many parts."""

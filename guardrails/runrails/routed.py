@@ -31,8 +31,10 @@ class _Routing(Meter):
         return replace(permit, route=route), refused
 
     def covers(self, permit: Permit, call: ModelCall) -> bool:
-        """See `Meter.covers`; the permit's key stays."""
+        """See `Meter.covers`; the permit's key stays, where it belongs."""
         route = permit.route
+        if call.place != permit.call.place:
+            return False  # Another client will send it, into whose requests this key may not be put.
         if route is not None:
             call = replace(call, by=route.of(call.by), credential=route.name)
         return super().covers(permit, call)

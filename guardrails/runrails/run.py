@@ -177,6 +177,28 @@ class Run(RunState):
         if self._outbox.waiting:
             self._outbox.send()
 
+    def found(self, finding: Finding) -> None:
+        """
+        A loop detector that is not the run's own has called for a stop: one that hears a whole conversation anew with
+        every request of it.
+
+        Raises:
+            LoopDetected: The run is over, as if its own detector had said so; observing only tells of it.
+            GuardrailStopped: It was over already.
+        """
+        try:
+            with self._lock:
+                self._gate()
+                self._latch(self._loops.stop(finding))
+        finally:
+            if self._outbox.waiting:
+                self._outbox.send()
+
+    def took_over(self, *, steps: int) -> None:
+        """Steps that this run has taken before, in another process: `Limits(steps=…)` counts them too."""
+        with self._lock:
+            self.tally.take_over(steps)
+
     def revise(self, permit: Permit, call: ModelCall, *, can_block: bool = False) -> Permit:
         """What a permit was asked for has become `call`: the permit for that. Raises like `before_model`."""
         if self._meter.covers(permit, call):

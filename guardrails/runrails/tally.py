@@ -60,6 +60,10 @@ class Tally:
             self.started_ms += now_ms - self.paused_ms
             self.paused_ms = None
 
+    def take_over(self, steps: int) -> None:
+        """Count steps that were taken elsewhere: so many at least, those counted here included."""
+        self.steps = max(self.steps, steps)
+
     def soonest(self, now_ms: int) -> tuple[int, Tally] | None:
         """How many milliseconds are left, here or in a parent, and where; None if no time is limited."""
         found: tuple[int, Tally] | None = None

@@ -20,7 +20,8 @@ class Zones:
     """Thread-safe and bounded; a scope that is forgotten is asked for again."""
 
     def __init__(self, store: Store, zone: str, emit: Emitter, *, tolerant: bool) -> None:
-        self._store = store
+        # Asked once: of a protocol that takes as long as the rest of opening a run.
+        self._store = store if isinstance(store, SupportsZones) else None
         self._zone = zone
         self._emit = emit
         self._tolerant = tolerant
@@ -35,7 +36,8 @@ class Zones:
             ConfigError: One of them had another zone at its first use.
             StoreUnavailable: The ledger is out of reach, and calls may not start without it.
         """
-        if not isinstance(self._store, SupportsZones):
+        store = self._store
+        if store is None:
             return
         try:
             for kind, name in (
@@ -45,7 +47,7 @@ class Zones:
                 ("byok", by.user if by.byok else None),
             ):
                 if name is not None and f"{kind}:{name}" not in self._known:
-                    self._fix(self._store, f"{kind}:{name}")
+                    self._fix(store, f"{kind}:{name}")
         except StoreUnavailable as exc:
             if not self._tolerant:
                 raise

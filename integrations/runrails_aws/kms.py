@@ -12,6 +12,7 @@ from importlib import import_module
 from threading import Lock
 from typing import TYPE_CHECKING, Protocol, cast
 
+from runrails.clocks import Clock, monotonic_ms
 from runrails.credentials.errors import CredentialUnreadable, Reason
 from runrails.credentials.wrapping import DataKey
 from runrails.errors import ConfigError
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
 
     from runrails.credentials.wrapping import Context
 
-__all__ = ["KMSWrapper", "open_wrapper"]
+__all__ = ["AWAY_MS", "KMSWrapper", "open_wrapper"]
 
+AWAY_MS = 2_000
 _ARN = re.compile(r"arn:aws[a-z-]*:kms:([a-z0-9-]{3,32}):[0-9]{12}:key/[A-Za-z0-9-]{1,64}")
 _REASONS: Mapping[str, Reason] = {
     "AccessDeniedException": "kms_denied",
@@ -56,6 +58,8 @@ class KMSWrapper:
         key_arn: The key's ARN. No alias: whoever may move one would decide which key opens records.
         client: A client of boto3's `kms`; by default one is made with the first request, for the key's own region, with
             short timeouts. `AWS_ENDPOINT_URL_KMS` sends it to another server.
+        monotonic: Milliseconds of a clock that never jumps. For `AWAY_MS` after nobody has answered, nobody is asked:
+            else every call that needs a key waits for all the time limits, and takes a thread that others could use.
 
     Raises:
         ConfigError: That is no key's ARN.
@@ -63,7 +67,7 @@ class KMSWrapper:
 
     remote = True
 
-    def __init__(self, key_arn: str, client: _Client | None = None) -> None:
+    def __init__(self, key_arn: str, client: _Client | None = None, *, monotonic: Clock = monotonic_ms) -> None:
         found = _ARN.fullmatch(key_arn)
         if found is None:
             raise ConfigError(
@@ -75,6 +79,8 @@ class KMSWrapper:
         self._given = client
         self._client: _Client | None = None
         self._lock = Lock()
+        self._monotonic = monotonic
+        self._away_until_ms: int | None = None
         renew_after_fork(self)
 
     @property
@@ -110,6 +116,8 @@ class KMSWrapper:
     def _ask(self, request: Callable[[_Client], Mapping[str, object]]) -> Mapping[str, object]:
         """One answer by this very key. No error of boto3's leaves this, not even as a cause."""
         reason: Reason
+        if self._away_until_ms is not None and self._monotonic() < self._away_until_ms:
+            raise CredentialUnreadable("kms_unreachable")
         try:
             client = self._connected()
             with quietly():
@@ -118,7 +126,10 @@ class KMSWrapper:
             raise
         except Exception as error:  # noqa: BLE001 -- botocore makes its errors as it goes
             reason = _reason_of(error)
+            if reason == "kms_unreachable" and not hasattr(error, "response"):
+                self._away_until_ms = self._monotonic() + AWAY_MS
         else:
+            self._away_until_ms = None
             if answer.get("KeyId") == self._key_arn:
                 return answer
             reason = "kms_unusable"

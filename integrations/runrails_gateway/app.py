@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from runrails import aio
-from runrails.errors import RunrailsError
+from runrails.errors import RunrailsError, StoreUnavailable
 from runrails.identity.authenticate import enter
 from runrails_gateway.config import GatewayConfig
 from runrails_gateway.dialects import CHAT, COUNT_TOKENS, EMBEDDINGS, MESSAGES, RESPONSES, tell
@@ -22,7 +23,7 @@ from runrails_gateway.models import Model, models_of, one_model, page_of
 from runrails_gateway.upstream.sending import HttpSender
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator
 
     from starlette.types import Receive, Scope, Send
 
@@ -35,6 +36,7 @@ _HOT: dict[str, Dialect] = {
     "/v1/chat/completions": CHAT, "/v1/responses": RESPONSES, "/v1/embeddings": EMBEDDINGS,
     "/v1/messages": MESSAGES, "/v1/messages/count_tokens": COUNT_TOKENS,
 }  # fmt: skip
+READY_S_MAX = 5.0
 _SAFE = {"x-content-type-options": "nosniff", "cache-control": "no-store"}
 
 
@@ -87,6 +89,7 @@ def create_app(config: GatewayConfig) -> Gateway:
     for kind in (RunrailsError, RequestValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, _told)
     app.add_api_route("/healthz", _health, methods=["GET"], include_in_schema=False)
+    app.add_api_route("/readyz", _ready, methods=["GET"], include_in_schema=False)
     app.add_api_route("/v1/models", _models, methods=["GET"], include_in_schema=False)
     app.add_api_route("/v1/models/{name:path}", _model, methods=["GET"], include_in_schema=False)
     return app
@@ -98,7 +101,7 @@ def app_of_environment() -> Gateway:
 
 
 @asynccontextmanager
-async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
     if not isinstance(app, Gateway):
         raise TypeError("made for a Gateway")
     hot = app.open()
@@ -120,6 +123,19 @@ async def _health(request: Request) -> Response:
     """Whether the process serves at all. Asks nobody."""
     del request
     return Response(b'{"status":"ok"}', media_type="application/json")
+
+
+async def _ready(request: Request) -> Response:
+    """Whether it can let calls through: it is open, and the ledger answers."""
+    hot = _gateway(request).hot
+    try:
+        async with asyncio.timeout(READY_S_MAX):
+            if hot is not None:
+                await hot.check_ready()
+                return _answer(b'{"status":"ready"}')
+    except (StoreUnavailable, TimeoutError):
+        pass
+    return _answer(b'{"status":"unavailable"}', 503)
 
 
 async def _models(request: Request) -> Response:

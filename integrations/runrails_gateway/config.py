@@ -30,6 +30,7 @@ if TYPE_CHECKING:
             """End it. Closing twice is fine."""
             ...
 
+
 __all__ = ["GatewayConfig", "Limited", "Upstream", "UpstreamDialect", "matches"]
 
 UpstreamDialect = Literal["openai", "anthropic", "bedrock"]
@@ -79,8 +80,9 @@ class Upstream:
     def __post_init__(self) -> None:
         _check(self._is_named(), "An upstream's name is malformed.", 'Write Upstream(name="openai", …).')
         _check(self.dialect in _DIALECTS, f"{self._what} speaks no known dialect.", f"Write one of {_DIALECTS}.")
+        models: object = self.models
         _check(
-            not isinstance(self.models, str) and all(map(_PATTERN.fullmatch, self.models)) and bool(self.models),
+            type(models) is tuple and all(map(_PATTERN.fullmatch, self.models)) and bool(self.models),
             f"{self._what} has a malformed list of models.", 'Write models=("gpt-*", "o3").',
         )  # fmt: skip
         _check(
@@ -88,7 +90,8 @@ class Upstream:
             f"{self._what} must have 0 to {RETRIES_MAX} retries.", "Write retries=1.",
         )  # fmt: skip
         for ms in (self.connect_ms, self.silence_ms):
-            _check(type(ms) is int and 0 < ms <= MS_MAX, f"{self._what} has a malformed time.", "Write connect_ms=10_000.")
+            fine = type(ms) is int and 0 < ms <= MS_MAX
+            _check(fine, f"{self._what} has a malformed time.", "Write connect_ms=10_000.")
         object.__setattr__(self, "base_url", self._checked_url())
         home = self._home()
         if self.provider is None:
@@ -166,7 +169,7 @@ class GatewayConfig:
         guard: Limits, prices and the ledger; its `credentials` choose users' own keys.
         authenticator: Who may come in.
         upstreams: Where requests go. The first that serves a model is asked.
-        documents: Where it is kept which run a conversation belongs to, for other workers and restarts; None: in memory.
+        documents: Where it is noted which run a conversation belongs to, for other workers; None: in memory.
         api_keys: What the admin API manages keys with.
         vault: What it manages providers' keys with.
         tokens: What it makes tokens with.
@@ -197,12 +200,13 @@ class GatewayConfig:
 
     def __post_init__(self) -> None:
         names = [upstream.name for upstream in self.upstreams]
-        _check(bool(names), "A gateway needs an upstream.", "Set OPENAI_API_KEY, ANTHROPIC_API_KEY or RUNRAILS_UPSTREAMS.")
+        how = "Set OPENAI_API_KEY, ANTHROPIC_API_KEY or RUNRAILS_UPSTREAMS."
+        _check(bool(names), "A gateway needs an upstream.", how)
         _check(len(set(names)) == len(names), "Two upstreams have the same name.", "Give each a name of its own.")
 
     @classmethod
     def from_env(cls) -> GatewayConfig:
-        """A gateway as the environment says. Raises ConfigError, and StoreUnavailable. See `runrails_gateway.environment`."""
+        """As the environment says; see `runrails_gateway.environment`. Raises ConfigError and StoreUnavailable."""
         from runrails_gateway.environment import config_of_environment
 
         return config_of_environment()

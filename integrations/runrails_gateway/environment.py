@@ -2,8 +2,8 @@
 A gateway as the environment says.
 
 ``RUNRAILS_STORE`` and ``RUNRAILS_VAULT`` name the ledger and where keys are kept; ``RUNRAILS_RUN_BUDGET``,
-``RUNRAILS_KEY_BUDGET`` and the others that ``runrails run`` knows say what may be spent. Upstreams are those whose keys are set, ``OPENAI_API_KEY`` and ``ANTHROPIC_API_KEY``, at the providers' own
-addresses; or those that ``RUNRAILS_UPSTREAMS`` names, a TOML file with a table for each:
+``RUNRAILS_KEY_BUDGET`` and the others that ``runrails run`` knows say what may be spent. Upstreams are those whose keys
+are set, ``OPENAI_API_KEY`` and ``ANTHROPIC_API_KEY``, at the providers' own addresses; or those that ``RUNRAILS_UPSTREAMS`` names, a TOML file with a table for each:
 
     [[upstream]]
     name = "openai"
@@ -165,11 +165,17 @@ def _malformed(why: str) -> ConfigError:
 
 
 def _guard(vault: Vault | None) -> Guard:
+    from runrails.autoguard import boot
     from runrails.autoguard.plan import read_plan
     from runrails.credentials.router import Router
     from runrails.guard import Guard
     from runrails.loops import ToolRule
 
+    if boot.session is not None:
+        raise ConfigError(
+            "This process is guarded as one run, whose limits would stop the gateway for everybody.",
+            next_step="Start it with `runrails serve`, or set RUNRAILS_AUTOGUARD=0: the limits are then its callers'.",
+        )
     plan = read_plan(os.environ)
     return Guard(
         plan.limits, tags=plan.tags, store=plan.store, prices=plan.prices, price_file=plan.price_file,

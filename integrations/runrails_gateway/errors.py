@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 __all__ = ["BadRequest", "Failure", "ModelNotFound", "NotServed", "TooLarge", "TooSlow", "UpstreamError"]
 
-Failure: TypeAlias = Literal["unreachable", "timed_out", "failed", "key_refused", "garbled", "resting"]
+Failure: TypeAlias = Literal["unreachable", "timed_out", "failed", "limited", "key_refused", "garbled", "resting"]
 """
-How an upstream failed: `unreachable`, no connection; `timed_out`; `failed`, it answered that it did; `key_refused`, it
-would not take the platform's key; `garbled`, its answer cannot be read; `resting`, it failed so often that it is not
-asked for a while.
+How an upstream failed: `unreachable`, no connection; `timed_out`; `failed`, it answered that it did; `limited`, it
+answered that it was asked too often; `key_refused`, it would not take the platform's key; `garbled`, its answer cannot
+be read; `resting`, it failed so often that it is not asked for a while.
 """
 
 
@@ -164,6 +164,7 @@ _FAILURES: dict[Failure, tuple[str, str]] = {
     "unreachable": ("The provider could not be reached.", "Try again later."),
     "timed_out": ("The provider did not answer in time.", "Try again, with a smaller request if it was a large one."),
     "failed": ("The provider failed.", "Try again later."),
+    "limited": ("The provider is asked too often at the moment.", "Try again a little later."),
     "key_refused": ("The provider refused the platform's key.", "Ask the operator of this gateway to replace it."),
     "garbled": ("The provider's answer could not be read.", "Try again later."),
     "resting": ("The provider has failed so often that it is not asked for a moment.", "Try again later."),

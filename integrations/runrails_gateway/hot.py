@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import random
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from runrails import aio
 from runrails.errors import RunrailsError
 from runrails.identity.authenticate import enter
+from runrails.ledger import RUN_PERIOD, Account
 from runrails_gateway.calling import Call
 from runrails_gateway.conversations import Conversations
 from runrails_gateway.dialects import tell
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from runrails.identity.authenticate import Entered
-    from runrails.identity.principal import Principal
+    from runrails.run import Run
     from runrails_gateway.config import GatewayConfig, Upstream
     from runrails_gateway.dialects import Ask, Dialect
     from runrails_gateway.upstream.sending import Sender
@@ -60,7 +62,8 @@ class Hot:
         self._lines = Lines(
             senders, {each.name: Breaker() for each in config.upstreams}, guard.monotonic, random.random
         )  # fmt: skip
-        self._keeper = RunKeeper(guard.monotonic)
+        # Conversations are looked at as a whole, with every request; what a run itself hears is no tool's result.
+        self._keeper = RunKeeper(guard.monotonic, replace(guard.limits, loops=None))
         self._conversations = Conversations(config)
         self._open: set[asyncio.Task[None]] = set()
 
@@ -74,21 +77,26 @@ class Hot:
         """Upstreams that are not asked for a moment, as they keep failing."""
         return tuple(name for name, breaker in self._lines.breakers.items() if not breaker.closed)
 
+    def open_runs(self) -> list[Run]:
+        """The runs that are kept. Safe in any thread."""
+        return self._keeper.open_runs()
+
+    async def check_ready(self) -> None:
+        """See whether the ledger can be asked. Raises StoreUnavailable."""
+        await aio.off_loop(self._guard, self._guard.store.balance, Account("run:readiness", RUN_PERIOD))
+
     async def serve(self, dialect: Dialect, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         exchange = Exchange(
             scope, send, dialect, request_id=f"req_{self._guard.new_id()}", started_ms=self._guard.monotonic()
         )  # fmt: skip
-        for watcher in self._config.watchers:
-            watcher.began(exchange)
+        self._tell("began", exchange)
         try:
-            if scope["method"] != "POST":
-                raise NotServed(methods="POST")
-            entered = await self._enter(exchange)
+            entered = await self._enter(exchange, scope["method"])
             raw = await read_body(receive, self._config.limited)
         except Exception as exc:  # noqa: BLE001 -- whatever it is, the caller is told
             await self._refuse(exchange, exc)
-            self._over(exchange)
+            self._tell("ended", exchange)
             return
         task = asyncio.create_task(self._carry(exchange, entered, raw, scope["query_string"], receive))
         self._open.add(task)
@@ -108,13 +116,16 @@ class Hot:
         if self._open:
             await asyncio.wait(set(self._open))
         await self._keeper.close()
+        self._conversations.close()
         for sender in self._lines.senders.values():
             await sender.close()
 
     # One request.
 
-    async def _enter(self, exchange: Exchange) -> Entered:
+    async def _enter(self, exchange: Exchange, method: str) -> Entered:
         """Who it is, and whether they may. Nothing of the body is looked at before."""
+        if method != "POST":
+            raise NotServed(methods="POST")
         check_headers(exchange.headers, self._config.limited)
         authenticate = partial(self._config.authenticator.authenticate, exchange.headers)
         waits = self._config.authentication_waits
@@ -143,7 +154,7 @@ class Hot:
         finally:
             if watch is not None:
                 watch.cancel()
-            self._over(exchange)
+            self._tell("ended", exchange)
 
     def _read(self, exchange: Exchange, raw: bytes, query: bytes) -> tuple[Ask, Attempts]:
         dialect = exchange.dialect
@@ -171,14 +182,15 @@ class Hot:
         if plan is None:
             raise TypeError("what costs nothing is not paid for")
         header = header_of(exchange.headers, b"x-runrails-run")
-        turn = await self._conversations.recognise(entered.principal, ask, header=header)
-        exchange.run_id = turn.run_id
-        kept = self._keeper.take(entered, turn.run_id, turn.name, turn.steps_before)
+        talk = await self._conversations.recognise(entered.principal, ask, header=header)
+        found = talk.recognised
+        exchange.run_id = found.run_id
+        kept = self._keeper.take(entered, found.run_id, found.name, found.steps_before)
         try:
-            self._conversations.check(turn, kept.run)
+            self._conversations.check(talk, kept.run)
             await Call(
                 self._config, exchange, ask, plan, raw, run=kept.run, attempts=attempts,
-                remember=partial(self._conversations.answered, turn),
+                remember=partial(self._conversations.answered, talk),
             ).go()  # fmt: skip
         finally:
             await self._keeper.give(kept)
@@ -226,9 +238,15 @@ class Hot:
         headers.append((b"content-type", b"application/json"))
         await exchange.answer(told.status, headers, exchange.dialect.refusal(told))
 
-    def _over(self, exchange: Exchange) -> None:
+    def _tell(self, what: Literal["began", "ended"], exchange: Exchange) -> None:
         for watcher in self._config.watchers:
-            watcher.ended(exchange)
+            try:
+                if what == "began":
+                    watcher.began(exchange)
+                else:
+                    watcher.ended(exchange)
+            except Exception as exc:  # noqa: BLE001 -- it watches: a bug of its own must not change what callers get
+                self._guard.emit("watcher_failed", "error", error=type(exc).__name__)
 
 
 class Endpoint:

@@ -13,11 +13,12 @@ if TYPE_CHECKING:
 
     from runrails.identity.authenticate import Entered
     from runrails.identity.principal import Principal
+    from runrails.limits import Limits
     from runrails.run import Run
 
 __all__ = ["Kept", "RunKeeper"]
 
-KEPT_MAX = 1_000
+KEPT_MAX = 256
 IDLE_MS_MAX = 900_000
 _AT_ONCE = 4
 """How many are let go for each that comes, so that no request pays for many."""
@@ -52,8 +53,12 @@ class RunKeeper:
     long as the reason is there, the next request is stopped for it again.
     """
 
-    def __init__(self, monotonic: Callable[[], int], *, kept_max: int = KEPT_MAX, idle_ms_max: int = IDLE_MS_MAX) -> None:
+    def __init__(
+        self, monotonic: Callable[[], int], limits: Limits, *, kept_max: int = KEPT_MAX,
+        idle_ms_max: int = IDLE_MS_MAX,
+    ) -> None:  # fmt: skip
         self._monotonic = monotonic
+        self._limits = limits
         self._kept_max = kept_max
         self._idle_ms_max = idle_ms_max
         self._kept: OrderedDict[_Key, Kept] = OrderedDict()
@@ -81,7 +86,7 @@ class RunKeeper:
             self._let_go(kept)  # The key's own limits have changed.
             kept = None
         if kept is None:
-            run = entered.run(name, id=run_id)
+            run = entered.run(name, id=run_id, limits=self._limits)
             if steps_before:
                 run.took_over(steps=steps_before)
             kept = self._kept[key] = Kept(key, run, principal)

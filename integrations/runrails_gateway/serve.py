@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -56,6 +57,7 @@ def serve(  # noqa: PLR0917 -- Typer names them all
     Upstreams are those whose keys are set (OPENAI_API_KEY, ANTHROPIC_API_KEY), or what RUNRAILS_UPSTREAMS names.
     The first start makes an administrator's key and prints it, once.
     """
+    _check_installed()
     _settings(store, vault, docs=docs, hide_amounts=hide_amounts)
     _check_reachable(host, tls_cert)
     from runrails_gateway.firststart import admin_key, make_secrets
@@ -70,8 +72,18 @@ def serve(  # noqa: PLR0917 -- Typer names them all
         _run(bound, workers=workers, tls_cert=tls_cert, tls_key=tls_key)
 
 
+def _check_installed() -> None:
+    missing = [name for name in ("fastapi", "aiohttp", "uvicorn", "prometheus_client") if find_spec(name) is None]
+    if missing:
+        raise ConfigError(
+            f"The gateway needs {', '.join(missing)}, which is not installed.",
+            next_step="pip install 'runrails[gateway]'",
+        )
+
+
 def _settings(store: str | None, vault: str | None, *, docs: bool, hide_amounts: bool) -> None:
-    """Options become settings, which the workers inherit."""
+    """Options become settings, which the workers inherit. The limits there are of runs, not of a worker."""
+    os.environ["RUNRAILS_AUTOGUARD"] = "0"
     if store is not None:
         os.environ["RUNRAILS_STORE"] = absolute_url(store)
     if vault is not None:

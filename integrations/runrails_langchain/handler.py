@@ -11,6 +11,7 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.outputs import LLMResult
 
 from runrails.advice import NOT_EXECUTED_NOW, not_executed
+from runrails.aio import waits
 from runrails.boundary import Trip
 from runrails.calls import Block, ModelCall, ModelResult
 from runrails.cover import withdraw_cover
@@ -80,7 +81,7 @@ class GuardrailCallbackHandler(Guarding, BaseCallbackHandler):
     belongs to that run. Stops are raised where a model or a tool is about to start, never at an end.
 
     It is a synchronous handler on purpose, for asynchronous agents too: LangChain swallows what an asynchronous
-    handler raises under `invoke`. With a remote store its hooks run off the event loop.
+    handler raises under `invoke`. With a remote store or vault its hooks run off the event loop.
 
     `metadata` says whose calls are: `config={"metadata": {"runrails_user": "bob", "runrails_tags": {"team": "x"}}}`,
     also `runrails_key` and `runrails_org`; LangChain takes it to every model inside. See `Guard.attribute`.
@@ -91,11 +92,11 @@ class GuardrailCallbackHandler(Guarding, BaseCallbackHandler):
 
     raise_error = True
     run_inline = cast("bool", RunInline())
-    """On the event loop, unless the store is remote; LangChain's async managers are answered as they need it."""
+    """On the event loop, unless the store or the vault is remote; async managers are answered as they need it."""
 
     def __init__(self, guard: Guard) -> None:
         self.guard = guard
-        self.off_loop = guard.store.remote
+        self.off_loop = waits(guard)
         be_quiet_about(self)
         self._tracker = tracker_of(guard)
         self._key = self._tracker.new_key()

@@ -13,6 +13,7 @@ from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, NamedTuple
 from weakref import ref
 
+from runrails.aio import waits
 from runrails.boundary import Trip
 from runrails.calls import ModelResult, Permit, ToolCall
 from runrails.current import current_run, is_of
@@ -364,7 +365,7 @@ class Tracker:
     def _lifeline(self, run_id: UUID) -> object:
         # LangChain tells nothing of a cancelled `agenerate`, but then nobody holds the call's id any more. Synchronous
         # calls always tell their end. A garbage collection may come at any time, so nothing is done in there.
-        if not self.guard.store.remote and not _on_event_loop():
+        if not waits(self.guard) and not _on_event_loop():
             return None
         key, lost = run_id.int, self._lost
         return ref(run_id, lambda _: lost.append(key))

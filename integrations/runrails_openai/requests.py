@@ -8,24 +8,22 @@ from dataclasses import replace
 from operator import attrgetter
 from typing import TYPE_CHECKING, Protocol, cast
 
-from runrails.answers.openai import ChatEvents, ResponseEvents, chat_answer, response_answer
 from runrails.calls import ModelCall
 from runrails.clients.keys import has_own_auth
-from runrails.clients.plan import Plan, is_straight, request_body
-from runrails.clients.sse import SseReader
+from runrails.clients.plan import is_straight, request_body
+from runrails.clients.wireplans import chat_plan, embeddings_plan, response_plan
 from runrails.errors import BoundUnknown
 from runrails.keyroutes import KeyPlace
-from runrails.request_wire import WireCall, openai_chat, openai_embeddings, openai_responses, premium
+from runrails.request_wire import WireCall, openai_chat, openai_embeddings, openai_responses, premium_tier
 from runrails.values import quick
 
 if TYPE_CHECKING:
     from runrails.calls import RequestType
-    from runrails.clients.plan import Options
+    from runrails.clients.plan import Options, Plan
 
 __all__ = ["OpenAIDialect"]
 
 Body = Mapping[str, object]
-_NOTHING: Body = {}
 _model_call = quick(ModelCall)
 
 _USUAL = {"/chat/completions": "chat/completions", "/responses": "responses", "/embeddings": "embeddings"}
@@ -115,8 +113,8 @@ class OpenAIDialect:
 
     def _in_tier(self, client: object, options: Options, body: Body, kind: str) -> Plan:
         """A request that names a dearer tier is held for at that tier's price, or refused where nobody knows it."""
-        tier = body["service_tier"]
-        if not isinstance(tier, str) or premium({"service_tier": tier}) is None:
+        tier = premium_tier(body)
+        if tier is None:
             return self._planned(client, options, body, kind)
         plan = self._planned(client, options, {**body, "service_tier": None}, kind)
         plan.call = replace(plan.call, service_tier=tier)
@@ -128,32 +126,13 @@ class OpenAIDialect:
                 return self._chat(client, options, body)
             case "responses":
                 wire = openai_responses(body)
-                stream = None
-                if body.get("stream") is True:
-                    # What runs in the background is worked on and billed whether somebody reads it or not.
-                    goes_on = bool(body.get("background"))
-                    stream = SseReader(ResponseEvents(reasoning=wire.reasoning, goes_on=goes_on))
-                call = self._call(client, options, wire, "/responses")
-                return Plan(call, response_answer, stream, {}, "max_output_tokens")
+                return response_plan(body, wire, self._call(client, options, wire, "/responses"))
             case _:
-                call = self._call(client, options, openai_embeddings(body), "/embeddings", "embedding")
-                return Plan(call, chat_answer, None, {}, "")
+                return embeddings_plan(self._call(client, options, openai_embeddings(body), "/embeddings", "embedding"))
 
     def _chat(self, client: object, options: Options, body: Body) -> Plan:
         wire = openai_chat(body)
-        call = self._call(client, options, wire, "/chat/completions")
-        # OpenAI's newer models know the longer name alone, the servers that copied it the shorter one.
-        newer = call.provider is not None and body.get("max_tokens") is None
-        cap_name = "max_completion_tokens" if newer or body.get("max_completion_tokens") is not None else "max_tokens"
-        if body.get("stream") is not True:
-            return Plan(call, chat_answer, None, _NOTHING, cap_name)
-        changes: Body = {}
-        given = body.get("stream_options")
-        asked: Body = cast("Body", given) if isinstance(given, Mapping) else {}
-        if "include_usage" not in asked:
-            changes = {"stream_options": {**asked, "include_usage": True}}
-        events = ChatEvents(reasoning=wire.reasoning, hides=bool(changes), answers=wire.n)
-        return Plan(call, chat_answer, SseReader(events), changes, cap_name)
+        return chat_plan(body, wire, self._call(client, options, wire, "/chat/completions"))
 
     def _call(
         self, client: object, options: Options, wire: WireCall, endpoint: str, kind: RequestType = "completion"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -27,6 +28,7 @@ from runrails.documents.sqlite import SQLiteDocuments
 from runrails.identity.errors import Unauthenticated
 from runrails.identity.jwt import KeySet, Tokens
 from runrails.notify import Notifier
+from runrails.redaction import RedactingFilter
 from runrails.secretrefs import resolve
 from runrails.secretvalue import Secret
 from runrails.testing import ManualClock
@@ -155,6 +157,26 @@ def test_others_may_still_log(quiet_start: dict[str, str], lookout: Lookout) -> 
     loud = [each for each in lookout.told[before:] if birds.PEPPER.text in each.text]
     assert {"log botocore.parsers DEBUG"} <= {each.where for each in loud}
     del lookout.told[before:]  # that was its sense
+
+
+def test_the_filter_masks_what_is_signed(quiet_start: dict[str, str]) -> None:
+    """Whoever listens to the SDK at DEBUG has the session's token masked by it."""
+    lines = io.StringIO()
+    handler = logging.StreamHandler(lines)
+    logger, level = logging.getLogger("botocore"), logging.getLogger("botocore").level
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    try:
+        for masked in (False, True):
+            if masked:
+                handler.addFilter(RedactingFilter())
+            lines.truncate(0)
+            boto3.client("kms", region_name=REGION).list_keys()
+            assert masked != (birds.AWS_TOKEN.text[20:32] in lines.getvalue())
+            assert "CanonicalRequest" in lines.getvalue()
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 def test_the_check_of_aws_keys(aws: None, lookout: Lookout, tmp_path: Any) -> None:

@@ -1,59 +1,28 @@
-"""Canaries through calls of models: guarded clients and LangChain, whatever the provider answers, and what is kept."""
+"""Canaries through calls of models: guarded clients, whatever the provider answers, and what is kept of it."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import anthropic
 import openai
 import pytest
-from langchain_anthropic import ChatAnthropic
-from langchain_openai import ChatOpenAI
 
 import rr_canaries as birds
-from rr_canaries import Canary, Lookout
+from rr_audit import rounds, user
+from rr_canaries import Canary, Lookout, Shell
+from rr_canaries_routed import ASKED, ROUTES, SDK, Call, Routed, check_call, check_not_made, echo
 from rr_clients import MODEL, in_loop
-from rr_routed import Keys
-from runrails import Guard, Limits
+from runrails import Guard, Limits, ResponseCache
 from runrails.calls import ToolCall, ToolOutcome
 from runrails.clients.echoes import MASK, unsay
-from runrails.credentials import CredentialId
-from runrails.errors import LoopDetected, RunrailsError
+from runrails.errors import LoopDetected
 from runrails.keyroutes import KeyPolicy
 from runrails.secretvalue import Secret
 from runrails.stores.sqlite import SQLiteStore
-from runrails.testing.provider import Error, HangUp
-from runrails.testing.provider.values import ToolCalls, ToolUse
-from runrails_langchain import GuardrailCallbackHandler, attach, use_keys
-
-SDK = (openai.OpenAIError, anthropic.AnthropicError, RunrailsError)
-ALICE = CredentialId("user:alice", "openai")
-ASKED: Any = [{"role": "user", "content": birds.PROMPT.text}]
-
-
-class Routed(Keys):
-    """A world whose ledger is a file, and whose user's keys are canaries."""
-
-    def __init__(self, lookout: Lookout, directory: Path, policy: KeyPolicy | None = None, **options: Any) -> None:
-        self.out = lookout
-        self.directory = directory
-        self.says: Any = None
-        super().__init__(policy, store=SQLiteStore(directory / "books.db"), **options)
-
-    def _answer(self, request: Any) -> Any:
-        told = super()._answer(request)
-        return self.says if self.says is not None else told
-
-    def shown(self) -> None:
-        """Everything there is after a call."""
-        self.out.show(self.guard, self.router, self.vault, *self.events, *self.vault.list())
-        self.out.show(*self.store.usage(), *self.store.balances())  # type: ignore[attr-defined]
-
-
-Call = Callable[[Routed], object]
+from runrails.testing import FlakyStore
+from runrails.testing.provider import Error
 
 
 def _openai(world: Routed, **options: Any) -> object:
@@ -85,60 +54,26 @@ def _asynchronous(world: Routed) -> object:
     return in_loop(world, work)
 
 
-def _langchain(world: Routed, *, kind: Any = ChatOpenAI, url: str = "openai_url", stream: bool = False) -> object:
-    attach()
-    model = kind(
-        model=MODEL, api_key=birds.HOUSE.text, base_url=getattr(world.provider, url), max_tokens=900, max_retries=0
-    )
-    use_keys(world.guard, model)
-    world.out.show(model)
-    handler = GuardrailCallbackHandler(world.guard)
-    config: Any = {"callbacks": [handler], "metadata": {"runrails_user": "alice"}}
-    try:
-        if stream:
-            return [each.id for each in model.stream(birds.PROMPT.text, config)]
-        return model.invoke(birds.PROMPT.text, config).id
-    finally:
-        world.out.show(handler)
-        handler.close()
-
-
 CALLS: dict[str, tuple[Call, Canary]] = {
     "openai": (_openai, birds.OPENAI), "responses": (_responses, birds.OPENAI), "stream": (_streamed, birds.OPENAI),
     "async": (_asynchronous, birds.OPENAI), "anthropic": (_anthropic, birds.ANTHROPIC),
-    "langchain": (_langchain, birds.OPENAI),
-    "langchain stream": (lambda world: _langchain(world, stream=True), birds.OPENAI),
-    "langchain anthropic": (lambda world: _langchain(world, kind=ChatAnthropic, url="anthropic_url"), birds.ANTHROPIC),
 }  # fmt: skip
 
 
-def _echo(status: int, canary: Canary) -> Error:
-    message = f"Incorrect API key provided: {canary.text}. Beginning {canary.text[:24]}…, ending …{canary.text[-16:]}."
-    return Error(status, message=message, headers={"x-key": canary.text, "retry-after": "0"})
+OUTCOMES = [
+    *((call, status) for call in CALLS for status in (200, 401, 500)),
+    *((call, status) for call in ("openai", "anthropic", "async") for status in (400, 403, 429, 0)),
+]
 
 
-@pytest.mark.parametrize("call", CALLS)
-@pytest.mark.parametrize("status", [200, 400, 401, 403, 429, 500, 0])
+@pytest.mark.parametrize(("call", "status"), OUTCOMES)
 def test_calls_on_a_users_key(lookout: Lookout, tmp_path: Path, call: str, status: int) -> None:
     """Answered, refused with the key in the error, or hung up on (0)."""
     act, canary = CALLS[call]
-    provider = "anthropic" if "anthropic" in call else "openai"
-    with Routed(lookout, tmp_path) as world:
-        which = world.own("user:alice", canary.text, provider=provider)
-        if status == 0:
-            world.says = HangUp(billed=False)
-        elif status != 200:
-            world.says = _echo(status, canary)
-        if status == 200:
-            act(world)
-        else:
-            lookout.fails(lambda: act(world), *SDK, Exception)
-        assert {canary.text} == set(world.seen)
-        assert ("invalid" if status == 401 else "unverified") == world.vault.peek(which).status  # type: ignore[union-attr]
-        world.shown()
+    check_call(lookout, tmp_path, act, canary, status)
 
 
-@pytest.mark.parametrize("call", ["openai", "async", "langchain"])
+@pytest.mark.parametrize("call", ["openai", "async"])
 def test_the_next_key_is_taken(lookout: Lookout, tmp_path: Path, call: str) -> None:
     """The user's is refused, the organisation's too, the platform's pays: three keys, and none is told."""
     policy = KeyPolicy(fall_back=True)
@@ -151,28 +86,11 @@ def test_the_next_key_is_taken(lookout: Lookout, tmp_path: Path, call: str) -> N
         world.shown()
 
 
-ROUTES: dict[str, tuple[KeyPolicy, Callable[[Routed], object]]] = {
-    "required": (KeyPolicy(byok="require"), lambda world: world.vault.remove(ALICE)),
-    "forbidden model": (KeyPolicy(models=("other",)), lambda world: None),
-    "invalid": (KeyPolicy(), lambda world: world.vault.mark(ALICE, "invalid", 1)),
-    "suspended": (KeyPolicy(), lambda world: world.vault.mark(ALICE, "suspended")),
-    "unsendable": (KeyPolicy(), lambda world: world.vault.rotate(ALICE, Secret(birds.OPENAI.text + "\nx: y"))),
-    "not ASCII": (KeyPolicy(), lambda world: world.vault.rotate(ALICE, Secret(birds.OPENAI.text + "ü"))),
-    "bytes": (KeyPolicy(), lambda world: world.vault.rotate(ALICE, Secret(b"\xff" + birds.OPENAI.text.encode()))),
-}  # fmt: skip
-
-
 @pytest.mark.parametrize("route", ROUTES)
-@pytest.mark.parametrize("call", ["openai", "async", "langchain"])
+@pytest.mark.parametrize("call", ["openai", "async"])
 def test_calls_that_are_not_made(lookout: Lookout, tmp_path: Path, route: str, call: str) -> None:
     """Nobody's key may pay, or it cannot be sent: nothing leaves, and nothing is told."""
-    policy, prepare = ROUTES[route]
-    with Routed(lookout, tmp_path, policy) as world:
-        world.own("user:alice", birds.OPENAI.text)
-        prepare(world)
-        lookout.fails(lambda: CALLS[call][0](world))
-        assert [] == world.seen
-        world.shown()
+    check_not_made(lookout, tmp_path, CALLS[call][0], route)
 
 
 def test_a_provider_that_sends_keys_elsewhere(lookout: Lookout, tmp_path: Path) -> None:
@@ -190,7 +108,7 @@ def test_raw_answers_do_not_keep_the_key(lookout: Lookout, tmp_path: Path, statu
     """`with_raw_response` hands out the request with its headers; so do errors."""
     with Routed(lookout, tmp_path) as world:
         world.own("user:alice", birds.OPENAI.text)
-        world.says = _echo(401, birds.OPENAI) if status == 401 else None
+        world.says = echo(401, birds.OPENAI) if status == 401 else None
         raw = world.openai(api_key="k").chat.completions.with_raw_response
         if status == 401:
             error: Any = lookout.fails(lambda: raw.create(model=MODEL, messages=ASKED), openai.AuthenticationError)
@@ -245,39 +163,6 @@ def test_tools_and_prompts(lookout: Lookout, tmp_path: Path) -> None:
     assert events
 
 
-def test_an_agent_that_loops(lookout: Lookout, tmp_path: Path) -> None:
-    """The whole way through LangChain: prompt, answer, tool arguments and outputs."""
-    from langchain.agents import create_agent
-    from langchain_core.tools import tool
-
-    from runrails_langchain import GuardrailMiddleware
-
-    @tool
-    def search(query: str) -> str:
-        """Search."""
-        raise ValueError(f"{birds.TOOL_OUTPUT.text} {len(query)}")
-
-    with Routed(lookout, tmp_path) as world:
-        world.own("user:alice", birds.OPENAI.text)
-        arguments = json.dumps({"query": birds.TOOL_ARGUMENT.text})
-        world.says = ToolCalls([ToolUse(name="search", args=arguments)], text=birds.ANSWER.text)
-        made: Any = ChatOpenAI
-        model = made(
-            model=MODEL, api_key=birds.HOUSE.text, base_url=world.provider.openai_url, max_tokens=90, max_retries=0
-        )
-        middleware = GuardrailMiddleware(world.guard)
-        agent: Any = create_agent(use_keys(world.guard, model), [search], middleware=[middleware])
-        try:
-            agent.invoke({"messages": ASKED}, {"recursion_limit": 50})
-        except Exception as error:
-            # The tool's own error is the user's, with what the user's tool says.
-            if isinstance(error, RunrailsError):
-                lookout.raised(error, frames=False)
-        assert birds.OPENAI.text in world.seen
-        world.shown()
-        lookout.show(middleware)
-
-
 def test_a_store_that_fails_in_the_middle(lookout: Lookout, tmp_path: Path) -> None:
     """The vault is away when a call needs its key."""
     from rr_keys import CountingDocuments
@@ -290,4 +175,48 @@ def test_a_store_that_fails_in_the_middle(lookout: Lookout, tmp_path: Path) -> N
         documents.away = True
         lookout.fails(lambda: _openai(world))
         assert [] == world.seen
+        documents.away = False
         world.shown()
+
+
+def test_calls_that_the_ledger_does_not_know_of(
+    lookout: Lookout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are written down in a journal of their own while it is out of reach."""
+    monkeypatch.setenv("RUNRAILS_JOURNAL", str(tmp_path / "journal"))
+    away = FlakyStore(SQLiteStore(tmp_path / "books.db"), ["request_lost"] * 20, verbs={"reserve", "settle"})
+    away.path = str(tmp_path / "books.db")  # type: ignore[attr-defined] # what the journal is named by
+    with Routed(lookout, tmp_path, on_store_error="allow", store=away) as world:
+        world.own("user:alice", birds.OPENAI.text)
+        _openai(world)
+        kept = [path.read_text() for path in (tmp_path / "journal").rglob("*") if path.is_file()]
+        lookout.hear("journal", "".join(kept))
+        assert [birds.OPENAI.text] == world.seen and kept
+        world.shown()
+
+
+def test_answers_that_are_kept(tmp_path: Path) -> None:
+    """The file of a response cache has what users and models say, as is its work; and no key, nor the house's."""
+    with Lookout(tmp_path) as lookout:
+        lookout._content.clear()
+        cache = ResponseCache(tmp_path / "answers.db")
+        with Routed(lookout, tmp_path, cache=cache) as world:
+            world.own("user:alice", birds.OPENAI.text)
+            for _ in range(2):
+                _openai(world)
+            assert [birds.OPENAI.text] == world.seen
+            world.shown()
+            lookout.show(cache)
+    assert [] == lookout.found()
+
+
+def test_an_audit_of_a_recording(lookout: Lookout, shell: Shell, tmp_path: Path) -> None:
+    """It tells what repeats itself and what it cost: names of tools and numbers, nothing that was said."""
+    arguments = json.dumps({"q": birds.TOOL_ARGUMENT.text})
+    messages = [user(birds.PROMPT.text), *rounds(8, args=arguments, result=birds.TOOL_OUTPUT.text)]
+    recording = tmp_path / "recording.jsonl"
+    recording.write_text(json.dumps({"id": "r1", "messages": messages}))
+    lookout.keeps(recording)
+    for as_json in ([], ["--json"]):
+        told = shell("audit", str(recording), *as_json)
+        assert "search" in told.out, told

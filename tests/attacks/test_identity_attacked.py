@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,12 @@ from typing import Any
 import pytest
 
 from rr_jwt import EC, ED, Desk, b64, header, pem, shared_keys, token
-from rr_keys import PEPPERS, START_MS, CountingDocuments, make_keys, open_documents_of
+from rr_keys import PEPPERS, START_MS, CountingDocuments, make_keys, open_documents_of, with_secret
 from runrails.cli.keys import _id_of
 from runrails.cli.shell import USAGE, run
 from runrails.documents import Address, Document
 from runrails.documents.memory import MemoryDocuments
+from runrails.documents.sqlite import SQLiteDocuments
 from runrails.errors import ConfigError, StoreUnavailable
 from runrails.identity.apikeys import ApiKeys
 from runrails.identity.apikeys.desk import KeyDesk
@@ -27,6 +30,7 @@ from runrails.identity.jwt import Key, KeySet, RemoteKeys
 from runrails.identity.jwt.jwk import read_jwks
 from runrails.identity.jwt.revocation import Revocations
 from runrails.identity.jwt.strict import read_envelope
+from runrails.identity.operations import authorise_new
 from runrails.identity.principal import SCOPES, Principal
 from runrails.secretvalue import Secret
 from runrails.testing import ManualClock
@@ -49,7 +53,9 @@ def refusal(verify: Callable[[str], object], text: str) -> str:
 
 def in_child(act: Callable[[], bool]) -> bool:
     """Whether something is so in a forked process, and not only after seconds."""
-    child = os.fork()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # newer Pythons: that threads are there is the point
+        child = os.fork()
     if child == 0:  # pragma: no cover -- another process
         said = [False]
         asking = threading.Thread(target=lambda: said.__setitem__(0, act()), daemon=True)
@@ -125,8 +131,25 @@ def test_scopes_that_one_has_not_are_in_no_new_key() -> None:
         with pytest.raises(Forbidden, match="ai:agent"):
             desk.create(person("admin:keys", org=org), "bob", scopes={"ai:agent"}, org="acme")
         with pytest.raises(Forbidden, match="admin:keys"):
-            desk.create(person("ai:agent", org=org), "bob", scopes={"ai:agent"}, org="acme")
+            reads = documents.reads
+            try:
+                desk.create(person("ai:agent", org=org), "bob", scopes={"ai:agent"}, org="acme")
+            finally:
+                assert reads == documents.reads  # nothing is looked up for who may not
     assert before == documents.everything()
+
+
+def test_tokens_hand_out_no_more_than_keys() -> None:
+    """Whoever makes a token for somebody is asked the same: the user's organisation, the token's, and its scopes."""
+
+    def issue(**changed: Any) -> None:
+        told = {"scopes": {"ai:agent"}, "user": "bob", "org": "acme", "user_org": "acme"} | changed
+        authorise_new(person("admin:tokens", "ai:agent", org="acme"), "tokens.issue", **told)
+
+    issue()
+    for wrong in ({"org": None}, {"org": "globex"}, {"user_org": None}, {"user_org": "globex"}, {"scopes": SCOPES}):
+        with pytest.raises(Forbidden):
+            issue(**wrong)
 
 
 @pytest.mark.parametrize("verb", ["show", "suspend", "resume", "revoke", "rotate"])
@@ -145,6 +168,17 @@ def test_ids_of_others_keys_look_like_none(verb: str) -> None:
     assert 1 == len(told)
     assert before == documents.everything()
     getattr(desk, verb)(person(*SCOPES), id_of(documents, "carol"))
+
+
+def test_the_platform_looks_nothing_up_and_scopes_are_read_once() -> None:
+    """Whose organisation it is decides nothing for it; scopes may be given as anything that can be gone through."""
+    desk, documents = a_desk()
+    documents.reads = 0
+    assert desk.org_of(person(*SCOPES), "bob") is None
+    assert 0 == documents.reads
+    assert "acme" == desk.org_of(person(org="acme", user="zoe"), "bob")
+    info, _ = desk.create(person(*SCOPES), "bob", scopes=(each for each in ("ai:complete", "ai:embed")))
+    assert {"ai:complete", "ai:embed"} == info.scopes
 
 
 def test_a_list_has_what_one_may_see() -> None:
@@ -310,6 +344,57 @@ def test_what_was_read_before_it_was_taken_back_here_is_not_remembered() -> None
     assert revocations.has("j1")
 
 
+@pytest.mark.parametrize(
+    ("wall_ms", "monotonic_ms", "asks"),
+    [(4_999, 4_999, False), (0, 4_999, False), (4_999, 0, False), (5_000, 0, True), (0, 5_000, True), (-1, 0, True)],
+)
+def test_both_clocks_must_find_an_answer_young(wall_ms: int, monotonic_ms: int, *, asks: bool) -> None:
+    """Of keys that were proven, keys that were refused and tokens that were not revoked, to the millisecond."""
+    wall, monotonic = ManualClock(START_MS), ManualClock(0)
+    looked: list[str] = []
+
+    class Looked(MemoryDocuments):
+        def get(self, address: Address) -> Document | None:
+            looked.append(address.kind)
+            return super().get(address)
+
+    documents = Looked(clock=wall)
+    keys = ApiKeys(documents, PEPPERS, clock=wall, monotonic=monotonic)
+    revocations = Revocations(documents, clock=wall, monotonic=monotonic)
+    text = keys.create("alice", scopes=())[1].reveal()
+    wrong = with_secret(text, "0" * 43)
+    keys.verify(text)
+    refusal(keys.verify, wrong)
+    revocations.has("j1")
+    keys.flush()
+    wall.advance(wall_ms)
+    monotonic.advance(monotonic_ms)
+    known = keys.recall(text) is not None, revocations.is_known_good("j1")
+    assert (not asks, not asks) == known
+    looked.clear()
+    keys.verify(text)
+    refusal(keys.verify, wrong)
+    revocations.has("j1")
+    keys.flush()
+    assert ["api-key", "api-key", "revoked"] * asks == [kind for kind in looked if kind != "api-key-used"]
+
+
+def test_other_keys_stay_known_when_one_is_changed() -> None:
+    """Changing one is no reason to look all up again. Without a memory each is looked up."""
+    documents = open_documents_of("memory", Path(), ManualClock(START_MS))
+    keys = make_keys(documents)
+    (first, _), (_, other) = [keys.create("alice", scopes=()) for _ in range(2)]
+    keys.verify(other.reveal())
+    keys.flush()
+    keys.suspend(first.id)
+    documents.reads = 0
+    assert "alice" == keys.verify(other.reveal()).user
+    assert 0 == documents.reads
+    revocations = Revocations(documents, cache_ms=0)
+    assert [False] * 3 == [revocations.has("j1") for _ in range(3)]
+    assert 3 == documents.reads
+
+
 def test_a_machine_that_slept_asks_again() -> None:
     """The monotonic clock may have stood still; what was remembered before is an hour old all the same."""
     wall, monotonic = ManualClock(START_MS), ManualClock(0)
@@ -392,6 +477,35 @@ def test_uses_are_noted_after_a_clock_was_set_back() -> None:
     used.note("k1", START_MS)
     used.flush()
     assert START_MS == used.read_ms("k1")
+
+
+def test_nobody_who_reads_waits_for_who_writes(tmp_path: Path) -> None:
+    """
+    While another program holds the file, the note of a key's use waits; a key that has to be looked up does not. An
+    event loop may have asked for it, and would have stood still for five seconds.
+    """
+    documents = SQLiteDocuments(tmp_path / "vault.db", synchronous="NORMAL", busy_timeout_ms=5_000)
+    keys = make_keys(documents, cache_ms=0)
+    texts = [keys.create("alice", scopes=())[1].reveal() for _ in range(2)]
+    other = sqlite3.connect(tmp_path / "vault.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    keys.verify(texts[0])  # its use is written in another thread, which waits now
+    writer = keys._used._writer
+    while not documents._file._lock.locked():
+        time.sleep(0.001)
+    began = time.monotonic()
+    assert "alice" == keys.verify(texts[1]).user
+    assert ["alice"] * 2 == [info.user for info in keys.list("alice")]
+    assert time.monotonic() - began < 2
+    assert writer is not None and writer.is_alive()
+    other.execute("ROLLBACK")
+    other.close()
+    keys.flush()
+    assert [START_MS] * 2 == [info.last_used_ms for info in keys.list("alice")]
+    documents.close()
+    documents.close()
+    with pytest.raises(StoreUnavailable):
+        documents.get(Address("k", "o", "n"))
 
 
 def test_a_fork_in_the_middle_of_anything_leaves_a_child_that_works() -> None:

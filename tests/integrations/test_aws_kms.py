@@ -258,3 +258,40 @@ def test_other_partitions_and_regions_have_keys() -> None:
         "arn:aws:kms:us-east-1:123456789012:key/mrk-1234abcd12ab34cd56ef1234567890ab",
     ):  # fmt: skip
         assert arn == KMSWrapper(arn).active
+
+
+def test_while_nobody_answers_nobody_waits() -> None:
+    """Who asks first waits for the time limits; for two seconds after that others are told at once."""
+    from botocore.exceptions import ConnectTimeoutError
+
+    clock = ManualClock(START_MS)
+    away = True
+
+    def answer(operation: str, request: dict[str, Any]) -> dict[str, Any]:
+        if away:
+            raise ConnectTimeoutError(endpoint_url="https://kms.eu-west-1.amazonaws.com")
+        return working(operation, request)
+
+    stub = Stub(answer)
+    wrapper = KMSWrapper(ARN, stub, monotonic=clock)
+    for _ in range(3):
+        assert "kms_unreachable" == reason_of(lambda: wrapper.new_data_key(CONTEXT))
+        assert "kms_unreachable" == reason_of(lambda: wrapper.unwrap(b"wrapped", ARN, CONTEXT))
+    assert 1 == len(stub.asked)
+    clock.advance(1_999)
+    assert "kms_unreachable" == reason_of(lambda: wrapper.new_data_key(CONTEXT))
+    assert 1 == len(stub.asked)
+    clock.advance(1)
+    away = False
+    assert wrapper.new_data_key(CONTEXT)
+    assert wrapper.new_data_key(CONTEXT)
+    assert 3 == len(stub.asked)
+
+
+def test_a_limit_is_an_answer() -> None:
+    """Whoever is told that there were too many requests was told so at once: the next one is asked for itself."""
+    stub = Stub(failing("ThrottlingException"))
+    wrapper = KMSWrapper(ARN, stub, monotonic=ManualClock(START_MS))
+    for _ in range(3):
+        assert "kms_unreachable" == reason_of(lambda: wrapper.new_data_key(CONTEXT))
+    assert 3 == len(stub.asked)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
 import traceback
 from typing import Any
 
+import anthropic
 import openai
 import pytest
 
@@ -274,3 +276,67 @@ def test_errors_quote_no_key_at_any_depth() -> None:
         with pytest.raises(CredentialError) as caught:
             ask(world.house())
         assert [] == leaks("".join(traceback.format_exception(caught.value)), ALICE)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"byok": "Require"}, {"byok": ["require"]}, {"fall_back": "never"}, {"fall_back": 0}, {"models": "gpt-4o"},
+        {"models": [5]}, {"providers": [None]},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_policy_that_says_something_else_than_it_means_is_refused(said: Any) -> None:
+    """Not when a call needs it: a text like "never" is true."""
+    with pytest.raises(ConfigError, match="KeyPolicy"):
+        KeyPolicy(**said)
+
+
+@pytest.mark.parametrize("provider", ["openai", "anthropic"])
+def test_no_log_at_debug_has_a_key(provider: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Of the SDK, of the HTTP libraries below it, of ours: whole, streamed, refused and copied clients."""
+    caplog.set_level(logging.DEBUG)
+    with Keys() as world:
+        world.own("user:alice", ALICE, provider=provider)
+        made = world.house() if provider == "openai" else world.anthropic(api_key=HOUSE)
+        said: dict[str, Any] = {"model": MODEL, "messages": HI, "max_tokens": 900}
+        own = {"Authorization" if provider == "openai" else "X-Api-Key": "Bearer x"}
+        for client in (made, made.with_options(api_key="sk-of-somebody-else", max_retries=1, timeout=5)):
+            create = client.chat.completions.create if provider == "openai" else client.messages.create
+            create(**said, extra_headers=own)
+            list(create(**said, stream=True))
+        world.bad.add(ALICE)
+        with pytest.raises((openai.AuthenticationError, anthropic.AuthenticationError)) as caught:
+            create(**said)
+        assert [ALICE] * 5 == world.seen
+        told = caplog.text + "".join(str(vars(record)) for record in caplog.records) + everything_of(caught.value)
+        assert [] == leaks(told + repr(made) + str(world.events) + str(world.guard.credentials), ALICE)
+
+
+@pytest.mark.parametrize("provider", ["openai", "anthropic"])
+def test_another_host_in_the_header_is_another_host(provider: str) -> None:
+    """Servers of many share one address: who answers there is said by the header alone."""
+    with Keys() as world:
+        world.own("user:alice", ALICE, provider=provider)
+        client = world.house() if provider == "openai" else world.anthropic()
+        create = client.chat.completions.create if provider == "openai" else client.messages.create
+        said: dict[str, Any] = {"model": MODEL, "messages": HI, "max_tokens": 900}
+        here = client.base_url.netloc.decode()
+        for host in ("evil.example", f"{client.base_url.host}:1", "", f"evil.example@{here}", f"{here}?x", f"{here}/x"):
+            with pytest.raises(CredentialError, match="not sent to another address"):
+                create(**said, extra_headers={"Host": host})
+        assert ([], {}) == (world.seen, world.months())
+        create(**said, extra_headers={"host": f"{client.base_url.host}:{client.base_url.port}"})
+        assert [ALICE] == world.seen
+
+
+@pytest.mark.parametrize("status", ["invalid", "suspended"])
+@pytest.mark.parametrize("fall_back", [False, True])
+def test_a_key_for_another_address_stands_in_nobodys_way(status: Any, fall_back: bool) -> None:
+    """Good, it is passed over where it does not belong; no longer good, it is so all the same."""
+    with Keys(KeyPolicy(fall_back=fall_back)) as world:
+        key = world.own("user:alice", ALICE, base_url="https://models.example.com/v1")
+        ask(world.house())
+        world.vault.mark(key, status)
+        ask(world.house())
+        assert [HOUSE, HOUSE] == world.seen

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
+from langchain.agents import create_agent
+from langchain.agents.middleware import wrap_model_call
 from langchain_anthropic import ChatAnthropic
 from langchain_core.runnables import ConfigurableField
 from langchain_openai import ChatOpenAI
 
 from rr_clients import MODEL
 from rr_routed import ALICE, HOUSE, Keys
+from runrails.credentials.router import Router
 from runrails.errors import CredentialError
 from runrails.keyroutes import KeyPolicy
-from runrails_langchain import GuardrailCallbackHandler, attach, use_keys
+from runrails_langchain import GuardrailCallbackHandler, GuardrailMiddleware, attach, use_keys
 
 
 @pytest.fixture(autouse=True)
@@ -110,3 +114,104 @@ def test_a_place_tells_no_password() -> None:
         with pytest.raises(ConfigError, match="ChatOpenAI or ChatAnthropic"):
             use_keys(world.guard, model)
         assert "pass-word" not in str(model.metadata)
+
+
+def test_a_model_that_a_middleware_put_in_its_place_is_asked_for_anew() -> None:
+    """It has the same name and another client: the key that was chosen for the first one is none of its."""
+    with Keys() as world:
+        world.own("user:alice", ALICE)
+
+        @wrap_model_call  # type: ignore[arg-type]
+        def other_model(request: Any, handler: Any) -> Any:
+            return handler(request.override(model=openai_chat(world)))
+
+        agent: Any = create_agent(
+            use_keys(world.guard, openai_chat(world)), [],
+            middleware=[GuardrailMiddleware(world.guard), other_model],
+        )  # fmt: skip
+        agent.invoke({"messages": [{"role": "user", "content": "hi"}]})
+        assert [HOUSE] == world.seen
+        assert ("", False) == world.paid()[-1]
+        assert {"user:alice"} == world.months().keys()
+        turned: Any = create_agent(
+            openai_chat(world), [], middleware=[GuardrailMiddleware(world.guard), _keyed(world)]
+        )  # fmt: skip
+        turned.invoke({"messages": [{"role": "user", "content": "hi"}]})
+        assert [HOUSE, ALICE] == world.seen
+        assert ("user:alice/openai/default", True) == world.paid()[-1]
+        assert {"user:alice", "byok:alice"} == world.months().keys()
+
+
+def _keyed(world: Keys) -> Any:
+    @wrap_model_call  # type: ignore[arg-type]
+    def keyed(request: Any, handler: Any) -> Any:
+        return handler(request.override(model=use_keys(world.guard, openai_chat(world))))
+
+    return keyed
+
+
+def test_a_refused_key_gives_way_with_the_next_call() -> None:
+    """The permit of the call is above the client; so the error comes out, and the policy counts from then on."""
+    import openai
+
+    with Keys(KeyPolicy(fall_back=True)) as world:
+        world.own("user:alice", ALICE)
+        world.bad.add(ALICE)
+        model = use_keys(world.guard, openai_chat(world))
+        with world.guard.run():
+            with pytest.raises(openai.AuthenticationError):
+                model.invoke("hi")
+            model.invoke("hi")
+        assert [ALICE, HOUSE] == world.seen
+        assert {"user:alice"} == world.months().keys()
+
+
+async def test_many_users_side_by_side() -> None:
+    """Every call goes out on the key of whoever it is made for, in tasks and in threads."""
+    users = [f"user{number}" for number in range(4)]
+    with Keys() as world:
+        for user in users:
+            world.own(f"user:{user}", f"sk-{user}-0123456789abcdefghij")
+        model = use_keys(world.guard, openai_chat(world))
+        handler = GuardrailCallbackHandler(world.guard)
+        asked = [(user, {"callbacks": [handler], "metadata": {"runrails_user": user}}) for user in users * 3]
+        await model.abatch([user for user, _ in asked], [config for _, config in asked])
+        model.batch([user for user, _ in asked], [config for _, config in asked])
+        handler.close()
+        assert [f"sk-{user}-0123456789abcdefghij" for user in world.said] == world.seen
+        assert sorted(f"user:{user}/openai/default" for user in users * 6) == sorted(name for name, _ in world.paid())
+        await model.root_async_client.close()
+
+
+@pytest.mark.parametrize("layer", ["callback", "with"])
+async def test_a_vault_over_a_network_does_not_keep_the_event_loop_waiting(layer: str) -> None:
+    """A key service takes seconds when it is slow; the callback asks it in a thread, as it does a remote ledger."""
+    threads: list[threading.Thread] = []
+
+    class Far(Router):
+        @property
+        def remote(self) -> bool:
+            return True
+
+        def route(self, *args: Any) -> Any:
+            threads.append(threading.current_thread())
+            return super().route(*args)
+
+    with Keys() as world:
+        world.guard.credentials = Far(world.vault, fresh_ms=0)
+        world.own("user:alice", ALICE)
+        model = use_keys(world.guard, openai_chat(world))
+        handler = GuardrailCallbackHandler(world.guard)
+        if layer == "with":
+            async with world.guard.run():
+                await model.ainvoke("hi")
+                assert [True async for _ in model.astream("hi", stream_usage=True)]
+        else:
+            await model.ainvoke("hi", {"callbacks": [handler]})
+            assert [True async for _ in model.astream("hi", {"callbacks": [handler]}, stream_usage=True)]
+        handler.close()
+        assert [ALICE, ALICE] == world.seen
+        assert [("user:alice/openai/default", True)] * 2 == world.paid()
+        assert threading.main_thread() not in threads
+        assert 2 == len(threads)
+        await model.root_async_client.close()

@@ -19,7 +19,10 @@ from runrails import (
     current_run,
 )
 from runrails.calls import Block, Finding, ModelCall, ModelResult, Permit, Proceed, ToolCall, ToolOutcome
+from runrails.credentials.opening import open_vault
+from runrails.credentials.router import Router
 from runrails.grouping import GroupRow
+from runrails.keyroutes import KeyPolicy
 from runrails.ledger import Account, Balance
 from runrails.pricing import PriceCard
 
@@ -49,6 +52,9 @@ house = Guard(markup_bp=200, byok=True, store="memory:")
 with house.attribute(byok=False), house.run(byok=True) as served:
     assert_type(served.report().billed_pusd, int)
 assert_type(guard.store.balance(Account("user:alice", "2026-11")), Balance)
+vault = open_vault("memory:", master_keys="k1:env:KEY")
+Guard(credentials=Router(vault, KeyPolicy(byok="require")), store="memory:")
+Guard(credentials=Router(vault, lambda by: KeyPolicy(fall_back=by.org == "acme")), store="memory:")
 
 
 def length(text: str, *, times: int = 1) -> int:

@@ -503,7 +503,7 @@ def test_who_has_no_credentials_is_told_so(monkeypatch: pytest.MonkeyPatch) -> N
         sign_proof(SERVER_ID, REGION, credentials=Key("test", "test"))
     with pytest.raises(ConfigError, match="session token"):
         sign_proof(SERVER_ID, REGION, credentials=Key("ASIA" + "B" * 16, "test"))
-    with pytest.raises(ConfigError, match="no region mars"):
+    with pytest.raises(ConfigError, match="no region of that name"):
         sign_proof(SERVER_ID, "mars", credentials=Key("AKIA" + "B" * 16, "test"))
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from rr_vault import CANARY, OTHER, leaks, master, new_vault
+from rr_vault import CANARY, OTHER, everything_of, leaks, master, new_vault
 from runrails.cli.shell import run
 from runrails.credentials import CredentialId
 from runrails.documents.sqlite import SQLiteDocuments
@@ -136,3 +136,38 @@ def test_rewrap_says_what_may_still_need_the_old_key(
     told = json.loads(capsys.readouterr().out)
     assert [{"owner": "user:alice", "provider": "openai", "label": "default"}] == told["contended"]
     old.close()
+
+
+def test_no_standard_input_at_all_is_no_key(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A service manager may close it."""
+    del place
+    monkeypatch.setattr(sys, "stdin", None)
+    assert 2 == run(["byok", "add", "openai"])
+    assert "no key on standard input" in capsys.readouterr().err
+
+
+def test_a_terminal_of_another_encoding(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was typed is no text: a sentence says so, and Python's own error, which has it, is not its cause."""
+    import getpass
+
+    from runrails.cli import byok
+    from runrails.errors import ConfigError
+
+    class Terminal(Typed):
+        def isatty(self) -> bool:
+            return True
+
+    def typed(prompt: str) -> str:
+        return (CANARY.encode() + b"\xff").decode()
+
+    del place, capsys
+    monkeypatch.setattr(sys, "stdin", Terminal(b""))
+    monkeypatch.setattr(getpass, "getpass", typed)
+    with pytest.raises(ConfigError, match="no text") as caught:
+        byok._read_key("openai")
+    assert [] == leaks(everything_of(caught.value), CANARY)
+    assert caught.value.__context__ is None

@@ -108,21 +108,22 @@ def test_a_router_keeps_no_key_longer_than_it_believes_it() -> None:
     assert {} == nothing._known
 
 
-@pytest.mark.parametrize("what", ["router", "vault", "kms"])
+@pytest.mark.parametrize("what", ["router", "vault", "kms", "documents"])
 def test_a_fork_is_not_held_up_by_the_parents_threads(what: str) -> None:
     """One of them was in the middle of something: in the child it never ends."""
-    vault = new_vault()
+    documents = MemoryDocuments()
+    vault = new_vault(documents)
     vault.add(ALICE, Secret(CANARY))
     router = Router(vault)
     wrapper = KMSWrapper(ARN)
-    lock: Any = {"router": router, "vault": vault._opened, "kms": wrapper}[what]
+    lock: Any = {"router": router, "vault": vault._opened, "kms": wrapper, "documents": documents}[what]
 
     def ask_again() -> None:
         assert wrapper._lock.acquire(timeout=1)
 
     act: Callable[[], object] = {
         "router": lambda: router.route(CALL, Attribution(user="alice")), "vault": lambda: vault.get(ALICE),
-        "kms": ask_again,
+        "kms": ask_again, "documents": lambda: documents.get(ALICE.address),
     }[what]  # fmt: skip
     with lock._lock:
         assert 0 == in_a_fork(act)

@@ -7,12 +7,14 @@ Every assistant message is one model call; the calls it asks for are one paralle
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, cast
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
 
 from runrails.audit.checks import Invalid, Json, entries, kind_of, mapping, optional_text, required_text
 from runrails.audit.recording import ModelAnswered, Step, ToolRan, UserSpoke
 from runrails.audit.reports import read_usage
 from runrails.calls import ToolCall, ToolOutcome
+from runrails.toolwire import chat_call, function_call, result_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,24 +78,33 @@ def _calls(message: Json, where: str, *, batch: int) -> dict[str, ToolCall]:
 
 
 def _call(value: Json, where: str, *, batch: int | None) -> ToolCall:
-    call_id = required_text(value.get("id"), f"{where}.id", _CALL_FIX)
+    required_text(value.get("id"), f"{where}.id", _CALL_FIX)
     custom = value.get("custom")
     if value.get("type") == "custom" and custom is not None:
-        # Tools of OpenAI's type `custom` take free text instead of JSON.
         given = mapping(custom, f"{where}.custom", _CALL_FIX)
-        name = required_text(given.get("name"), f"{where}.custom.name", _CALL_FIX)
-        return ToolCall(name=name, args=given.get("input"), id=call_id, batch=batch)
-    function = mapping(value.get("function"), f"{where}.function", _CALL_FIX)
-    return _function(function, f"{where}.function", call_id=call_id, batch=batch)
+        required_text(given.get("name"), f"{where}.custom.name", _CALL_FIX)
+    else:
+        _check_function(mapping(value.get("function"), f"{where}.function", _CALL_FIX), f"{where}.function")
+    return _known(chat_call(value), batch=batch)
 
 
 def _function(value: Json, where: str, *, call_id: str | None, batch: int | None) -> ToolCall:
+    _check_function(value, where)
+    return _known(function_call(value, call_id), batch=batch)
+
+
+def _check_function(value: Json, where: str) -> None:
     args = value.get("arguments")
     # Some recorders store the arguments decoded.
     if args is not None and kind_of(args) not in {"text", "an object"}:
         raise Invalid(f"{where}.arguments must be the JSON text of an object, not {kind_of(args)}.", _CALL_FIX)
-    name = required_text(value.get("name"), f"{where}.name", _CALL_FIX)
-    return ToolCall(name=name, args=args, id=call_id, batch=batch)
+    required_text(value.get("name"), f"{where}.name", _CALL_FIX)
+
+
+def _known(call: ToolCall | None, *, batch: int | None) -> ToolCall:
+    if call is None:
+        raise TypeError("a call that was checked is one")
+    return call if batch is None else replace(call, batch=batch)
 
 
 def _answered(message: Json, where: str, role: str, waiting: dict[str, ToolCall]) -> ToolCall:
@@ -111,24 +122,10 @@ def _outcome(message: Json, where: str) -> ToolOutcome:
     status = optional_text(message.get("status"), f"{where}.status", _STATUS_FIX)
     if status not in {None, "error", "success"}:
         raise Invalid(f'{where}.status must be "error" or "success".', _STATUS_FIX)
-    return ToolOutcome(ok=status != "error", result=_text_of(message.get("content")))
+    return ToolOutcome(ok=status != "error", result=result_of(message.get("content")))
 
 
 def _check_content(message: Json, where: str) -> None:
     content = message.get("content")
     if content is not None and kind_of(content) not in {"text", "a list"}:
         raise Invalid(f"{where}.content must be text, a list of parts or null, not {kind_of(content)}.", _MESSAGE_FIX)
-
-
-def _text_of(content: object) -> object:
-    """A result's text if it is text in one or several parts; otherwise, with pictures in it, the parts themselves."""
-    if kind_of(content) != "a list":
-        return content
-    texts = [_part_text(part) for part in entries(content, "content", _MESSAGE_FIX)]
-    known = [text for text in texts if text is not None]
-    return "\n".join(known) if len(known) == len(texts) else content
-
-
-def _part_text(part: object) -> str | None:
-    text = cast("Json", part).get("text") if isinstance(part, dict) else part
-    return text if isinstance(text, str) else None

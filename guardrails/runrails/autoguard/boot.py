@@ -30,12 +30,19 @@ def start() -> None:
         return
     from runrails.autoguard.variables import is_wanted
 
-    if not is_wanted(os.environ):
+    if not is_wanted(os.environ) or _serves(sys.orig_argv):
         return
     try:
         session = _begin()
     except Exception as exc:  # noqa: BLE001 -- whatever went wrong, the program must not run without its guard
         _refuse_to_start(exc)
+
+
+def _serves(argv: list[str]) -> bool:
+    """Whether this is `runrails serve`: there the limits are those of its callers' runs, and not of the process."""
+    program = argv[1:2] if argv[1:2] != ["-m"] else argv[2:3]
+    names = {name.replace("\\", "/").rpartition("/")[2].removesuffix(".exe") for name in program}
+    return names == {"runrails"} and "serve" in argv[2:4]
 
 
 def _begin() -> Session:

@@ -11,6 +11,7 @@ __all__ = [
     "AUTOGUARD",
     "BUDGETS",
     "ELSEWHERE",
+    "GATEWAYS",
     "KNOWN",
     "LIMITS",
     "OFF",
@@ -80,11 +81,13 @@ VARIABLES = (
 
 KNOWN = frozenset(variable.name for variable in VARIABLES)
 ELSEWHERE = frozenset({
-    "RUNRAILS_BEHIND_PROXY", "RUNRAILS_GATEWAY_DOCS", "RUNRAILS_GATEWAY_HIDE_AMOUNTS", "RUNRAILS_JWT_AUDIENCE",
-    "RUNRAILS_JWT_ISSUER", "RUNRAILS_JWT_JWKS_URL", "RUNRAILS_JWT_KEYS", "RUNRAILS_KEY_HOSTS", "RUNRAILS_KEY_PEPPERS",
-    "RUNRAILS_MASTER_KEYS", "RUNRAILS_UPSTREAMS", "RUNRAILS_VAULT",
+    "RUNRAILS_BEHIND_PROXY", "RUNRAILS_JWT_AUDIENCE", "RUNRAILS_JWT_ISSUER", "RUNRAILS_JWT_JWKS_URL",
+    "RUNRAILS_JWT_KEYS", "RUNRAILS_KEY_HOSTS", "RUNRAILS_KEY_PEPPERS", "RUNRAILS_MASTER_KEYS", "RUNRAILS_UPSTREAMS",
+    "RUNRAILS_VAULT",
 })  # fmt: skip
 """What servers and other commands read: nothing of how a program is guarded, and no mistake where it is set."""
+GATEWAYS = "RUNRAILS_GATEWAY_"
+"""What begins like this is the gateway's to know."""
 """Everything that is read."""
 _OPTIONS = {variable.name: variable.option for variable in VARIABLES}
 

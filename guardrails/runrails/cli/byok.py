@@ -329,23 +329,38 @@ def _check_lasting(vault: str | None) -> None:
 
 def _read_key(provider: str) -> Secret:
     """The key, from whoever types or pipes it; without blanks and line breaks around it."""
-    if sys.stdin.isatty():
-        from getpass import getpass
-
-        given = getpass(f"{provider} key (not shown): ").encode(errors="surrogateescape")
-    else:
-        given = sys.stdin.buffer.read(SECRET_BYTES_MAX + 1)
-    given = given.strip()
-    if not given:
+    given: Secret | None = None
+    # Closed, it is None, whatever its type says.
+    if sys.stdin is not None:  # pyright: ignore[reportUnnecessaryComparison] -- as above
+        given = _typed(provider) if sys.stdin.isatty() else _held(sys.stdin.buffer.read(SECRET_BYTES_MAX + 1))
+    if given is None:
         raise ConfigError(
             "There is no key on standard input.", next_step=f"Try: runrails byok add {provider} < FILE_WITH_THE_KEY"
         )
-    if provider in HOMES and not is_sendable(given):
+    if provider in HOMES and not is_sendable(given.reveal_bytes()):
         raise ConfigError(
             f"That is no {provider} key: it is one word of plain ASCII, without line breaks.",
             next_step=f"Try: runrails byok add {provider} < FILE_WITH_NOTHING_BUT_THE_KEY",
         )
-    return Secret(given)
+    return given
+
+
+def _typed(provider: str) -> Secret | None:
+    from getpass import getpass
+
+    try:
+        return _held(getpass(f"{provider} key (not shown): ").encode(errors="surrogateescape"))
+    except UnicodeDecodeError:
+        pass  # Python's error has what was typed.
+    raise ConfigError(
+        "What was typed is no text in this terminal's encoding.",
+        next_step=f"Try: runrails byok add {provider} < FILE_WITH_THE_KEY",
+    )
+
+
+def _held(given: bytes) -> Secret | None:
+    given = given.strip()
+    return Secret(given) if given else None
 
 
 def _default_place(name: str) -> Path:

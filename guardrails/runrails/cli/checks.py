@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, cast, runtime_checkable
 
 from runrails.autoguard.session import STARTED
-from runrails.autoguard.variables import ELSEWHERE, KNOWN, SESSION, is_wanted
+from runrails.autoguard.variables import ELSEWHERE, GATEWAYS, KNOWN, SESSION, is_wanted
 from runrails.cli.output import when
 from runrails.clocks import system_ms
 from runrails.deliveries import Delivery, SupportsDeliveries
@@ -130,7 +130,10 @@ def check_settings() -> Iterator[Finding]:
         yield Finding("user", "ok", f"user:{user}")
     except ValueError as error:
         yield Finding("user", "problem", str(error), "Set RUNRAILS_USER to a name of that form, or unset it.")
-    unknown = sorted(name for name in os.environ if name.startswith("RUNRAILS_") and name not in known)
+    unknown = sorted(
+        name for name in os.environ
+        if name.startswith("RUNRAILS_") and not name.startswith(GATEWAYS) and name not in known
+    )  # fmt: skip
     if unknown:
         fix = "`runrails run --help` lists those there are; unset the others or mend their spelling."
         yield Finding("settings", "note", f"Not known, and so without effect: {', '.join(unknown)}.", fix)

@@ -6,6 +6,7 @@ import re
 import sys
 from contextlib import closing, contextmanager
 from enum import StrEnum
+from pathlib import Path  # noqa: TC003 -- Typer reads the annotations
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -22,6 +23,7 @@ from runrails.money import format_usd, usd
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+    from runrails.cli.adopting import Adopted
     from runrails.identity.apikeys import ApiKeyInfo, ApiKeys
     from runrails.identity.apikeys.format import Environment
     from runrails.secretvalue import Secret
@@ -101,11 +103,9 @@ def create(  # noqa: PLR0917 -- Typer names them all
         )
         month_pusd = None if month is None else usd(month, what="--month")
     except ValueError as error:
-        wrong = without_secrets(str(error))
-    else:
-        wrong = ""
-    if wrong:  # outside of the clause: what stands there instead of a number may be anything
-        raise ConfigError(wrong, next_step="Nothing was written.")
+        # What stands there instead of a number may be anything.
+        wrong = ConfigError(without_secrets(str(error)), next_step="Nothing was written.")
+        raise wrong from None
     expires_ms = None if expires_in is None else system_ms() + _span_ms(expires_in, "--expires-in")
     with _opened(vault, environment.value, as_json=as_json) as opened:
         info, secret = opened.create(
@@ -179,6 +179,51 @@ def rotate(
     with _opened(vault, as_json=as_json) as opened:
         info, secret = opened.rotate(key_id, overlap_ms)
     _print_secret(info, secret, as_json=as_json)
+
+
+@keys.command("adopt")
+def adopt(
+    file: Annotated[
+        Path | None, typer.Argument(metavar="FILE", help="A line of JSON for each key; by default standard input.")
+    ] = None,
+    scope: Annotated[
+        list[str] | None, typer.Option("--scope", metavar="SCOPE", help="For keys of which the line names no scopes.")
+    ] = None,
+    vault: VaultUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Take over keys of an older platform by their bcrypt hashes: {"id": "sk-…", "hash": "$2b$…", "user": "alice"}.
+
+    The id is the key's first 12 characters. name, org, scopes and expires_ms may be there as well. Again is nothing
+    new. Exit code 1 if a line was refused; the others are taken over. Servers need the extra `legacy` to check them.
+    """
+    from runrails.cli.adopting import adopt_lines
+
+    try:
+        lines = sys.stdin.buffer if file is None else file.open("rb")
+    except OSError as error:
+        why = error.strerror
+    else:
+        with lines, _opened(vault, as_json=as_json) as opened:
+            done = adopt_lines(opened, lines, scope or ["ai:complete"])
+        _print_adopted(done, as_json=as_json)
+        return
+    raise ConfigError(f"The file cannot be read: {why}.", next_step="Name one, or pipe its lines in.")
+
+
+def _print_adopted(done: Adopted, *, as_json: bool) -> None:
+    if as_json:
+        refused = [{"line": number, "why": why} for number, why in done.refused]
+        print_json({"adopted": done.adopted, "known": done.known, "refused": refused})
+    else:
+        stdout().print(
+            f"{done.adopted:,} taken over, {done.known:,} were there already, {len(done.refused):,} refused."
+        )
+        for number, why in done.refused:
+            stdout().print(f"Line {number:,}: {why}")
+    if done.refused:
+        raise typer.Exit(NEGATIVE)
 
 
 @contextmanager

@@ -1,8 +1,8 @@
 """
-Keys that a provider repeats in an error, taken out of it: the key is a user's own, and the error ends in whoever's log.
+Keys that a provider repeats, taken out of errors and of the SDKs' logs: the key is a user's own, the log whoever's.
 
-The SDKs put a provider's whole answer into the error that they raise. Only this very key is looked for, any 12 of its
-characters in a row.
+The SDKs put a provider's whole answer into the error that they raise, and their HTTP library writes headers down at
+DEBUG. Only the very key of the call is looked for, any 12 of its characters in a row.
 """
 
 from __future__ import annotations
@@ -11,29 +11,68 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping, Sequence
+    from collections.abc import Callable, MutableMapping, Sequence
+    from logging import LogRecord
 
     from runrails.secretvalue import Secret
 
-__all__ = ["unsay"]
+__all__ = ["MASK", "mask_logs", "unsay"]
 
 MASK = "[redacted]"
 _PIECE_CHARS = 12
 _CHAIN_MAX = 8
+_LIBRARIES = frozenset({"anthropic", "hpack", "httpcore", "httpcore2", "httpx", "httpx2", "openai"})
+_known = [0]
+"""How many loggers there were when they were looked at last."""
+_masked: set[str] = set()
 _DEPTH_MAX = 12
 
 
 def unsay(error: BaseException, secret: Secret) -> None:
     """Take a key out of an error, its answer and what it came from. Never raises."""
     with suppress(Exception):
-        text = secret.reveal()
-        pieces = frozenset(text[at : at + _PIECE_CHARS] for at in range(len(text) - _PIECE_CHARS + 1))
-        each: BaseException | None = error
-        for _ in range(_CHAIN_MAX):
-            if each is None:
-                return
+        pieces = _pieces(secret)
+        chain = [error]
+        for each in chain:
             _unsay_one(each, pieces)
-            each = each.__cause__ or each.__context__
+            behind = [other for other in (each.__cause__, each.__context__) if other is not None and other not in chain]
+            chain += behind[: _CHAIN_MAX - len(chain)]
+
+
+def mask_logs(secret_now: Callable[[], Secret | None]) -> None:
+    """
+    From now on, the SDKs' logs do not repeat the key of the call that they write about.
+
+    Args:
+        secret_now: The key of the call that is made in this context.
+    """
+    import logging
+
+    known = logging.root.manager.loggerDict
+    if len(known) == _known[0]:
+        return
+
+    def mask(record: LogRecord) -> bool:
+        with suppress(Exception):
+            secret = secret_now()
+            if secret is not None:
+                text = record.getMessage()
+                clean = _without(text, _pieces(secret))
+                if clean is not text:
+                    record.msg, record.args = clean, ()
+        return True
+
+    # A filter counts for its own logger alone, and a logger is made when its module is loaded.
+    for name, logger in list(known.items()):
+        if name.partition(".")[0] in _LIBRARIES and isinstance(logger, logging.Logger) and name not in _masked:
+            _masked.add(name)
+            logger.addFilter(mask)
+    _known[0] = len(known)
+
+
+def _pieces(secret: Secret) -> frozenset[str]:
+    text = secret.reveal()
+    return frozenset(text[at : at + _PIECE_CHARS] for at in range(len(text) - _PIECE_CHARS + 1))
 
 
 def _unsay_one(error: BaseException, pieces: frozenset[str]) -> None:
@@ -55,6 +94,10 @@ def _unsay_answer(response: object, pieces: frozenset[str]) -> None:
         response._content = cleaned  # type: ignore[attr-defined] # noqa: SLF001 # pyright: ignore[reportAttributeAccessIssue] -- it has no public way
         if hasattr(response, "_text"):  # as it was decoded before
             del response._text  # noqa: SLF001 # pyright: ignore[reportAttributeAccessIssue] -- as above
+    further: object = getattr(response, "next_request", None)
+    url = str(getattr(further, "url", ""))
+    if _without(url, pieces) is not url:
+        response.next_request = None  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue] -- where it redirects to, which is not followed
     headers: MutableMapping[str, str] | None = getattr(response, "headers", None)
     for name, value in [] if headers is None else list(headers.items()):
         clean = _without(value, pieces)

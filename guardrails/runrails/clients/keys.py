@@ -7,6 +7,7 @@ from contextvars import ContextVar
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 
+from runrails.clients.echoes import mask_logs, unsay
 from runrails.clients.plan import is_straight
 from runrails.cover import route_above
 from runrails.errors import CredentialError
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 
     from runrails.clients.edge import Edge
     from runrails.clients.plan import Options, Plan
-    from runrails.keyroutes import KeyPlace, Route
+    from runrails.keyroutes import KeyPlace, Place, Route
+    from runrails.secretvalue import Secret
 
 __all__ = [
     "HIDDEN", "Chosen", "Request", "SupportsKeys", "akey_refused", "covered_route", "has_own_auth", "in_place",
@@ -69,6 +71,13 @@ class Chosen:
         self._route = route
         self._requests: list[Request] = []
         self._token = _chosen.set(self)
+        if self.secret is not None:
+            mask_logs(_secret_now)
+
+    @property
+    def secret(self) -> Secret | None:
+        """The key; None: the client's own goes out."""
+        return None if self._route is None else self._route.secret
 
     def put_into(self, request: Request) -> None:
         """Put it in. Raises like `put_key`."""
@@ -82,6 +91,11 @@ class Chosen:
         dialect = self._edge.dialect
         while self._requests and isinstance(dialect, SupportsKeys):
             dialect.put_key(self._requests.pop().headers, HIDDEN)
+
+
+def _secret_now() -> Secret | None:
+    chosen = _chosen.get()
+    return None if chosen is None else chosen.secret
 
 
 _chosen: ContextVar[Chosen | None] = ContextVar("runrails_chosen", default=None)
@@ -139,7 +153,7 @@ def put_key(edge: Edge, request: Request, route: Route) -> None:
             next_step="Replace it with `runrails byok rotate`, without the line breaks or other signs in it.",
             credential=route.name,
         )
-    if place is None or not isinstance(dialect, SupportsKeys) or not _belongs(dialect, place, str(request.url)):
+    if place is None or not isinstance(dialect, SupportsKeys) or not _belongs(dialect, place, request):
         raise CredentialError(
             f"The key {route.name} is not sent to another address than its provider's.",
             next_step="Use a client without a base_url of its own, or add the key with that base_url.",
@@ -158,7 +172,10 @@ def unredirected(options: Options) -> Options:
 def key_refused(edge: Edge, route: Route | None, error: BaseException) -> bool:
     """After an error: if the provider has refused the key, mark it. True if the call may be made on the next one."""
     router = edge.guard.credentials
-    if router is None or route is None or route.secret is None or getattr(error, "status_code", None) != 401:
+    if router is None or route is None or route.secret is None:
+        return False
+    unsay(error, route.secret)
+    if getattr(error, "status_code", None) != 401:
         return False
     try:
         return router.refused(route)
@@ -186,14 +203,10 @@ def has_own_auth(client: object, names: Iterable[str]) -> bool:
     return bool(getattr(getattr(client, "base_url", None), "userinfo", b""))
 
 
-def _belongs(dialect: SupportsKeys, place: KeyPlace, url: str) -> bool:
+def _belongs(dialect: SupportsKeys, place: KeyPlace, request: Request) -> bool:
     """Whether a request's address is the key's own, or below it."""
-    from urllib.parse import urlsplit
-
-    if "@" in urlsplit(url).netloc:
-        return False
-    sent = address_of(url)
-    if sent is None:
+    sent = address_of(str(request.url))
+    if sent is None or not _is_addressee(request, sent):
         return False
     if place.base_url is None:
         return (sent.scheme, sent.port) == ("https", 443) and dialect.is_home(sent.host)
@@ -201,3 +214,19 @@ def _belongs(dialect: SupportsKeys, place: KeyPlace, url: str) -> bool:
     if own is None or sent[:3] != own[:3]:
         return False
     return sent.path.startswith(f"{own.path}/") and is_straight(sent.path.removeprefix(f"{own.path}/"))
+
+
+def _is_addressee(request: Request, sent: Place) -> bool:
+    """Whether the host of the address is also whom the request asks for, and nobody else signs it."""
+    from urllib.parse import urlsplit
+
+    netloc = urlsplit(str(request.url)).netloc
+    if "@" in netloc:  # The HTTP library signs with it, after us.
+        return False
+    # Servers of many share one address: who answers there is said by the header.
+    name = f"[{sent.host}]" if ":" in sent.host else sent.host
+    names = {f"{name}:{sent.port}", name} if (sent.scheme, sent.port) in _USUAL else {f"{name}:{sent.port}"}
+    return request.headers.get("host", netloc).lower() in names
+
+
+_USUAL = {("https", 443), ("http", 80)}

@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 
     from runrails.attribution import Attribution
     from runrails.calls import ModelCall
-    from runrails.credentials.records import Credential
+    from runrails.credentials.records import CredentialInfo
     from runrails.keyroutes import KeyPlace, Payer
+    from runrails.secretvalue import Secret
 
 __all__ = ["Router"]
 
@@ -41,7 +42,9 @@ class _Known(NamedTuple):
     """What the vault said, and when."""
 
     at_ms: int
-    credential: Credential | None
+    info: CredentialInfo | None
+    """None: there is no such key."""
+    secret: Secret | None
     why_not: str
 
 
@@ -123,13 +126,14 @@ class Router:
         credential_id = CredentialId(owner, place.provider, self._label)
         known = self._look(credential_id)
         name = f"{owner}/{credential_id.provider}/{credential_id.label}"
-        credential = known.credential
-        there = known.why_not or (credential is not None and is_place(credential.info.base_url, place))
-        found = Found(name, usable=not known.why_not, why_not=known.why_not) if there else None
+        info = known.info
+        if info is None or not is_place(info.base_url, place):
+            return None  # One for another address is none here, whatever has become of it.
+        found = Found(name, usable=not known.why_not, why_not=known.why_not)
         falls_back = policy.fall_back and payer != payers_of(policy)[-1]
-        if next_payer(policy, payer, found) or credential is None:
+        if next_payer(policy, payer, found) or known.secret is None:
             return None
-        return Route(payer, name, credential.secret, place, credential.info.secret_id, falls_back)
+        return Route(payer, name, known.secret, place, info.secret_id, falls_back)
 
     def _look(self, credential_id: CredentialId) -> _Known:
         now_ms = self._monotonic()
@@ -155,10 +159,11 @@ class Router:
         try:
             credential = self._vault.get(credential_id)
         except CredentialNotFound:
-            return _Known(now_ms, None, "")
+            return _Known(now_ms, None, None, "")
         except CredentialSuspended:
-            return _Known(now_ms, None, "suspended")
-        return _Known(now_ms, credential, "invalid" if credential.info.status == "invalid" else "")
+            return _Known(now_ms, self._vault.peek(credential_id), None, "suspended")
+        info, secret = credential
+        return _Known(now_ms, info, secret, "invalid" if info.status == "invalid" else "")
 
     def _policy_for(self, by: Attribution) -> KeyPolicy:
         if isinstance(self._policy, KeyPolicy):

@@ -86,8 +86,8 @@ class Vault:
         documents: Where they are kept.
         wrapper: The master keys.
         clock: Wall clock in milliseconds since the epoch.
-        cache_ms: How long an opened key is kept in memory, and so how long a disabled master key still opens it; 0:
-            not at all.
+        cache_ms: How long an opened key is used again, and so how long a disabled master key still opens it; 0: not at
+            all. It is forgotten with the next key that is opened after that.
         cache_max: Most opened keys in memory.
         monotonic: Milliseconds of a clock that never jumps, for the cache.
     """

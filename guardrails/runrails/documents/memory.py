@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from runrails.clocks import Clock, system_ms
 from runrails.documents import Document, check_address, check_find, check_version, check_write
+from runrails.forks import renew_after_fork
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,6 +34,11 @@ class MemoryDocuments:
         self._lock = Lock()
         self._documents: dict[Address, Document] = {}
         self._writes = 0
+        renew_after_fork(self)
+
+    def after_fork(self) -> None:
+        """In a child: another thread of the parent may have held the lock."""
+        self._lock = Lock()
 
     def get(self, address: Address) -> Document | None:
         """The document at an address. See `runrails.documents.DocumentStore.get`."""

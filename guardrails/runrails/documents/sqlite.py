@@ -74,7 +74,11 @@ class SQLiteDocuments:
         busy_timeout_ms: int = 5_000,
     ) -> None:
         self._clock = clock
-        self._file = SharedFile(path, synchronous=synchronous, busy_timeout_ms=busy_timeout_ms, schema=SCHEMA)
+        # Who reads has a connection apart, and waits neither for the disk nor for who writes in another process: what
+        # is read decides whether somebody comes in, and may be asked for by an event loop.
+        self._file, self._reads = [
+            SharedFile(path, synchronous=synchronous, busy_timeout_ms=busy_timeout_ms, schema=SCHEMA) for _ in range(2)
+        ]
 
     @property
     def path(self) -> str:
@@ -84,7 +88,7 @@ class SQLiteDocuments:
     def get(self, address: Address) -> Document | None:
         """The document at an address. See `runrails.documents.DocumentStore.get`."""
         check_address(address)
-        return self._file.read(lambda connection: _get(connection, address, self._clock()))
+        return self._reads.read(lambda connection: _get(connection, address, self._clock()))
 
     def put(self, address: Address, data: bytes, *, expected: int, expires_ms: int | None = None) -> Document | None:
         """Write if nobody else has. See `runrails.documents.DocumentStore.put`."""
@@ -121,6 +125,7 @@ class SQLiteDocuments:
 
     def close(self) -> None:
         """Let go of the file. Closing twice is fine."""
+        self._reads.close()
         self._file.close()
 
     def _find(self, kind: str, owner: str | None) -> Iterator[Document]:
@@ -144,7 +149,7 @@ class SQLiteDocuments:
             ).fetchall()
             return [_document(row) for row in cast("list[_Row]", found)]
 
-        return self._file.read(step)
+        return self._reads.read(step)
 
 
 def _get(connection: sqlite3.Connection, address: Address, now_ms: int) -> Document | None:

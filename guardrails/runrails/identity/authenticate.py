@@ -18,7 +18,7 @@ from runrails.identity.operations import OPERATIONS, authorise
 from runrails.money import to_decimal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from runrails.clocks import Clock
     from runrails.guard import Guard
@@ -72,6 +72,9 @@ class Authenticator:
         self._tokens = tokens
         self._aws = aws
         self._clock = clock
+        given = [each for each in (api_keys, tokens, aws) if each is not None]
+        self.waits = any(getattr(each, "waits", True) for each in given)
+        """Whether `authenticate` may wait for a network: then an event loop asks `recall`, and it in a thread."""
 
     def authenticate(self, headers: Headers) -> Principal:
         """
@@ -90,6 +93,20 @@ class Authenticator:
         if verifier is None:
             raise Unauthenticated("kind_not_accepted")
         return verifier.verify(credential)
+
+    def recall(self, headers: Headers) -> Principal | None:
+        """
+        Who sends a request, if that is known here without asking anybody; else None: ask `authenticate`.
+
+        It waits for nothing, so an event loop may call it. It never lets anybody in whom `authenticate` would not.
+
+        Raises:
+            Unauthenticated: Nobody who is known; one message whatever the reason.
+        """
+        credential = _find(headers)
+        recall: Callable[[str], Principal | None] | None
+        recall = getattr(self._verifier_of(credential), "recall", None)
+        return None if recall is None else recall(credential)
 
     def enter(
         self, headers: Headers, operation: str, *, guard: Guard | None = None, owner: str | None = None,

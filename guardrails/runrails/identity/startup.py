@@ -67,11 +67,12 @@ def examine_secrets(vault: str | None = None) -> list[SecretSetting]:
     if any(each.fault is not None for each in found):
         return found
     # One secret in two places is a fault of the later one; what is weak or missing was told before.
-    same = _examined("", lambda: str(check_environment(named))).fault
-    if same is None:
-        return found
-    later = str(same.fields.get("setting", "")).partition("[")[0]
-    return [each._replace(fault=same) if each.setting == later else each for each in found]
+    try:
+        check_environment(named)
+    except ConfigError as error:
+        same, later = error, str(error.fields.get("setting", "")).partition("[")[0]
+        return [each._replace(fault=same) if each.setting == later else each for each in found]
+    return found
 
 
 def _named(vault: str | None) -> dict[str, str] | ConfigError:

@@ -9,7 +9,7 @@ from runrails.rates.limiter import Granted, Limited
 if TYPE_CHECKING:
     from runrails.rates.limiter import Figure
 
-__all__ = ["RETRY_AFTER_S_MAX", "rate_headers"]
+__all__ = ["RETRY_AFTER_S_MAX", "duration", "rate_headers", "retry_headers"]
 
 RETRY_AFTER_S_MAX = 60
 """
@@ -30,7 +30,7 @@ def rate_headers(decision: Granted | Limited) -> dict[str, str]:
         if figure is not None:
             found.update(_figure_headers(name, figure))
     if isinstance(decision, Limited):
-        found.update(_retry_headers(decision.retry_after_ms))
+        found.update(retry_headers(decision.retry_after_ms))
     return found
 
 
@@ -42,7 +42,8 @@ def _figure_headers(name: str, figure: Figure) -> dict[str, str]:
     }
 
 
-def _retry_headers(wait_ms: int | None) -> dict[str, str]:
+def retry_headers(wait_ms: int | None) -> dict[str, str]:
+    """When to try again; None: never."""
     if wait_ms is None:
         return {"x-should-retry": "false"}
     seconds = -(-wait_ms // 1_000)

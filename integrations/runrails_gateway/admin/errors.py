@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from runrails.errors import ConfigError, RunrailsError
+from runrails.identity.errors import AuthError
 from runrails_gateway.errors import BadRequest
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class ErrorAnswer(BaseModel):
 
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 ANSWERS: Mapping[int, str] = {
-    400: "The body is no JSON.",
+    400: "The body is no JSON object, or one that two readers could understand differently.",
     401: "No valid credential was presented.",
     403: "The credential may not do this, or not there.",
     404: "There is no such thing, or it is out of reach.",
@@ -103,8 +104,8 @@ def _told(error: RunrailsError, *, changes: bool) -> JSONResponse:
         status, code = (409, "conflict") if changes else (503, "unreadable")
     elif isinstance(error, BadRequest):
         code = error.reason
-    elif status == 500:
-        status = 409
+    elif status == 500 or (status in (402, 403) and not isinstance(error, AuthError)):
+        status = 409  # 403 is about the caller alone
     param = fields.pop("param", None)
     return _write(status, code, str(error), param=param if isinstance(param, str) else None, **fields)
 

@@ -17,6 +17,7 @@ from runrails.identity.operations import OPERATIONS
 from runrails_gateway.admin.errors import answer, documented
 from runrails_gateway.admin.services import Caller, Desk
 from runrails_gateway.errors import TooLarge, TooSlow
+from runrails_gateway.jsonin import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
@@ -88,7 +89,7 @@ def _admit(desk: Desk, operation: str, request: Request) -> Caller:
 
 
 async def _bounded(request: Request) -> Request:
-    """The request with its body read, if that is small and comes in time. Raises TooLarge or TooSlow."""
+    """The request with its body read, if it is small, comes in time and has one meaning. Raises BadRequest."""
     import asyncio
 
     length = request.headers.get("content-length", "")
@@ -103,6 +104,9 @@ async def _bounded(request: Request) -> Request:
                     raise TooLarge(BODY_BYTES_MAX)
     except TimeoutError:
         raise TooSlow from None
+
+    if body and "json" in request.headers.get("content-type", "").lower():
+        read_json(bytes(body))  # strictly; pydantic then looks at what is in it
 
     async def replay() -> Message:
         return {"type": "http.request", "body": bytes(body), "more_body": False}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from runrails_gateway.dialects.asking import named_model
 from runrails_gateway.dialects.base import Ask, Dialect
 from runrails_gateway.dialects.bodies import with_changes
 from runrails_gateway.dialects.chat import CHAT
@@ -12,5 +13,6 @@ from runrails_gateway.dialects.responses import RESPONSES
 from runrails_gateway.dialects.telling import Told, tell
 
 __all__ = [
-    "CHAT", "COUNT_TOKENS", "EMBEDDINGS", "MESSAGES", "RESPONSES", "Ask", "Dialect", "Told", "tell", "with_changes",
+    "CHAT", "COUNT_TOKENS", "EMBEDDINGS", "MESSAGES", "RESPONSES", "Ask", "Dialect", "Told", "named_model", "tell",
+    "with_changes",
 ]  # fmt: skip

@@ -7,7 +7,7 @@ takes the same `body` and a dialect's `operation`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ class Ask:
     """The name in `runrails.identity.OPERATIONS`."""
     model: str
     stream: bool
-    body: Body
-    plan: Plan | None
+    body: Body = field(repr=False)
+    plan: Plan | None = field(repr=False)
     """What it may cost, and how its answer is read; None if it costs nothing."""
     previous_id: str | None = None
     """The answer that it goes on from, in the provider's keeping (Responses API)."""
@@ -90,5 +90,9 @@ class Dialect(Protocol):
         ...
 
     def event(self, told: Told) -> bytes:
-        """A whole server-sent event that ends a stream which has begun; the SDKs raise it."""
+        """
+        A whole server-sent event that ends a stream which has begun; the SDKs raise it.
+
+        It may come after a line that is complete, but not after half of one: its caller would be told of bad JSON.
+        """
         ...

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from runrails.keyroutes import Route
     from runrails_gateway.config import Upstream
+    from runrails_gateway.errors import Failure
     from runrails_gateway.exchange import Exchange
     from runrails_gateway.ticket import Ticket
     from runrails_gateway.upstream.breaker import Breaker
@@ -214,7 +215,7 @@ class Attempts:
         return self._lines.breakers[upstream.name]
 
     def _no_answer(self, attempt: Attempt) -> UpstreamError:
-        failure = "timed_out" if attempt.timed_out else "failed" if attempt.sent else "unreachable"
+        failure: Failure = "timed_out" if attempt.timed_out else "failed" if attempt.sent else "unreachable"
         return UpstreamError(failure, attempts=self.made)
 
 

@@ -80,7 +80,7 @@ class Passing:
             return self._broke(exc)
 
     async def may_go_on(self) -> bool:
-        """Asked where more came than is held for: hold more. False if that is refused, so that it must be broken off."""
+        """Asked where more came than is held for: hold more. False if that is refused, and it must be broken off."""
         guard = self._ticket.run.guard
         refused = await aio.off_loop(guard, self._grow) if guard.store.remote else self._grow()
         return not refused

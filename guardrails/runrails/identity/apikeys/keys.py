@@ -71,6 +71,8 @@ class ApiKeys:
                 next_step="Leave them out: a revoked key must not be taken for longer.",
             )
         self.environment: Environment = environment
+        self.waits = legacy or bool(getattr(documents, "remote", True))
+        """Whether `verify` may wait for a network, or for slow checks of older keys: then no event loop may call it."""
         self._peppers = peppers
         self._clock = clock
         self._monotonic = monotonic
@@ -108,6 +110,21 @@ class ApiKeys:
             principal = self._prove(text, parsed, digest, asked)
             self._known.add_proven(digest, principal, asked, changes=changes)
         self._used.note(parsed.key_id, now_ms)
+        return principal
+
+    def recall(self, text: str) -> Principal | None:
+        """
+        Whom a key proved a moment ago here; None: ask `verify`, which may refuse it.
+
+        It neither asks the store nor waits for anything, so an event loop may call it.
+        """
+        now_ms = self._clock()
+        principal = self._known.proven(self._known.digest(text), Moment(now_ms, self._monotonic()))
+        if principal is None or principal.key_id is None:
+            return None
+        if principal.expires_ms is not None and now_ms >= principal.expires_ms:
+            return None
+        self._used.note(principal.key_id, now_ms)
         return principal
 
     def create(

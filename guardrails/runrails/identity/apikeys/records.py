@@ -162,7 +162,7 @@ def decode(data: bytes, key_id: str, peppers: Peppers) -> ApiKeyRecord | None:
         return None
     try:
         record = _from_json(cast("dict[str, object]", json.loads(parts[3])))
-    except (ValueError, TypeError, KeyError):  # written by a version that is not ours
+    except (ValueError, TypeError, KeyError, AttributeError):  # written by a version that is not ours
         return None
     return record if record.info.id == key_id else None
 

@@ -80,6 +80,11 @@ class Revocations:
         """
         self.add(jti, expires_ms=self._clock() + (LIFETIME_S_MAX + 4 * LEEWAY_S) * 1_000)
 
+    def is_known_good(self, jti: str) -> bool:
+        """Whether the store has just said that a token is not revoked. Asks nobody."""
+        with self._lock:
+            return self._is_young(self._asked_ms.get(jti), (self._clock(), self._monotonic()))
+
     def has(self, jti: str) -> bool:
         """
         Whether a token is revoked.
@@ -87,10 +92,10 @@ class Revocations:
         Raises:
             StoreUnavailable: Nobody knows, so the token must not be taken.
         """
-        now = wall_ms, monotonic_ms = self._clock(), self._monotonic()
+        now = self._clock(), self._monotonic()
         with self._lock:
             asked, changes = self._asked_ms.get(jti), self._changes
-        if asked and 0 <= wall_ms - asked[0] < self._cache_ms and monotonic_ms - asked[1] < self._cache_ms:
+        if self._is_young(asked, now):
             return False
         if self._documents.get(Address(KIND, _OWNER, jti)) is not None:
             return True
@@ -108,3 +113,6 @@ class Revocations:
         """In a child: another thread of the parent may have held the lock."""
         self._lock = Lock()
         self._asked_ms = OrderedDict()
+
+    def _is_young(self, asked: tuple[int, int] | None, now: tuple[int, int]) -> bool:
+        return asked is not None and 0 <= now[0] - asked[0] < self._cache_ms and now[1] - asked[1] < self._cache_ms

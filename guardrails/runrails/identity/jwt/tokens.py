@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from runrails.clocks import Clock, monotonic_ms, system_ms
 from runrails.errors import ConfigError
 from runrails.identity.errors import Unauthenticated
-from runrails.identity.jwt.keyset import verify
+from runrails.identity.jwt.keyset import KeySet, verify
 from runrails.identity.jwt.revocation import CACHE_MS_MAX, Revocations
 from runrails.identity.jwt.strict import (
     LEEWAY_S,
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from runrails.documents import DocumentStore
     from runrails.identity.jwt.keyset import Keys
+    from runrails.identity.jwt.strict import Claims
 
 __all__ = ["TTL_MS", "Tokens"]
 
@@ -72,6 +73,8 @@ class Tokens:
         self._clock = clock
         self._revocations = Revocations(documents, clock=clock, cache_ms=cache_ms, monotonic=monotonic)
         self._make_id = make_id
+        self.waits = not isinstance(keys, KeySet) or bool(getattr(documents, "remote", True))
+        """Whether `verify` may wait for a network: then no event loop may call it."""
 
     def issue(self, principal: Principal, ttl_ms: int = TTL_MS) -> Secret:
         """
@@ -87,8 +90,6 @@ class Tokens:
                 token cannot carry.
             ConfigError: This process has no key to sign with.
         """
-        from runrails.identity.jwt.keyset import KeySet
-
         if not isinstance(self._keys, KeySet) or self._keys.signer is None:
             raise ConfigError("This process has no key to sign tokens with.", next_step="Give it a private key.")
         claims = self._claims(principal, ttl_ms)
@@ -105,19 +106,24 @@ class Tokens:
             Unauthenticated: It is none of ours, or none any more.
             StoreUnavailable: Nobody knows whether it was revoked.
         """
-        envelope = read_envelope(text)
-        verify(envelope, self._keys)
-        claims = check_claims(envelope, issuer=self._issuer, audience=self._audience, now_ms=self._clock())
+        claims = self._read(text)
         if self._revocations.has(claims.jti):
             raise Unauthenticated("token-revoked")
-        return Principal(
-            user=claims.user,
-            org=claims.org,
-            scopes=claims.scopes,
-            method="jwt",
-            session_id=claims.jti,
-            expires_ms=(claims.expires_s + LEEWAY_S) * 1_000,
-        )
+        return _principal(claims)
+
+    def recall(self, text: str) -> Principal | None:
+        """
+        The same where nobody has to be asked: own keys, and a store that was asked a moment ago; else None.
+
+        It waits for nothing, so an event loop may call it.
+
+        Raises:
+            Unauthenticated: It is none of ours, or none any more.
+        """
+        if not isinstance(self._keys, KeySet):
+            return None
+        claims = self._read(text)
+        return _principal(claims) if self._revocations.is_known_good(claims.jti) else None
 
     def revoke(self, jti: str) -> None:
         """
@@ -128,6 +134,12 @@ class Tokens:
             StoreUnavailable: It may still be good; try again.
         """
         self._revocations.revoke(jti)
+
+    def _read(self, text: str) -> Claims:
+        """What a token of ours says that is good by itself. Raises Unauthenticated."""
+        envelope = read_envelope(text)
+        verify(envelope, self._keys)
+        return check_claims(envelope, issuer=self._issuer, audience=self._audience, now_ms=self._clock())
 
     def _claims(self, principal: Principal, ttl_ms: int) -> dict[str, object]:
         if not 1_000 <= ttl_ms <= LIFETIME_S_MAX * 1_000:
@@ -157,6 +169,17 @@ class Tokens:
             "scopes": sorted(principal.scopes),
         }
         return claims if principal.org is None else {**claims, "org": principal.org}
+
+
+def _principal(claims: Claims) -> Principal:
+    return Principal(
+        user=claims.user,
+        org=claims.org,
+        scopes=claims.scopes,
+        method="jwt",
+        session_id=claims.jti,
+        expires_ms=(claims.expires_s + LEEWAY_S) * 1_000,
+    )
 
 
 def _segment(value: object) -> str:

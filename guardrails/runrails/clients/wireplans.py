@@ -1,0 +1,59 @@
+"""What a request to OpenAI comes to, once it was read: alike for its guarded clients and for a gateway. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, cast
+
+from runrails.answers.openai import ChatEvents, ResponseEvents, chat_answer, response_answer
+from runrails.clients.plan import Plan
+from runrails.clients.sse import SseReader
+
+if TYPE_CHECKING:
+    from runrails.calls import ModelCall
+    from runrails.request_wire import WireCall
+
+__all__ = ["chat_plan", "embeddings_plan", "response_plan"]
+
+Body = Mapping[str, object]
+_NOTHING: Body = {}
+_NEWER = frozenset({"openai", "azure"})
+
+
+def chat_plan(body: Body, wire: WireCall, call: ModelCall, *, insists: bool = False) -> Plan:
+    """
+    A chat completion.
+
+    Args:
+        body: The request.
+        wire: What was read of it.
+        call: The same as a call.
+        insists: Whether a stream's usage is asked for even where the request says in so many words that it is not
+            wanted. Either way, its caller does not see it.
+    """
+    # OpenAI's newer models know the longer name alone, the servers that copied it the shorter one.
+    newer = call.provider in _NEWER and body.get("max_tokens") is None
+    cap_name = "max_completion_tokens" if newer or body.get("max_completion_tokens") is not None else "max_tokens"
+    if body.get("stream") is not True:
+        return Plan(call, chat_answer, None, _NOTHING, cap_name)
+    changes: Body = {}
+    given = body.get("stream_options")
+    asked: Body = cast("Body", given) if isinstance(given, Mapping) else {}
+    if "include_usage" not in asked or (insists and asked["include_usage"] is not True):
+        changes = {"stream_options": {**asked, "include_usage": True}}
+    events = ChatEvents(reasoning=wire.reasoning, hides=bool(changes), answers=wire.n)
+    return Plan(call, chat_answer, SseReader(events), changes, cap_name)
+
+
+def response_plan(body: Body, wire: WireCall, call: ModelCall) -> Plan:
+    """A response."""
+    stream = None
+    if body.get("stream") is True:
+        # What runs in the background is worked on and billed whether somebody reads it or not.
+        stream = SseReader(ResponseEvents(reasoning=wire.reasoning, goes_on=bool(body.get("background"))))
+    return Plan(call, response_answer, stream, _NOTHING, "max_output_tokens")
+
+
+def embeddings_plan(call: ModelCall) -> Plan:
+    """Embeddings."""
+    return Plan(call, chat_answer, None, _NOTHING, "")

@@ -1,0 +1,73 @@
+"""Which run a request belongs to, and whether its conversation goes round in circles."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from runrails.documents.memory import MemoryDocuments
+from runrails_gateway.history import history_of, mark_of, stream_mark
+from runrails_gateway.loopcheck import LoopCheck
+from runrails_gateway.recognition import Runs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from runrails.identity.principal import Principal
+    from runrails.run import Run
+    from runrails_gateway.config import GatewayConfig
+    from runrails_gateway.dialects import Ask
+    from runrails_gateway.history import History
+    from runrails_gateway.recognition import Recognised
+
+__all__ = ["Conversations", "Talk"]
+
+
+class Talk(NamedTuple):
+    """A request as a part of its conversation."""
+
+    operation: str
+    history: History
+    recognised: Recognised
+
+
+class Conversations:
+    """For one event loop."""
+
+    def __init__(self, config: GatewayConfig) -> None:
+        guard = config.guard
+        documents = config.documents or MemoryDocuments(clock=guard.clock)
+        self._runs = Runs(documents, clock=guard.clock, new_id=guard.run_id, emit=guard.emit)
+        self._loops = LoopCheck(
+            guard.limits.loops, guard.tools,
+            failed=lambda error: guard.emit("detector_failed", "error", error=error),
+        )  # fmt: skip
+
+    def close(self) -> None:
+        """Let go of threads."""
+        self._runs.close()
+
+    async def recognise(self, principal: Principal, ask: Ask, *, header: str | None) -> Talk:
+        """Which conversation a request belongs to. Raises BadRequest for a malformed header."""
+        history = history_of(ask.operation, ask.body)
+        found = await self._runs.recognise(principal, history, header=header, previous_id=ask.previous_id)
+        return Talk(ask.operation, history, found)
+
+    def check(self, talk: Talk, run: Run) -> None:
+        """Raise LoopDetected if the conversation goes round in circles."""
+        finding = self._loops.check(talk.recognised.keys, talk.history)
+        if finding is not None:
+            run.found(finding)
+
+    async def answered(self, talk: Talk, answer: bytes | Mapping[str, object]) -> None:
+        """
+        Remember an answer, so that the conversation is known when it goes on.
+
+        Args:
+            talk: What was answered.
+            answer: Its JSON, or all bytes of a stream.
+        """
+        name = talk.operation
+        mark = stream_mark(name, answer) if isinstance(answer, bytes) else mark_of(name, answer)
+        if mark is not None:
+            self._loops.answered(talk.recognised.keys, mark)
+            await self._runs.answered(talk.recognised, mark)

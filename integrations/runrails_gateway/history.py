@@ -1,0 +1,362 @@
+"""
+The conversation that a request brings along, as turns: who speaks, a digest of what is said, tool calls and results.
+
+A history is read in one cheap pass that makes digests; calls and results are read only of the turns that somebody asks
+for, which are the new ones. Pure, and lenient: what is malformed is the provider's to refuse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple, cast
+
+from runrails.calls import ToolCall, ToolOutcome
+from runrails.toolwire import chat_call, function_call, result_of
+from runrails_gateway.canonical import answer_digest, content_digest, remembered, text_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+__all__ = [
+    "AnswerMark", "History", "Turn", "chat_history", "chat_mark", "history_of", "mark_of", "messages_history",
+    "messages_mark", "response_mark", "responses_history", "stream_mark",
+]  # fmt: skip
+
+Body = Mapping[str, object]
+Role = Literal["system", "user", "assistant", "tool"]
+_Told = tuple[str, ToolOutcome]
+_Asked = tuple[str, str, object]
+
+
+class Turn(NamedTuple):
+    """One turn of a conversation."""
+
+    role: Role
+    digest: bytes
+    """16 bytes, equal for turns that say the same."""
+    calls: tuple[ToolCall, ...] = ()
+    """What an assistant's turn asks for, in order."""
+    results: tuple[_Told, ...] = ()
+    """Of a tool's turn: the id of the call each answers, and what came of it."""
+
+
+class History:
+    """The turns of a conversation. Immutable; the request's body must not change while it is in use."""
+
+    __slots__ = ("_parts", "_read", "answers", "digests", "results", "roles")
+
+    def __init__(self, units: Sequence[_Unit], read: Callable[[_Unit], Turn]) -> None:
+        self._parts = units
+        self._read = read
+        self.roles: tuple[Role, ...] = tuple([unit[0] for unit in units])
+        self.digests: tuple[bytes, ...] = tuple([unit[1] for unit in units])
+        self.answers = self.roles.count("assistant")
+        """How many answers of the model it holds."""
+        self.results = self.roles.count("tool")
+        """How many turns of it are results of tools."""
+
+    def __len__(self) -> int:
+        return len(self.roles)
+
+    def turn(self, place: int) -> Turn:
+        """One of the turns."""
+        return self._read(self._parts[place])
+
+    def turns_from(self, place: int) -> Iterator[Turn]:
+        """The turns from one on."""
+        for unit in self._parts[place:]:
+            yield self._read(unit)
+
+    @property
+    def turns(self) -> tuple[Turn, ...]:
+        """All of them. Reading all takes its time; see `turns_from`."""
+        return tuple(self.turns_from(0))
+
+
+_Unit = tuple[Role, bytes, object]
+"""A turn that was looked at: who speaks, its digest, and the part of the body it is read from."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerMark:
+    """By what an answer of the model is known again when it comes back in a request."""
+
+    digest: bytes
+    """That of the turn that it will be."""
+    calls: tuple[ToolCall, ...] = ()
+    answer_id: str | None = None
+    """By which a next request may name the answer instead of sending it (Responses API)."""
+
+    @property
+    def call_ids(self) -> tuple[str, ...]:
+        """The ids of the tool calls that have one."""
+        return tuple(call.id for call in self.calls if call.id is not None)
+
+
+EMPTY = History((), lambda unit: Turn(unit[0], unit[1]))
+
+
+def history_of(operation: str, body: Body) -> History:
+    """The history in a request for an operation of `runrails.identity.OPERATIONS`; empty for those without any."""
+    read = _HISTORIES.get(operation)
+    return EMPTY if read is None else read(body)
+
+
+def mark_of(operation: str, body: Body) -> AnswerMark | None:
+    """The mark of a whole answer to such a request; None if it holds none."""
+    read = _MARKS.get(operation)
+    return None if read is None else read(body)
+
+
+def stream_mark(operation: str, sse: bytes) -> AnswerMark | None:
+    """The mark of an answer that came as server-sent events; None if they hold none."""
+    from runrails_gateway.assembling import assembled
+
+    body = assembled(operation, sse)
+    return None if body is None else mark_of(operation, body)
+
+
+# OpenAI's chat completions.
+
+
+def chat_history(body: Body) -> History:
+    """The history of a chat completion's request."""
+    units: list[_Unit] = []
+    for message in _maps(body.get("messages")):
+        role, content = message.get("role"), message.get("content")
+        if role == "assistant":
+            simple = type(content) is str and not (message.get("tool_calls") or message.get("function_call"))
+            digest = _chat_digest(message) if simple else remembered(b"c", message, _chat_digest)
+            units.append(("assistant", digest, message))
+        elif role in {"tool", "function"}:
+            units.append(("tool", content_digest("t", content, _text(message.get("tool_call_id"))), message))
+        elif role in {"system", "developer"}:
+            units.append(("system", b"", message))
+        else:
+            units.append(("user", _said(content), message))
+    return History(units, _chat_turn)
+
+
+def chat_mark(body: Body) -> AnswerMark | None:
+    """The mark of a chat completion; of several choices, of the first."""
+    choice = next(_maps(body.get("choices")), None)
+    message = None if choice is None else choice.get("message")
+    if not isinstance(message, Mapping):
+        return None
+    answer = cast("Body", message)
+    return AnswerMark(digest=_chat_digest(answer), calls=_chat_calls(answer))
+
+
+def _chat_digest(message: Body) -> bytes:
+    asked: list[_Asked] = []
+    if message.get("tool_calls") or message.get("function_call"):
+        asked = [(call.id or "", call.name, call.args) for call in _chat_calls(message)]
+    return answer_digest(text_of(message.get("content")), asked)
+
+
+def _chat_calls(message: Body) -> tuple[ToolCall, ...]:
+    calls = [chat_call(call) for call in _maps(message.get("tool_calls"))]
+    legacy = message.get("function_call")
+    if isinstance(legacy, Mapping):
+        calls.append(function_call(cast("Body", legacy), None))
+    return tuple([call for call in calls if call is not None])
+
+
+def _chat_turn(unit: _Unit) -> Turn:
+    role, digest, part = unit
+    message = cast("Body", part)
+    if role == "assistant":
+        return Turn(role, digest, calls=_chat_calls(message))
+    if role == "tool":
+        # There is no flag for an error on this wire; some clients send one all the same.
+        outcome = ToolOutcome(ok=message.get("status") != "error", result=result_of(message.get("content")))
+        return Turn(role, digest, results=((_text(message.get("tool_call_id")), outcome),))
+    return Turn(role, digest)
+
+
+# Anthropic's messages.
+
+
+def messages_history(body: Body) -> History:
+    """The history of a message's request. Results of tools come in a user's message; what else is in it follows."""
+    units: list[_Unit] = []
+    for message in _maps(body.get("messages")):
+        content = message.get("content")
+        if message.get("role") == "assistant":
+            digest = _message_digest(content) if type(content) is str else remembered(b"m", content, _message_digest)
+            units.append(("assistant", digest, content))
+            continue
+        results = [block for block in _maps(content) if block.get("type") == "tool_result"]
+        if not results:
+            units.append(("user", _said(content), None))
+            continue
+        units.append(("tool", remembered(b"t", results, _results_digest), results))
+        said = [part for part in cast("list[object]", content) if not _is_result(part)]
+        if said:
+            units.append(("user", _said(said), None))
+    return History(units, _message_turn)
+
+
+def messages_mark(body: Body) -> AnswerMark | None:
+    """The mark of a message."""
+    content = body.get("content")
+    if not isinstance(content, list):
+        return None
+    return AnswerMark(
+        digest=_message_digest(cast("list[object]", content)), calls=_message_calls(cast("list[object]", content))
+    )
+
+
+def _message_digest(content: object) -> bytes:
+    if isinstance(content, str):
+        return answer_digest(content, ())
+    asked = [
+        (_text(block.get("id")), _text(block.get("name")), block.get("input"))
+        for block in _maps(content)
+        if block.get("type") == "tool_use"
+    ]
+    return answer_digest(text_of(content), asked)
+
+
+def _message_calls(content: object) -> tuple[ToolCall, ...]:
+    return tuple(
+        ToolCall(name=_text(block.get("name")), args=block.get("input"), id=_text(block.get("id")) or None)
+        for block in _maps(content)
+        if block.get("type") == "tool_use"
+    )
+
+
+def _message_turn(unit: _Unit) -> Turn:
+    role, digest, part = unit
+    if role == "assistant":
+        return Turn(role, digest, calls=_message_calls(part))
+    if role == "tool":
+        return Turn(role, digest, results=tuple(map(_message_result, cast("list[Body]", part))))
+    return Turn(role, digest)
+
+
+def _message_result(block: Body) -> _Told:
+    ok = block.get("is_error") is not True
+    return _text(block.get("tool_use_id")), ToolOutcome(ok=ok, result=result_of(block.get("content")))
+
+
+def _is_result(part: object) -> bool:
+    return isinstance(part, Mapping) and cast("Body", part).get("type") == "tool_result"
+
+
+# OpenAI's responses.
+
+
+def responses_history(body: Body) -> History:
+    """The history of a response's request. What the model gave comes in items; those in a row are one answer."""
+    given = body.get("input")
+    if isinstance(given, str):
+        return History([("user", _said(given), None)], _response_turn)
+    units: list[_Unit] = []
+    answer: list[Body] = []
+    for item in _maps(given):
+        kind, role = item.get("type"), item.get("role")
+        if role in {"system", "developer"}:
+            units.append(("system", b"", None))
+        elif role == "assistant" or (role is None and not _is_output(kind)):
+            answer.append(item)
+        else:
+            _end_answer(answer, units)
+            answer = []
+            if role is None:
+                units.append(("tool", content_digest("t", item.get("output"), _text(item.get("call_id"))), item))
+            else:
+                units.append(("user", _said(item.get("content")), None))
+    _end_answer(answer, units)
+    return History(units, _response_turn)
+
+
+def response_mark(body: Body) -> AnswerMark | None:
+    """The mark of a response. One that the provider does not keep has no id to go on from."""
+    output = body.get("output")
+    if not isinstance(output, list):
+        return None
+    items = list(_maps(cast("list[object]", output)))
+    answer_id = None if body.get("store") is False else _text(body.get("id")) or None
+    return AnswerMark(digest=_items_digest(items), calls=_items_calls(items), answer_id=answer_id)
+
+
+def _end_answer(answer: list[Body], units: list[_Unit]) -> None:
+    if answer:
+        units.append(("assistant", remembered(b"r", answer, _items_digest), answer))
+
+
+def _is_output(kind: object) -> bool:
+    return isinstance(kind, str) and (kind.endswith("_output") or kind == "mcp_approval_response")
+
+
+def _items_digest(items: Iterable[Body]) -> bytes:
+    text: list[str] = []
+    asked: list[_Asked] = []
+    for item in items:
+        call = _item_call(item)
+        if call is not None:
+            asked.append((call.id or "", call.name, call.args))
+        elif item.get("role") == "assistant":
+            text.append(text_of(item.get("content")))
+    return answer_digest("".join(text), asked)
+
+
+def _items_calls(items: Iterable[Body]) -> tuple[ToolCall, ...]:
+    return tuple([call for item in items if (call := _item_call(item)) is not None])
+
+
+def _item_call(item: Body) -> ToolCall | None:
+    """What the caller is asked to execute. What the provider executes itself has no `call_id`."""
+    kind, call_id = item.get("type"), item.get("call_id")
+    if not (isinstance(kind, str) and kind.endswith("_call") and isinstance(call_id, str)):
+        return None
+    if kind == "function_call":
+        return function_call(item, call_id)
+    if kind == "custom_tool_call":
+        return ToolCall(name=_text(item.get("name")), args=item.get("input"), id=call_id)
+    return ToolCall(name=kind, args=item.get("action", item.get("operation")), id=call_id)
+
+
+def _response_turn(unit: _Unit) -> Turn:
+    role, digest, part = unit
+    if role == "assistant":
+        return Turn(role, digest, calls=_items_calls(cast("list[Body]", part)))
+    if role == "tool":
+        item = cast("Body", part)
+        outcome = ToolOutcome(ok=item.get("status") != "failed", result=result_of(item.get("output")))
+        return Turn(role, digest, results=((_text(item.get("call_id")), outcome),))
+    return Turn(role, digest)
+
+
+def _said(content: object) -> bytes:
+    return _content(content) if type(content) is str else remembered(b"u", content, _content)
+
+
+def _content(content: object) -> bytes:
+    return content_digest("u", content)
+
+
+def _results_digest(results: list[Body]) -> bytes:
+    return content_digest("t", results)
+
+
+def _maps(value: object) -> Iterator[Body]:
+    """The objects in a list."""
+    if isinstance(value, list):
+        for item in cast("list[object]", value):
+            if isinstance(item, Mapping):
+                yield cast("Body", item)
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+_HISTORIES: Mapping[str, Callable[[Body], History]] = {
+    "chat.complete": chat_history, "messages.create": messages_history, "responses.create": responses_history,
+}  # fmt: skip
+_MARKS: Mapping[str, Callable[[Body], AnswerMark | None]] = {
+    "chat.complete": chat_mark, "messages.create": messages_mark, "responses.create": response_mark,
+}  # fmt: skip

@@ -1,0 +1,92 @@
+"""
+Spans for OpenTelemetry, one a request, with the attributes of its semantic conventions for GenAI (1.38).
+
+The names are written here as the conventions have them, since their package is not stable. No content is recorded.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from opentelemetry import propagate, trace
+from opentelemetry.trace import SpanKind, Status, StatusCode
+
+from runrails.money import PUSD_PER_USD
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span, TracerProvider
+
+    from runrails_gateway.exchange import Exchange
+
+__all__ = ["Tracing"]
+
+_NAMES = {
+    "chat.complete": "chat", "responses.create": "chat", "messages.create": "chat", "embeddings.create": "embeddings",
+    "messages.count_tokens": "count_tokens",
+}  # fmt: skip
+_PROVIDERS = {"bedrock": "aws.bedrock", "azure": "azure.ai.openai", "google": "gcp.gen_ai"}
+"""Those that the conventions call otherwise than price tables do."""
+
+
+class Tracing:
+    """
+    A watcher that makes spans, as children of what the request's `traceparent` names.
+
+    Args:
+        provider: Where spans go; None: the process's own, as `opentelemetry-instrument` sets it.
+    """
+
+    def __init__(self, provider: TracerProvider | None = None) -> None:
+        self._tracer = trace.get_tracer("runrails.gateway", tracer_provider=provider)
+        self._spans: dict[int, Span] = {}
+        """By the identity of the exchange, which is alive until it has ended."""
+
+    def began(self, exchange: Exchange) -> None:
+        """See `runrails_gateway.exchange.Watcher`."""
+        carrier = {name.decode("latin-1"): value.decode("latin-1") for name, value in exchange.headers[:100]}
+        around = propagate.extract({name: carrier[name] for name in ("traceparent", "tracestate") if name in carrier})
+        operation = _NAMES[exchange.dialect.operation]
+        span = self._tracer.start_span(operation, context=around, kind=SpanKind.SERVER)
+        span.set_attribute("gen_ai.operation.name", operation)
+        span.set_attribute("runrails.request.id", exchange.id)
+        self._spans[id(exchange)] = span
+
+    def ended(self, exchange: Exchange) -> None:
+        """See `runrails_gateway.exchange.Watcher`."""
+        span = self._spans.pop(id(exchange), None)
+        if span is None:
+            return
+        if span.is_recording():
+            for name, value in _attributes(exchange).items():
+                span.set_attribute(name, value)
+            if exchange.ticket is not None:
+                span.update_name(f"{_NAMES[exchange.dialect.operation]} {exchange.model}")
+            if exchange.status >= 500 or exchange.ending == "failed":
+                span.set_status(Status(StatusCode.ERROR))
+        span.end()
+
+
+def _attributes(exchange: Exchange) -> dict[str, str | int | float]:
+    told: dict[str, str | int | float] = {"http.response.status_code": exchange.status}
+    ticket, result = exchange.ticket, exchange.result
+    if exchange.told is not None:
+        told["error.type"] = exchange.told.code
+    if exchange.run_id is not None:
+        told["gen_ai.conversation.id"] = exchange.run_id
+    if ticket is None:  # whatever it called a model may be anything
+        return told
+    told["gen_ai.request.model"] = exchange.model
+    provider = ticket.permit.call.provider
+    if provider is not None:
+        told["gen_ai.provider.name"] = _PROVIDERS.get(provider, provider)
+    if ticket.permit.max_tokens is not None:
+        told["gen_ai.request.max_tokens"] = ticket.permit.max_tokens
+    if ticket.settlement is not None:
+        told["runrails.cost_usd"] = ticket.settlement.actual_pusd / PUSD_PER_USD
+    if result is not None:
+        named = {"gen_ai.response.model": result.model, "gen_ai.response.id": result.answer_id}
+        told |= {name: value for name, value in named.items() if value}
+        if result.usage is not None:
+            told["gen_ai.usage.input_tokens"] = result.usage.input_tokens
+            told["gen_ai.usage.output_tokens"] = result.usage.output_tokens
+    return told

@@ -1,0 +1,279 @@
+"""
+The gateway beside a pass-through that does nothing and, if there is one, LiteLLM's proxy: CPU time, latency, memory.
+
+    python tests/benchmarks/bench_gateway.py
+    python tests/benchmarks/bench_gateway.py --litellm /path/to/venv/bin/litellm --requests 2000
+    python tests/benchmarks/bench_gateway.py --soak 200000
+
+The yardstick is the pass-through (Starlette, aiohttp, uvicorn with uvloop) in the same run. CPU time is what the
+kernel counted for the gateway's process while it answered, divided by the answers: it does not depend on what else the
+machine does, as times on the wall do. The gateway is `runrails serve` as a user starts it: API keys, SQLite (fsync
+after every write), budgets of a run and a month, the loop detector. LiteLLM's proxy is without a database, so without
+keys, budgets or spend logs: its best case.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from rr_bench import Row, main, percentile
+from rr_wire_load import Load, conversation, load, request
+
+HERE = Path(__file__).parent
+REQUESTS = 600
+HISTORIES = {"small": 0, "2 kB": 2_000, "26 kB": 26_000, "113 kB": 113_000}
+TURNS = 20
+"""Requests of one conversation; the first is read whole, the others by what is new."""
+GATES = {"small": 2.6, "2 kB": 2.6, "26 kB": 5.0, "113 kB": 9.0, "stream": 2.6}
+"""How many times the pass-through's CPU time."""
+GATE_P99 = 3.0
+KEY = "sk-bench-0123456789abcdefghijkl"
+TICK = os.sysconf("SC_CLK_TCK")
+
+
+class Served(NamedTuple):
+    """A process under measurement."""
+
+    pid: int
+    port: int
+    key: str
+    ready_s: float
+
+    def cpu_s(self) -> float:
+        """What the kernel has counted so far, of all its threads."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / TICK
+
+    def rss_mb(self) -> float:
+        """What is in memory now."""
+        found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{self.pid}/status").read_text())
+        return int(found[1]) / 1_024 if found else 0.0
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+@contextmanager
+def process(command: list[str], port: int, probe: str, *, key: str = KEY, **env: str) -> Iterator[Served]:
+    """A server, from when it answers `probe` on."""
+    began = time.perf_counter()
+    with tempfile.TemporaryFile() as said:
+        child = subprocess.Popen(command, env={**os.environ, **env}, cwd=HERE, stdout=said, stderr=said)
+        try:
+            while not answers(port, probe):
+                if child.poll() is not None or time.perf_counter() - began > 120:
+                    said.seek(0)
+                    raise RuntimeError(f"{command[0]} did not start:\n{said.read().decode()[-2_000:]}")
+                time.sleep(0.01)
+            yield Served(child.pid, port, key, time.perf_counter() - began)
+        finally:
+            child.send_signal(signal.SIGTERM)
+            child.wait(60)
+
+
+def answers(port: int, probe: str) -> bool:
+    if not probe:
+        with socket.socket() as one:
+            return one.connect_ex(("127.0.0.1", port)) == 0
+    try:
+        urllib.request.urlopen(f"http://127.0.0.1:{port}{probe}", timeout=2).close()
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+@contextmanager
+def provider() -> Iterator[int]:
+    port = free_port()
+    with process([sys.executable, "rr_wire_load.py", str(port)], port, ""):
+        yield port
+
+
+@contextmanager
+def floor(upstream: int) -> Iterator[Served]:
+    port = free_port()
+    command = [sys.executable, "-m", "uvicorn", "rr_gateway_floor:app", "--port", str(port), "--no-access-log",
+               "--log-level", "critical"]  # fmt: skip
+    with process(command, port, "/", FLOOR_UPSTREAM=f"http://127.0.0.1:{upstream}/v1") as served:
+        yield served
+
+
+@contextmanager
+def ours(upstream: int) -> Iterator[Served]:
+    """`runrails serve`, with a key that was made beforehand."""
+    with tempfile.TemporaryDirectory() as directory:
+        upstreams = Path(directory, "upstreams.toml")
+        upstreams.write_text(
+            f'[[upstream]]\nname = "openai"\ndialect = "openai"\nbase_url = "http://127.0.0.1:{upstream}/v1"\n'
+            'provider = "openai"\nkey = "env:BENCH_KEY"\n'
+        )
+        env = {
+            "RUNRAILS_STORE": f"sqlite:///{directory}/ledger.db", "RUNRAILS_UPSTREAMS": str(upstreams),
+            "BENCH_KEY": KEY, "RUNRAILS_RUN_BUDGET": "1000", "RUNRAILS_MONTH_BUDGET": "100000",
+            "RUNRAILS_KEY_PEPPERS": "p1:env:BENCH_PEPPER", "BENCH_PEPPER": "vX2k-9QwLr_7TzB4mN1cYh8sUe5oPj3d",
+        }  # fmt: skip
+        program = str(Path(sys.executable).with_name("runrails"))
+        made = subprocess.run(
+            [program, "keys", "create", "bench", "--json"], env={**os.environ, **env}, check=True, capture_output=True
+        )
+        port = free_port()
+        with process(
+            [program, "serve", "--port", str(port)], port, "/healthz", key=json.loads(made.stdout)["key"], **env
+        ) as served:
+            yield served
+
+
+@contextmanager
+def litellm(program: str, upstream: int) -> Iterator[Served]:
+    with tempfile.TemporaryDirectory() as directory:
+        config = Path(directory, "config.yaml")
+        config.write_text(
+            "model_list:\n- model_name: gpt-4o-mini\n  litellm_params:\n    model: openai/gpt-4o-mini\n"
+            f"    api_base: http://127.0.0.1:{upstream}/v1\n    api_key: {KEY}\n"
+        )
+        port = free_port()
+        command = [program, "--config", str(config), "--port", str(port), "--host", "127.0.0.1"]
+        with process(
+            command, port, "/health/liveliness", LITELLM_MASTER_KEY=KEY, LITELLM_LOCAL_MODEL_COST_MAP="True",
+            LITELLM_LOG="ERROR",
+        ) as served:  # fmt: skip
+            yield served
+
+
+class Measured(NamedTuple):
+    """A round."""
+
+    cpu_ms: float
+    load: Load
+
+
+def measure_one(served: Served, bodies: list[bytes], connections: int) -> Measured:
+    requests = [request(body, key=served.key) for body in bodies]
+    before = served.cpu_s()
+    done = load(served.port, requests, connections=connections)
+    if done.refused:
+        raise RuntimeError(f"{len(done.refused)} of {done.requests} requests failed: {done.refused[0].decode()[:300]}")
+    return Measured((served.cpu_s() - before) / done.requests * 1_000, done)
+
+
+def best_of(rounds: int, measure: Callable[[], Measured]) -> Measured:
+    return min((measure() for _ in range(rounds)), key=lambda each: each.cpu_ms)
+
+
+def bodies_of(history: int, count: int, salt: str) -> list[bytes]:
+    """Conversations side by side, turn by turn, as callers send them."""
+    if not history:
+        return conversation(0, 1, name="x") * count
+    talks = [conversation(history, TURNS, name=f"{salt}{n}") for n in range(max(1, count // TURNS))]
+    return [body for turn in zip(*talks, strict=True) for body in turn]
+
+
+def streamed(bodies: list[bytes]) -> list[bytes]:
+    return [body[:-1] + b', "stream": true}' for body in bodies]
+
+
+def rows_of(ground: Served, served: Served, other: Served | None, count: int) -> Iterator[Row]:
+    """Every size of history, and streams, at 16 connections."""
+    for name, history in HISTORIES.items():
+        many = count if history < 10_000 else max(TURNS, count // 4)
+        base = best_of(2, lambda h=history, m=many: measure_one(ground, bodies_of(h, m, "f"), 16))  # type: ignore[misc]
+        rounds = iter(range(9))
+        guarded = best_of(
+            2, lambda h=history, m=many, r=rounds: measure_one(served, bodies_of(h, m, f"g{next(r)}x"), 16)  # type: ignore[misc]
+        )  # fmt: skip
+        ratio = guarded.cpu_ms / base.cpu_ms
+        yield Row(f"gateway, {name} of history, CPU", guarded.cpu_ms, "ms", ratio, "pass-through", GATES[name])
+        yield Row(f"pass-through, {name} of history, CPU", base.cpu_ms, "ms")
+        if name == "small":
+            p99, own = percentile(base.load.latencies_s, 99), percentile(guarded.load.latencies_s, 99)
+            yield Row("gateway, p99 at 16 connections", own * 1e3, "ms", own / p99, "pass-through", GATE_P99)
+            if other is not None:
+                theirs = best_of(2, lambda m=many: measure_one(other, bodies_of(0, m, ""), 16))  # type: ignore[misc]
+                yield Row("LiteLLM, small, CPU", theirs.cpu_ms, "ms", theirs.cpu_ms / guarded.cpu_ms, "gateway")
+    yield from stream_rows(ground, served, other, count)
+
+
+def stream_rows(ground: Served, served: Served, other: Served | None, count: int) -> Iterator[Row]:
+    bodies = streamed(bodies_of(0, count, ""))
+    base = best_of(2, lambda: measure_one(ground, bodies, 16))
+    guarded = best_of(2, lambda: measure_one(served, bodies, 16))
+    ratio = guarded.cpu_ms / base.cpu_ms
+    yield Row("gateway, stream of 24 events, CPU", guarded.cpu_ms, "ms", ratio, "pass-through", GATES["stream"])
+    yield Row("pass-through, stream of 24 events, CPU", base.cpu_ms, "ms")
+    if other is not None:
+        theirs = best_of(2, lambda: measure_one(other, bodies, 16))
+        yield Row("LiteLLM, stream of 24 events, CPU", theirs.cpu_ms, "ms", theirs.cpu_ms / guarded.cpu_ms, "gateway")
+
+
+def latency_rows(upstream: int, ground: Served, served: Served, count: int) -> Iterator[Row]:
+    """One caller at a time: what is added to an answer."""
+    bodies = bodies_of(0, count, "")
+    direct = Served(os.getpid(), upstream, KEY, 0)
+    medians: dict[str, float] = {}
+    for name, one in (("direct", direct), ("pass-through", ground), ("gateway", served)):
+        done = load(one.port, [request(body, key=one.key) for body in bodies], connections=1)
+        medians[name] = percentile(done.latencies_s, 50) * 1e3
+    for name in ("pass-through", "gateway"):
+        yield Row(f"{name}, added to p50 at one connection", medians[name] - medians["direct"], "ms")
+
+
+def soak_rows(served: Served, count: int) -> Iterator[Row]:
+    bodies = conversation(0, 1, name="soak") * 1_000
+    measure_one(served, bodies * 5, 16)
+    before, done = served.rss_mb(), 0
+    while done < count:
+        measure_one(served, bodies, 16)
+        done += len(bodies)
+        print(f"\r{done:,} of {count:,} requests, {served.rss_mb():.1f} MB", end="", file=sys.stderr, flush=True)
+    yield Row(f"gateway, memory grown over {count:,} requests", served.rss_mb() - before, "MB")
+
+
+def measure(count: int = REQUESTS, proxy: str | None = None, soak: int = 0) -> list[Row]:
+    """All rows."""
+    with ExitStack() as stack:
+        upstream = stack.enter_context(provider())
+        ground = stack.enter_context(floor(upstream))
+        served = stack.enter_context(ours(upstream))
+        other = None if proxy is None else stack.enter_context(litellm(proxy, upstream))
+        fresh = served.rss_mb()
+        for each in (ground, served, *([other] if other else ())):
+            measure_one(each, bodies_of(0, 100, ""), 4)
+        rows = [*rows_of(ground, served, other, count), *latency_rows(upstream, ground, served, count)]
+        rows.append(Row("gateway, ready after", served.ready_s * 1e3, "ms"))
+        rows.append(Row("gateway, memory when ready", fresh, "MB"))
+        rows.append(Row("gateway, memory afterwards", served.rss_mb(), "MB"))
+        if other is not None:
+            rows.append(Row("LiteLLM, ready after", other.ready_s * 1e3, "ms"))
+            rows.append(Row("LiteLLM, memory afterwards", other.rss_mb(), "MB"))
+        rows += soak_rows(served, soak) if soak else ()
+    return rows
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--requests", type=int, default=REQUESTS, help="of each kind")
+    parser.add_argument("--litellm", metavar="PROGRAM", help="a LiteLLM proxy, in an environment of its own")
+    parser.add_argument("--soak", type=int, default=0, metavar="N", help="so many requests more, watching the memory")
+    asked, rest = parser.parse_known_args()
+    sys.argv[1:] = rest
+    raise SystemExit(main(lambda: measure(asked.requests, asked.litellm, asked.soak)))

@@ -1,0 +1,169 @@
+"""
+What the gateway's benchmark is made of besides gateways: a provider that answers at once, and callers that wait for it.
+
+    python tests/benchmarks/rr_wire_load.py 8000      # the provider
+
+Both are written on bare sockets, so that what they cost is small beside what is measured.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import sys
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+__all__ = ["EVENTS", "SAID", "Load", "conversation", "load", "request"]
+
+EVENTS = 24
+"""Pieces of a streamed answer."""
+SAID = "All is well. " * 8
+_USAGE = {"prompt_tokens": 1_000, "completion_tokens": 500, "total_tokens": 1_500}
+_HEAD = {"id": "chatcmpl-1", "created": 1, "model": "gpt-4o-mini"}
+_LENGTH = re.compile(rb"content-length:\s*(\d+)", re.IGNORECASE)
+_MESSAGE = {"role": "assistant", "content": SAID, "refusal": None}
+_WHOLE = json.dumps(
+    {**_HEAD, "object": "chat.completion", "usage": _USAGE,
+     "choices": [{"index": 0, "message": _MESSAGE, "logprobs": None, "finish_reason": "stop"}]}
+).encode()  # fmt: skip
+
+
+def _answer() -> bytes:
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(_WHOLE)
+    return head + _WHOLE
+
+
+def _stream() -> list[bytes]:
+    chunk = {**_HEAD, "object": "chat.completion.chunk"}
+    deltas = [{"role": "assistant", "content": ""}, *[{"content": SAID[n::22]} for n in range(22)]]
+    events = [{**chunk, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
+    events.append({**chunk, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+    last = {**chunk, "choices": [], "usage": _USAGE}
+    said = [b"data: " + json.dumps(event).encode() + b"\n\n" for event in [*events, last]] + [b"data: [DONE]\n\n"]
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+    return [head, *[b"%x\r\n%s\r\n" % (len(each), each) for each in said], b"0\r\n\r\n"]
+
+
+class Provider(asyncio.Protocol):
+    """Answers every request with the same words."""
+
+    answer = _answer()
+    stream = _stream()
+
+    def __init__(self) -> None:
+        self._waiting = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._waiting += data
+        while (end := self._waiting.find(b"\r\n\r\n")) >= 0:
+            found = _LENGTH.search(self._waiting, 0, end)
+            size = end + 4 + (0 if found is None else int(found[1]))
+            if len(self._waiting) < size:
+                return
+            body, self._waiting = self._waiting[end + 4 : size], self._waiting[size:]
+            if b'"stream": true' in body or b'"stream":true' in body:
+                for piece in self.stream:
+                    self._transport.write(piece)  # type: ignore[attr-defined]
+            else:
+                self._transport.write(self.answer)  # type: ignore[attr-defined]
+
+
+def request(body: bytes, *, key: str, path: str = "/v1/chat/completions") -> bytes:
+    """A whole request."""
+    head = (
+        f"POST {path} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {key}\r\ncontent-type: application/json\r\n"
+        f"user-agent: bench\r\ncontent-length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+def conversation(history_bytes: int, turns: int, *, name: str) -> list[bytes]:
+    """
+    The bodies of one agent's requests: a history of about that size, which grows by one tool call and its result each.
+
+    The results differ, so that nothing stops it.
+    """
+    messages: list[dict[str, object]] = [
+        {"role": "system", "content": "You look things up."}, {"role": "user", "content": f"Look up {name}."},
+    ]  # fmt: skip
+    count = 0
+
+    def turn() -> None:
+        nonlocal count
+        count += 1
+        call = {"id": f"call_{name}_{count}", "type": "function",
+                "function": {"name": "look", "arguments": json.dumps({"page": count})}}  # fmt: skip
+        messages.append({"role": "assistant", "content": SAID, "tool_calls": [call]})
+        words = f"Page {count} of {name} says: " + " ".join(f"word{count}x{n}" for n in range(60))
+        messages.append({"role": "tool", "tool_call_id": f"call_{name}_{count}", "content": words})
+
+    while history_bytes and sum(len(json.dumps(each)) for each in messages) < history_bytes:
+        turn()
+    bodies: list[bytes] = []
+    for _ in range(turns):
+        bodies.append(json.dumps({"model": "gpt-4o-mini", "messages": messages, "max_tokens": 600}).encode())
+        if history_bytes:
+            turn()
+    return bodies
+
+
+class Load(NamedTuple):
+    """What a round of requests came to."""
+
+    requests: int
+    seconds: float
+    latencies_s: list[float]
+    """Sorted."""
+    refused: list[bytes]
+    """What was answered to those that were not."""
+
+
+async def _caller(port: int, work: list[bytes], latencies: list[float], told: list[bytes]) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**22)
+    try:
+        while work:
+            sent = work.pop()
+            began = time.perf_counter()
+            writer.write(sent)
+            head = await reader.readuntil(b"\r\n\r\n")
+            found = _LENGTH.search(head)
+            if found is not None:
+                body = await reader.readexactly(int(found[1]))
+                if b" 200 " not in head[:16]:
+                    told.append(body)
+            else:
+                await reader.readuntil(b"\r\n0\r\n\r\n")
+            latencies.append(time.perf_counter() - began)
+    finally:
+        writer.close()
+
+
+def load(port: int, requests: Sequence[bytes], *, connections: int) -> Load:
+    """Send all of them over so many connections, each when the one before it is answered."""
+    work = list(reversed(requests))
+    latencies: list[float] = []
+    told: list[bytes] = []
+
+    async def run() -> float:
+        began = time.perf_counter()
+        await asyncio.gather(*[_caller(port, work, latencies, told) for _ in range(connections)])
+        return time.perf_counter() - began
+
+    seconds = asyncio.run(run())
+    return Load(len(latencies), seconds, sorted(latencies), told)
+
+
+async def _provide(port: int) -> None:
+    server = await asyncio.get_running_loop().create_server(Provider, "127.0.0.1", port)
+    print("ready", flush=True)
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    asyncio.run(_provide(int(sys.argv[1])))

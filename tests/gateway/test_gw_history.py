@@ -1,0 +1,367 @@
+"""Conversations as real SDKs send them: the answer that comes back is the one that was given."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from http.client import HTTPConnection
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from runrails.calls import ToolOutcome
+from runrails.testing.provider import Answer, FakeProvider, Text, ToolCalls, ToolUse
+from runrails_gateway.canonical import answer_digest, content_digest
+from runrails_gateway.chain import chain, extend
+from runrails_gateway.history import (
+    AnswerMark,
+    History,
+    chat_history,
+    history_of,
+    mark_of,
+    messages_history,
+    response_mark,
+    responses_history,
+    stream_mark,
+)
+
+MODEL = "fake-model"
+ARGS: dict[str, Any] = {"city": 'Zürich "Nord" 👋', "days": 3, "at": [1.0, None, True], "deep": {"b": 1, "a": {}}}
+CALLS = ToolCalls([ToolUse("weather", ARGS), ToolUse("clock", {})], text="  Let me look.\nOne moment… ")
+ONE = ToolCalls([ToolUse("weather", {"city": "Bern"})])
+WORDS = Text(" It is sunny,\n\n and 21° — enjoy! ")
+ANSWERS: dict[str, Answer] = {"calls": CALLS, "one": ONE, "words": WORDS}
+TOOL: dict[str, Any] = {"type": "object", "properties": {"city": {"type": "string"}}}
+
+Play = Callable[[str, bool], None]
+"""Asks twice, the second time with the first answer in the conversation, given the provider's address."""
+
+
+# What users' programs do.
+
+
+def openai_chat(send_back: Callable[[Any], Any]) -> Play:
+    def play(url: str, stream: bool) -> None:
+        import openai
+
+        with openai.OpenAI(base_url=f"{url}/v1", api_key="k", max_retries=0) as client:
+            messages: list[Any] = [{"role": "system", "content": "s"}, {"role": "user", "content": "hi"}]
+            tools: Any = [{"type": "function", "function": {"name": "weather", "parameters": TOOL}}]
+            if stream:
+                with client.chat.completions.stream(model=MODEL, messages=messages, tools=tools) as events:
+                    message: Any = events.get_final_completion().choices[0].message
+            else:
+                message = client.chat.completions.create(model=MODEL, messages=messages, tools=tools).choices[0].message
+            messages.append(send_back(message))
+            called = message.tool_calls or ()
+            messages += [{"role": "tool", "tool_call_id": call.id, "content": "fine"} for call in called]
+            messages.append({"role": "user", "content": "and?"})
+            client.chat.completions.create(model=MODEL, messages=messages, tools=tools)
+
+    return play
+
+
+def openai_responses(send_back: Callable[[Any], Any]) -> Play:
+    def play(url: str, stream: bool) -> None:
+        import openai
+
+        with openai.OpenAI(base_url=f"{url}/v1", api_key="k", max_retries=0) as client:
+            items: list[Any] = [{"role": "user", "content": "hi"}]
+            if stream:
+                with client.responses.stream(model=MODEL, input=items) as events:
+                    response: Any = events.get_final_response()
+            else:
+                response = client.responses.create(model=MODEL, input=items)
+            items += [send_back(item) for item in response.output]
+            called = [item for item in response.output if item.type == "function_call"]
+            items += [{"type": "function_call_output", "call_id": call.call_id, "output": "fine"} for call in called]
+            items.append({"role": "user", "content": "and?"})
+            client.responses.create(model=MODEL, input=items)
+
+    return play
+
+
+def anthropic_messages(send_back: Callable[[Any], Any]) -> Play:
+    def play(url: str, stream: bool) -> None:
+        import anthropic
+
+        with anthropic.Anthropic(base_url=url, api_key="k", max_retries=0) as client:
+            messages: list[Any] = [{"role": "user", "content": "hi"}]
+            tools: Any = [{"name": "weather", "input_schema": TOOL}]
+            if stream:
+                with client.messages.stream(model=MODEL, max_tokens=999, messages=messages, tools=tools) as events:
+                    message: Any = events.get_final_message()
+            else:
+                message = client.messages.create(model=MODEL, max_tokens=999, messages=messages, tools=tools)
+            messages.append({"role": "assistant", "content": send_back(message.content)})
+            results: list[Any] = [
+                {"type": "tool_result", "tool_use_id": block.id, "content": "fine"}
+                for block in message.content
+                if block.type == "tool_use"
+            ]
+            messages.append({"role": "user", "content": [*results, {"type": "text", "text": "and?"}]})
+            client.messages.create(model=MODEL, max_tokens=999, messages=messages, tools=tools)
+
+    return play
+
+
+def langchain(make: Callable[[str], Any]) -> Play:
+    def play(url: str, stream: bool) -> None:
+        from langchain_core.messages import HumanMessage, ToolMessage
+
+        model = make(url)
+        messages: list[Any] = [HumanMessage("hi")]
+        if stream:
+            chunks = list(model.stream(messages))
+            message = chunks[0]
+            for chunk in chunks[1:]:
+                message += chunk
+        else:
+            message = model.invoke(messages)
+        messages.append(message)
+        messages += [ToolMessage("fine", tool_call_id=call["id"]) for call in message.tool_calls]
+        messages.append(HumanMessage("and?"))
+        model.invoke(messages)
+
+    return play
+
+
+def chat_openai(url: str, **options: Any) -> Any:
+    from langchain_openai import ChatOpenAI
+
+    return ChatOpenAI(model=MODEL, base_url=f"{url}/v1", api_key="k", max_retries=0, **options)  # type: ignore[arg-type]
+
+
+def chat_responses(url: str) -> Any:
+    return chat_openai(url, use_responses_api=True)
+
+
+def chat_anthropic(url: str) -> Any:
+    from langchain_anthropic import ChatAnthropic
+
+    model: Any = ChatAnthropic
+    made = model(model_name=MODEL, base_url=url, api_key="k", max_retries=0)
+    return made.bind_tools([{"name": "weather", "input_schema": TOOL}])
+
+
+def same(value: Any) -> Any:
+    return value
+
+
+CHAT, MESSAGES, RESPONSES = "chat.complete", "messages.create", "responses.create"
+PROGRAMS: dict[str, tuple[str, str, Play]] = {
+    "openai-object": (CHAT, "/v1/chat/completions", openai_chat(same)),
+    "openai-dumped": (CHAT, "/v1/chat/completions", openai_chat(lambda message: message.model_dump())),
+    "openai-plain": (CHAT, "/v1/chat/completions", openai_chat(lambda message: message.model_dump(exclude_none=True))),
+    "langchain-openai": (CHAT, "/v1/chat/completions", langchain(chat_openai)),
+    "responses-object": (RESPONSES, "/v1/responses", openai_responses(same)),
+    "responses-dumped": (RESPONSES, "/v1/responses", openai_responses(lambda item: item.model_dump())),
+    "langchain-responses": (RESPONSES, "/v1/responses", langchain(chat_responses)),
+    "anthropic-object": (MESSAGES, "/v1/messages", anthropic_messages(same)),
+    "anthropic-dumped": (
+        MESSAGES, "/v1/messages", anthropic_messages(lambda blocks: [block.model_dump() for block in blocks])
+    ),
+    "langchain-anthropic": (MESSAGES, "/v1/messages", langchain(chat_anthropic)),
+}  # fmt: skip
+
+
+def given_answer(operation: str, path: str, script: Answer, body: Mapping[str, Any], *, stream: bool) -> AnswerMark:
+    """The mark of the answer that a provider gives to the same first request, read from its bytes."""
+    raw = json.dumps({**body, "stream": stream}).encode()
+    with FakeProvider(script) as provider:
+        connection = HTTPConnection(*provider.url.removeprefix("http://").split(":"))  # type: ignore[arg-type]
+        connection.request("POST", path, raw, {"content-type": "application/json"})
+        sent = connection.getresponse().read()
+        connection.close()
+    mark = stream_mark(operation, sent) if stream else mark_of(operation, json.loads(sent))
+    assert mark is not None
+    return mark
+
+
+@pytest.mark.parametrize("answer", sorted(ANSWERS))
+@pytest.mark.parametrize("program", sorted(PROGRAMS))
+def test_the_answer_comes_back_as_it_was_given(program: str, answer: str) -> None:
+    """Whole or streamed, with whatever the SDK adds, drops and respells, it is the same turn."""
+    operation, path, play = PROGRAMS[program]
+    for streams in (False, True):
+        with FakeProvider(ANSWERS[answer]) as provider:
+            play(provider.url, streams)
+            first, second = (dict(request.body) for request in provider.received)
+        history = history_of(operation, second)
+        (place,) = [at for at, role in enumerate(history.roles) if role == "assistant"]
+        for stream in (False, True):
+            mark = given_answer(operation, path, ANSWERS[answer], first, stream=stream)
+            assert mark.digest == history.digests[place]
+            asked = history.turn(place).calls
+            assert [(call.name, call.id) for call in mark.calls] == [(call.name, call.id) for call in asked]
+            assert mark.call_ids == tuple(call.id for call in asked)
+        before = history_of(operation, first)
+        # The prefix of the second request is the first with its answer.
+        assert extend(chain("alice", before)[-1], mark.digest) == chain("alice", history)[place + 1]
+        results = [told for turn in history.turns for told in turn.results]
+        assert {call_id for call_id, _ in results} == set(mark.call_ids)
+
+
+# Wires.
+
+
+def chat(*messages: Any) -> History:
+    return chat_history({"messages": list(messages)})
+
+
+def test_failures_are_read_from_each_wire() -> None:
+    """OpenAI has no flag for an error, Anthropic has; a result in several texts is one text."""
+    told = chat(
+        {"role": "assistant", "tool_calls": [{"id": "a", "function": {"name": "f", "arguments": "{}"}}]},
+        {"role": "tool", "tool_call_id": "a", "content": [{"type": "text", "text": "Error: x"}]},
+    ).turn(1)
+    assert told.results == (("a", ToolOutcome(ok=True, result="Error: x")),)
+    turns = messages_history({"messages": [
+        {"role": "assistant", "content": [
+            {"type": "text", "text": "so"},
+            {"type": "tool_use", "id": "a", "name": "f", "input": {}},
+            {"type": "tool_use", "id": "b", "name": "g", "input": {"x": 1}},
+        ]},
+        {"role": "user", "content": [
+            {"type": "tool_result", "tool_use_id": "b", "is_error": True, "content": "boom"},
+            {"type": "tool_result", "tool_use_id": "a", "content": [{"type": "text", "text": "1"}]},
+            {"type": "text", "text": "go on"},
+        ]},
+    ]}).turns  # fmt: skip
+    assert [turn.role for turn in turns] == ["assistant", "tool", "user"]
+    assert [(call.id, call.name, call.args) for call in turns[0].calls] == [("a", "f", {}), ("b", "g", {"x": 1})]
+    assert turns[1].results == (
+        ("b", ToolOutcome(ok=False, result="boom")), ("a", ToolOutcome(ok=True, result="1"))
+    )  # fmt: skip
+    turns = responses_history({"input": [
+        {"role": "user", "content": "hi"},
+        {"type": "reasoning", "id": "rs", "summary": []},
+        {"type": "function_call", "call_id": "a", "name": "f", "arguments": "{}"},
+        {"type": "custom_tool_call", "call_id": "b", "name": "g", "input": "ls"},
+        {"type": "function_call_output", "call_id": "a", "output": "no"},
+        {"type": "custom_tool_call_output", "call_id": "b", "output": [{"type": "input_text", "text": "yes"}]},
+    ]}).turns  # fmt: skip
+    assert [turn.role for turn in turns] == ["user", "assistant", "tool", "tool"]
+    assert [(call.id, call.name, call.args) for call in turns[1].calls] == [("a", "f", "{}"), ("b", "g", "ls")]
+    assert [turn.results[0] for turn in turns[2:]] == [
+        ("a", ToolOutcome(ok=True, result="no")), ("b", ToolOutcome(ok=True, result="yes"))
+    ]  # fmt: skip
+
+
+def test_marks_of_the_cache_and_the_system_message_change_nothing() -> None:
+    """Clients move the marks from turn to turn, and write the time of day into the system message."""
+    plain = {"role": "user", "content": "hi"}
+    marked = {"role": "user", "content": [{"type": "text", "text": "hi", "cache_control": {"type": "ephemeral"}}]}
+    assert chat(plain).digests == chat(marked).digests
+    one = chain("alice", chat({"role": "system", "content": "It is 9:00."}, plain))
+    two = chain("alice", chat({"role": "system", "content": "It is 9:01."}, marked))
+    assert one == two
+    assert one[-1] == chain("alice", chat(plain))[-1]
+    picture = {"type": "image_url", "image_url": {"url": "data:,x"}}
+    assert chat({"role": "user", "content": [picture]}).digests != chat(plain).digests
+    result = {"type": "tool_result", "tool_use_id": "a", "content": "x"}
+    assert (
+        messages_history({"messages": [{"role": "user", "content": [result]}]}).digests
+        == messages_history(
+            {"messages": [{"role": "user", "content": [{**result, "cache_control": {"type": "ephemeral"}}]}]}
+        ).digests
+    )
+
+
+def test_what_differs_has_another_name() -> None:
+    """Who speaks, what, in which order and for whom: each is part of the name."""
+    bodies = [
+        [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}],
+        [{"role": "user", "content": "b"}, {"role": "user", "content": "a"}],
+        [{"role": "user", "content": "ab"}],
+        [{"role": "assistant", "content": "a"}, {"role": "user", "content": "b"}],
+        [{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}],
+        [{"role": "tool", "tool_call_id": "1", "content": "a"}],
+        [{"role": "tool", "tool_call_id": "2", "content": "a"}],
+    ]
+    names = [chain(owner, chat(*body))[-1] for owner in ("alice", "bob") for body in bodies]
+    assert len(set(names)) == len(names)
+
+
+def test_answers_that_nobody_keeps_have_no_id_to_go_on_from() -> None:
+    """A response that is not stored cannot be named by the next request."""
+    body = {"id": "resp_1", "output": [{"type": "message", "role": "assistant", "content": []}]}
+    kept, gone = response_mark(body), response_mark({**body, "store": False})
+    assert kept is not None
+    assert gone is not None
+    assert (kept.answer_id, gone.answer_id) == ("resp_1", None)
+    assert kept.digest == gone.digest
+
+
+BROKEN: list[dict[str, Any]] = [
+    {},
+    {"messages": None, "input": None},
+    {"messages": "x", "input": 7},
+    {"messages": [1, None, "x", {}], "input": [1, {}]},
+    {"messages": [{"role": 3, "content": {"a": 1}}], "input": [{"type": 3}]},
+    {"messages": [{"role": "assistant", "tool_calls": [1, {"id": 2}, {"function": {"name": 3}}], "function_call": 1}]},
+    {"messages": [{"role": "assistant", "content": [{"type": "tool_use"}, 1]}, {"role": "tool"}]},
+    {"messages": [{"role": "user", "content": [{"type": "tool_result"}, 5]}], "input": [{"type": "x_output"}]},
+    {"messages": [{"role": "assistant", "content": "\ud800", "tool_calls": [
+        {"id": "\udfff", "function": {"name": "\ud800", "arguments": "[" * 5_000}},
+    ]}]},
+    {"choices": [], "content": "x", "output": 1},
+    {"choices": [{}], "content": None},
+    {"choices": [{"message": {}}]},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("operation", [CHAT, MESSAGES, RESPONSES])
+@pytest.mark.parametrize("body", BROKEN, ids=range(len(BROKEN)))
+def test_whatever_comes_is_some_history(operation: str, body: dict[str, Any]) -> None:
+    """What is malformed is the provider's to refuse; reading it never fails."""
+    history = history_of(operation, body)
+    assert len(history.turns) == len(history.digests) == len(history)
+    assert all(len(key) == 16 for key in chain("alice", history))
+    mark_of(operation, body)
+
+
+@pytest.mark.parametrize(
+    "sse", [b"", b"data: [DONE]\n\n", b"data: {", b"event: x\n\n", b'data: {"choices": 3}\n\n', b"\xff"]
+)
+@pytest.mark.parametrize("operation", [CHAT, MESSAGES, RESPONSES, "embeddings.create"])
+def test_a_stream_without_an_answer_has_no_mark(operation: str, sse: bytes) -> None:
+    """An answer that never came is not known again."""
+    assert stream_mark(operation, sse) is None
+
+
+def test_a_stream_of_calls_without_numbers_is_read() -> None:
+    """Some servers send each call in one piece and number none."""
+    calls = [{"id": name, "function": {"name": name, "arguments": "{}"}} for name in ("a", "b")]
+    chunk = {"choices": [{"index": 0, "delta": {"tool_calls": calls}}]}
+    mark = stream_mark(CHAT, f"data: {json.dumps(chunk)}\r\n\r\n".encode())
+    assert mark is not None
+    assert mark.call_ids == ("a", "b")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(args=st.dictionaries(st.text(max_size=4), JSON, max_size=4))
+def test_the_spelling_of_arguments_does_not_matter(args: dict[str, Any]) -> None:
+    """Decoded, compact, indented, escaped or with the keys turned around: it is the same call."""
+    turned = dict(reversed(list(args.items())))
+    plain = json.dumps(args, ensure_ascii=False, separators=(",", ":"))
+    spelled = [args, json.dumps(args), json.dumps(turned, indent=2), plain]
+    assert len({answer_digest("x", [("1", "f", each)]) for each in spelled}) == 1
+    assert answer_digest("x", [("1", "f", {**args, "new key": 1})]) != answer_digest("x", [("1", "f", args)])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.text(max_size=4), max_size=4), st.lists(st.text(max_size=4), max_size=4))
+def test_two_lists_of_texts_are_never_spelled_alike(one: list[str], two: list[str]) -> None:
+    """Whatever the texts hold, where one ends and the next begins is part of the name."""
+    parts = [[{"type": "text", "text": text} for text in texts] for texts in (one, two)]
+    assert (content_digest("u", parts[0]) == content_digest("u", parts[1])) == (one == two)

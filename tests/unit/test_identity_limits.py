@@ -1,0 +1,134 @@
+"""The edges of keys, peppers and tokens: what its form alone refuses, and the last that is good."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ed25519
+
+from rr_jwt import SECRETS, Desk, b64, claims, drawn, token
+from rr_keys import PEPPERS, START_MS, CountingDocuments, make_keys
+from runrails.documents.memory import MemoryDocuments
+from runrails.errors import ConfigError
+from runrails.identity.apikeys import Peppers
+from runrails.identity.apikeys.making import Terms, made
+from runrails.identity.apikeys.records import ApiKeyRecord, decode, encode
+from runrails.identity.jwt import KeySet
+from runrails.identity.jwt.jwk import read_jwks
+from runrails.identity.jwt.keyset import KEYS_MAX, is_algorithm
+from runrails.identity.principal import Principal
+from runrails.secretvalue import Secret
+from runrails.testing import ManualClock
+
+RECORD = made(
+    Terms(user="alice", scopes=("ai:complete",), name="x"), key_id="k" * 16, environment="live",
+    kept=PEPPERS.hash("text"), now_ms=START_MS,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("setting", ["Not_A_Name:env:GONE", "a secret:env:GONE", "vM3kq0hT9sJx2bYcW7nLdRf5ZgUaEoPi"])
+def test_a_wrong_name_of_a_pepper_is_told_before_anything_is_looked_up(setting: str) -> None:
+    """It may be the pepper itself: no message has it."""
+    with pytest.raises(ConfigError, match="is malformed, or names one twice") as caught:
+        Peppers.parse(setting)
+    assert setting.partition(":")[0] not in str(caught.value)
+
+
+def test_a_change_of_one_key_leaves_others_known() -> None:
+    """Whoever suspends theirs does not make everybody ask the store again."""
+    clock = ManualClock(START_MS)
+    documents = CountingDocuments(MemoryDocuments(clock=clock))
+    keys = make_keys(documents, clock=clock)
+    first, (_, other) = keys.create("alice", scopes={"ai:complete"})[0], keys.create("bob", scopes={"ai:complete"})
+    keys.verify(other.reveal())
+    keys.flush()
+    keys.suspend(first.id)
+    documents.reads = 0
+    assert "bob" == keys.verify(other.reveal()).user
+    assert 0 == documents.reads
+
+
+def test_the_longest_hash_is_kept() -> None:
+    """128 characters, and not one more."""
+    assert 128 == len(ApiKeyRecord(info=RECORD.info, hash="h" * 128).hash)
+    for wrong in ("h" * 129, "", "\u0131" * 8):
+        with pytest.raises(ValueError, match="hash is malformed"):
+            ApiKeyRecord(info=RECORD.info, hash=wrong)
+
+
+@pytest.mark.parametrize("name", [7, None, b"name", ["n"]])
+def test_a_name_that_is_no_text_is_refused_as_malformed(name: Any) -> None:
+    """Callers without types exist."""
+    with pytest.raises(ValueError, match="name must be printable text"):
+        ApiKeyRecord(info=replace(RECORD.info, name=name), hash="h")
+
+
+def test_when_a_key_was_used_is_no_part_of_its_record() -> None:
+    """It is kept beside it, so that using a key never changes what proves it."""
+    used = replace(RECORD, info=replace(RECORD.info, last_used_ms=START_MS))
+    assert encode(RECORD, PEPPERS) == encode(used, PEPPERS)
+
+
+@pytest.mark.parametrize("change", [{"hash": 7}, {"scopes": ["all"]}, {"new": 1}, {"user": None}, {"rates": {"x": 1}}])
+def test_an_authentic_record_of_another_version_is_none(change: dict[str, Any]) -> None:
+    """Written with our pepper, and not by this version: the key is refused, and nothing crashes."""
+    magic, pepper_id, _, body = encode(RECORD, PEPPERS).split(b" ", 3)
+    other = json.dumps({**json.loads(body), **change}).encode()
+    tag = PEPPERS.authenticate(pepper_id.decode(), other)
+    assert tag is not None
+    assert decode(b" ".join((magic, pepper_id, tag, other)), RECORD.info.id, PEPPERS) is None
+
+
+def published(count: int) -> bytes:
+    """A set of so many keys."""
+    keys = [ed25519.Ed25519PrivateKey.from_private_bytes(drawn(f"set {n}")).public_key() for n in range(count)]
+    listed = [
+        {"kid": f"k{n}", "kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "x": b64(key.public_bytes_raw())}
+        for n, key in enumerate(keys)
+    ]
+    return json.dumps({"keys": listed}).encode()
+
+
+def test_the_largest_published_set_is_read() -> None:
+    """32 keys, and not one more."""
+    assert read_jwks(published(KEYS_MAX)).find(f"k{KEYS_MAX - 1}") is not None
+    with pytest.raises(ConfigError, match=f"more than {KEYS_MAX} keys"):
+        read_jwks(published(KEYS_MAX + 1))
+
+
+@pytest.mark.parametrize("alg", [["EdDSA"], {"EdDSA": 1}, 7, None, "none", "EdDSA "])
+def test_only_a_word_is_an_algorithm(alg: Any) -> None:
+    """What cannot be one is none, and a published key that names it is nobody's."""
+    assert not is_algorithm(alg)
+    entry = {**json.loads(published(1))["keys"][0], "alg": alg}
+    with pytest.raises(ConfigError, match="has no key for"):
+        read_jwks(json.dumps({"keys": [entry]}).encode())
+
+
+def test_a_wrong_id_of_a_shared_secret_is_told_first() -> None:
+    """It may be the secret itself: neither that two are equal nor that one is weak is said with it."""
+    weak = {"not an id": Secret(b"x"), "other": Secret(b"x")}
+    with pytest.raises(ConfigError) as caught:
+        KeySet.shared(weak)
+    assert "not an id" not in str(caught.value)
+
+
+def test_a_token_with_every_claim_is_taken() -> None:
+    """Also with those that need not be there."""
+    full = claims(org="acme", nbf=claims()["iat"])
+    assert ("worker-7", "acme") == (lambda who: (who.user, who.org))(Desk().tokens.verify(token(body=full)))
+
+
+def test_no_token_is_made_with_an_id_that_is_none() -> None:
+    """It could never be taken back by it."""
+    from runrails.identity.jwt import Tokens
+
+    tokens = Tokens(
+        KeySet.shared({"hs1": Secret(SECRETS["hs1"])}), "https://a.example", "b",
+        documents=MemoryDocuments(), make_id=lambda: "not an id",
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="A token's id"):
+        tokens.issue(Principal(user="alice", scopes=frozenset({"ai:complete"}), method="local"))
