@@ -46,6 +46,7 @@ _JWT = (
 _STS = ("tests/unit/test_aws_identity.py", "tests/attacks/test_aws_attacks.py", "tests/faults/test_aws_sts_faults.py")
 _EGRESS = (
     "tests/integrations/test_egress.py", "tests/attacks/test_egress_attacks.py", "tests/unit/test_egress_attacked.py",
+    "tests/integrations/test_egress_limits.py",
 )  # fmt: skip
 _SECRETS = (
     "tests/unit/test_secretvalue.py", "tests/unit/test_secretrefs.py", "tests/unit/test_secret_limits.py",
@@ -61,6 +62,7 @@ _REDACTION = (
 )  # fmt: skip
 _CLI = (
     "tests/unit/test_cli_byok.py", "tests/unit/test_cli_byok_validate.py", "tests/unit/test_cli_byok_attacked.py",
+    "tests/unit/test_cli_key_limits.py",
 )  # fmt: skip
 
 
@@ -86,11 +88,11 @@ TABLE: dict[str, tuple[str, ...]] = {
     **_of(CORE, "keyroutes routed clients/keys", *_ROUTES),
     **_of(CORE, "bypass", "tests/faults/test_bypass.py", "tests/faults/test_bypass_attacked.py"),
     **_of(f"{CORE}/cli", "byok", *_CLI),
-    **_of(f"{CORE}/cli", "keychecks", *_CHECKS),
-    **_of(f"{CORE}/cli", "keys", "tests/unit/test_cli_keys.py"),
-    **_of(f"{CORE}/cli", "tokens", "tests/unit/test_cli_tokens.py"),
-    **_of(AWS, "kms", "tests/integrations/test_aws_kms.py"),
-    **_of(AWS, "ssm", "tests/integrations/test_aws_ssm.py"),
+    **_of(f"{CORE}/cli", "keychecks", *_CHECKS, *_CLI),
+    **_of(f"{CORE}/cli", "keys", "tests/unit/test_cli_keys.py", "tests/unit/test_cli_key_limits.py"),
+    **_of(f"{CORE}/cli", "tokens", "tests/unit/test_cli_tokens.py", "tests/unit/test_cli_key_limits.py"),
+    **_of(AWS, "kms", "tests/integrations/test_aws_kms.py", "tests/integrations/test_aws_limits.py"),
+    **_of(AWS, "ssm", "tests/integrations/test_aws_ssm.py", "tests/integrations/test_aws_limits.py"),
     **_of(AWS, "keycheck", "tests/unit/test_keychecks_aws.py"),
     **_of(f"{AWS}/identity", "answer arns canonical exchange grants lambda_event proof", *_STS),
     **_of(f"{AWS}/identity", "roster sign transport verify", *_STS),

@@ -38,7 +38,7 @@ from runrails.ledger import Account, Store, SupportsPriceCards, SupportsUsage
 from runrails.pricing import Term
 from runrails.pricing.cards import PriceCard, card_from_text
 from runrails.recompute import recompute
-from runrails.request_wire import served_tier
+from runrails.tiers import served_tier
 from runrails.run import Run
 from runrails.stores.memory import MemoryStore
 from runrails.stores.sqlite import SQLiteStore

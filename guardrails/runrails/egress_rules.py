@@ -149,8 +149,8 @@ def _authority(text: str) -> tuple[str, int]:
 
 
 def _check_host(host: str) -> None:
-    if not 0 < len(host) <= _HOST_CHARS_MAX:
-        raise EgressRefused("host", f"A host's name has 1 to {_HOST_CHARS_MAX} characters.")
+    if len(host) > _HOST_CHARS_MAX:
+        raise EgressRefused("host", f"A host's name has at most {_HOST_CHARS_MAX} characters.")
     labels = host.split(".")
     if _NUMBER.fullmatch(labels[-1]):
         raise EgressRefused("address", "A service must be named, not numbered.")

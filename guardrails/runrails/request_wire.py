@@ -12,13 +12,14 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, cast
 
-from runrails.calls import Prompt, ServedTier
+from runrails.calls import Prompt
 from runrails.pictures import picture
+from runrails.tiers import premium
 from runrails.values import named, quick
 
 __all__ = [
     "WireCall", "answer_texts", "anthropic_messages", "may_reason", "mode_of", "openai_chat", "openai_embeddings",
-    "openai_responses", "picture", "premium", "premium_tier", "served_tier",
+    "openai_responses", "picture",
 ]  # fmt: skip
 
 Body = Mapping[str, object]
@@ -33,6 +34,9 @@ _TEXTS = frozenset(
      "reasoning_text"}
 )  # fmt: skip
 """Content whose JSON is what is sent, or more."""
+_TYPE = re.compile(r"[a-z0-9_-]{1,40}")
+_PLAIN_ID = re.compile(r"[A-Za-z0-9_-]+")
+"""What JSON writes as it is."""
 _CALL_KEYS = frozenset({"id", "type", "function", "index"})
 _PLAIN_TEXTS = frozenset({"text", "input_text", "output_text"})
 """Content that is a text and little else."""
@@ -222,77 +226,41 @@ def _call(body: Body, count: _Count, caps: Sequence[str], *, reasoning: bool) ->
     return named(WireCall, (model, count.prompt(), cap, 1 if answers is None else answers, False, thinks))
 
 
-def premium(body: Mapping[str, object]) -> str | None:
-    """What makes a request dearer than the model's plain price, by a factor that no price card has."""
-    tier, speed, place = body.get("service_tier"), body.get("speed"), body.get("inference_geo")
-    if tier is None and speed is None and place is None:
-        return None
-    if tier not in _PLAIN_TIERS:
-        return "a premium service tier (priority or fast)"
-    if speed not in _PLAIN_SPEEDS:
-        return "a premium speed"
-    return None if place in _PLAIN_PLACES else "a surcharged place of inference"
-
-
-def premium_tier(body: Mapping[str, object]) -> str | None:
-    """The dearer tier that a request to OpenAI names: its price, if there is one, is then held for."""
-    tier = body.get("service_tier")
-    return tier if isinstance(tier, str) and tier not in _PLAIN_TIERS else None
-
-
-def served_tier(told: Mapping[str, object]) -> ServedTier | None:
-    """
-    How an answer was served, by what it says itself; None if the model's standard price applies.
-
-    A request that names no tier gets its project's default, which may be a premium one.
-
-    Args:
-        told: The part of the answer that names tier, speed and place: OpenAI's answer itself, Anthropic's usage.
-    """
-    tier, speed, place = told.get("service_tier"), told.get("speed"), told.get("inference_geo")
-    if tier is None and speed is None and place is None:
-        return None
-    if tier in _PLAIN_SERVED and speed in _PLAIN_SPEEDS and place in _PLAIN_PLACES:
-        return None
-    names: list[str] = []
-    factor = 10_000
-    for word, plain, most in (
-        (tier, _PLAIN_SERVED, TIER_FACTOR_BP_MAX), (speed, _PLAIN_SPEEDS, SPEED_FACTOR_BP_MAX),
-        (place, _PLAIN_PLACES, PLACE_FACTOR_BP_MAX),
-    ):  # fmt: skip
-        if word not in plain:
-            names.append(word if isinstance(word, str) and _NAME.fullmatch(word) else "unknown")
-            factor = factor * (10_000 if word in _NO_DEARER else most) // 10_000
-    return ServedTier("-".join(names), factor)
-
-
-TIER_FACTOR_BP_MAX = 30_000
-"""OpenAI's priority and fast tiers cost 1.75 to 2.5 times the plain price."""
-SPEED_FACTOR_BP_MAX = 60_000
-"""Anthropic's fast mode costs 2 to 6 times the plain price."""
-PLACE_FACTOR_BP_MAX = 11_000
-"""Anthropic's inference in one country costs 1.1 times the plain price."""
-_NAME = re.compile(r"[a-z0-9_]{1,32}")
-_TYPE = re.compile(r"[a-z0-9_-]{1,40}")
-_PLAIN_TIERS = (None, "auto", "default", "flex", "standard", "standard_only")
-_PLAIN_SERVED = (None, "", "auto", "default", "standard", "standard_only", "on_demand")
-"""Groq calls its plain tier `on_demand`."""
-_NO_DEARER = ("flex", "batch", "scale")
-"""Half the price, or prepaid; without a price of their own they are charged as the standard tier."""
-_PLAIN_SPEEDS = (None, "standard")
-_PLAIN_PLACES = (None, "", "global", "not_available")
-
-
 def _add_messages(given: object, count: _Count) -> None:
     for message in _items(given):
         looked_at: object = message
-        said = cast("dict[str, object]", looked_at) if type(looked_at) is dict else {}
+        said: dict[str, object] = looked_at if type(looked_at) is dict else {}  # pyright: ignore[reportUnknownVariableType] -- a cast is one call more
         content = said.get("content")
-        if type(content) is str and len(said) == 2 and "role" in said:
+        if type(content) is not str or "role" not in said:
+            _add_message(message, count)
+        elif len(said) == 2:
             count.messages += 1  # Most are text and a role, which need no closer look.
             count.texts.append(content)
-        else:
+        elif len(said) != 3 or not _add_third(said, content, count):
             _add_message(message, count)
+
+
+def _add_third(said: dict[str, object], content: str, count: _Count) -> bool:
+    """A message with one member more: nearly all others of an agent. False, and nothing done, if it is another one."""
+    called, calls = said.get("tool_call_id"), said.get("tool_calls")
+    if type(called) is str and _PLAIN_ID.fullmatch(called):
+        count.messages += 1
+        if content:
+            count.texts.append(content)
+        count.texts.append(f'{{"tool_call_id":"{called}"}}')
+        return True
+    if type(calls) is not list or not calls:
+        return False
+    before, messages = len(count.texts), count.messages
+    count.messages += 1
+    if content:
+        count.texts.append(content)
+    for call in calls:  # pyright: ignore[reportUnknownVariableType] -- a cast is one call more
+        if not _add_call(call, count):  # pyright: ignore[reportUnknownArgumentType] -- see above
+            del count.texts[before:]
+            count.messages = messages
+            return False
+    return True
 
 
 def _add_message(given: object, count: _Count) -> None:
@@ -321,18 +289,20 @@ def _add_message(given: object, count: _Count) -> None:
 
 def _add_call(given: object, count: _Count) -> bool:
     """A tool call as its name, id and arguments; False if it has anything else, and is better measured whole."""
-    if not isinstance(given, Mapping):
+    if type(given) is not dict and not isinstance(given, Mapping):
         return False
-    call = cast("Body", given)
+    call: Body = given  # pyright: ignore[reportUnknownVariableType] -- a cast is one call more
     function = call.get("function")
-    if not isinstance(function, Mapping) or not _CALL_KEYS.issuperset(call):
+    if type(function) is not dict and not isinstance(function, Mapping):
         return False
-    asked = cast("Body", function)
-    parts = (asked.get("name"), call.get("id"), asked.get("arguments"))
-    if len(asked) != 2 or not all(isinstance(part, str) for part in parts):
+    asked: Body = function  # pyright: ignore[reportUnknownVariableType] -- see above
+    name, call_id, arguments = asked.get("name"), call.get("id"), asked.get("arguments")
+    if len(asked) != 2 or not _CALL_KEYS.issuperset(call):
         return False
-    _add_parts(cast("tuple[str, str, str]", parts), count)
-    return True
+    if isinstance(name, str) and isinstance(call_id, str) and isinstance(arguments, str):
+        _add_parts((name, call_id, arguments), count)
+        return True
+    return False
 
 
 def _add_parts(call: tuple[str, str, str], count: _Count) -> None:
@@ -384,10 +354,8 @@ def _add_block(given: object, count: _Count, depth: int = 0) -> None:
         count.unbounded = "nested content" if isinstance(block, Mapping) else type(block).__name__
         return
     known = cast("Body", block)
-    kind = known.get("type")
-    if not isinstance(kind, str):
-        count.unbounded = "untyped content"
-        return
+    given_kind = known.get("type")
+    kind = given_kind if isinstance(given_kind, str) else ""
     if "cache_control" in known:
         # It moves from one message to another, and is no part of what the model reads.
         count.cache = True

@@ -135,7 +135,7 @@ def _read_file(path: str, what: str) -> bytes:
         with open(path, "rb") as file:  # noqa: PTH123 -- pathlib takes 3 ms to load
             return _without_line_break(file.read(SECRET_BYTES_MAX + 3))  # a line break more than what fits
     except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) and error.strerror else "no such name"
+        why = error.strerror if isinstance(error, OSError) else "no such name"
     # Outside of the clause: Python's error has the path, which may be the secret itself, written in its place.
     raise ConfigError(
         f"The file that {what} refers to cannot be read: {why}.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -14,12 +15,13 @@ from starlette.responses import Response
 from runrails import aio
 from runrails.errors import RunrailsError, StoreUnavailable
 from runrails.identity.authenticate import enter
+from runrails_gateway.admin import Services, admin_router, own_router, page_router
 from runrails_gateway.config import GatewayConfig
 from runrails_gateway.dialects import CHAT, COUNT_TOKENS, EMBEDDINGS, MESSAGES, RESPONSES, tell
 from runrails_gateway.errors import BadRequest, ModelNotFound, NotServed
 from runrails_gateway.exchange import check_headers
 from runrails_gateway.hot import Endpoint, Hot
-from runrails_gateway.models import Model, models_of, one_model, page_of
+from runrails_gateway.models import Model, models_for, one_model, page_of
 from runrails_gateway.upstream.sending import HttpSender
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
     from starlette.types import Receive, Scope, Send
 
+    from runrails.run import Run
     from runrails_gateway.dialects import Dialect
     from runrails_gateway.upstream.sending import Sender
 
@@ -37,6 +40,7 @@ _HOT: dict[str, Dialect] = {
     "/v1/messages": MESSAGES, "/v1/messages/count_tokens": COUNT_TOKENS,
 }  # fmt: skip
 READY_S_MAX = 5.0
+COLLECT_AFTER = 5_000
 _SAFE = {"x-content-type-options": "nosniff", "cache-control": "no-store"}
 
 
@@ -68,6 +72,10 @@ class Gateway(FastAPI):
                 return
         await super().__call__(scope, receive, send)
 
+    def open_runs(self) -> list[Run]:
+        """The runs that are kept in this process. Safe in any thread."""
+        return [] if self.hot is None else self.hot.open_runs()
+
     def open(self) -> Hot:
         """Begin to serve, in the running event loop."""
         senders: dict[str, Sender] = {}
@@ -92,12 +100,31 @@ def create_app(config: GatewayConfig) -> Gateway:
     app.add_api_route("/readyz", _ready, methods=["GET"], include_in_schema=False)
     app.add_api_route("/v1/models", _models, methods=["GET"], include_in_schema=False)
     app.add_api_route("/v1/models/{name:path}", _model, methods=["GET"], include_in_schema=False)
+    services = Services(
+        guard=config.guard, authenticator=config.authenticator, api_keys=config.api_keys, vault=config.vault,
+        tokens=config.tokens, documents=config.documents, clock=config.guard.clock,
+        monotonic=config.guard.monotonic, runs=app,
+    )  # fmt: skip
+    for router in (own_router(services), admin_router(services), page_router()):
+        app.include_router(router)
     return app
 
 
 def app_of_environment() -> Gateway:
     """For servers that make the application themselves, once in every worker: what the environment says."""
-    return create_app(GatewayConfig.from_env())
+    app = create_app(GatewayConfig.from_env())
+    _tune_collector()
+    return app
+
+
+def _tune_collector() -> None:
+    """
+    What is loaded by now stays, and most of what a request makes is gone with it: looking through all of it every few
+    requests takes a fifth of their time, and is what the slowest of them wait for.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(COLLECT_AFTER, 20, 20)
 
 
 @asynccontextmanager
@@ -163,7 +190,7 @@ async def _listed(request: Request) -> tuple[Model, ...]:
     else:
         principal = authenticate(request.headers.raw)
     enter(principal, "models.list", guard=guard)
-    return models_of(config.upstreams, guard.prices, guard.clock())
+    return models_for(config, principal)
 
 
 def _is_anthropics(request: Request) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 __all__ = ["assembled"]
 
@@ -102,10 +102,12 @@ def _response(sse: bytes) -> Body | None:
     return None
 
 
-def _events(sse: bytes) -> Iterator[Body]:
-    for line in sse.splitlines():
-        if line.startswith(b"data:") and b"{" in line[:16]:
-            yield _decoded(line)
+def _events(sse: bytes) -> list[Body]:
+    lines = [line for line in sse.splitlines() if line.startswith(b"data:") and b"{" in line[:16]]
+    try:
+        return _maps(json.loads(b"[%b]" % b",".join([line[5:] for line in lines])))  # at once: half the time
+    except (ValueError, RecursionError):
+        return [_decoded(line) for line in lines]
 
 
 def _decoded(line: bytes) -> Body:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["answer_digest", "call_digest", "content_digest", "remembered", "text_of"]
 
 DIGEST_BYTES = 16
-REMEMBERED_MAX = 16_384
+REMEMBERED_MAX = 8_192
 """Parts of conversations whose digest is remembered: a conversation sends all of them again each time."""
 DEPTH_MAX = 64
 _TEXTS = frozenset(("text", "input_text", "output_text"))
@@ -103,8 +103,8 @@ def _text(part: object) -> str | None:
     if not isinstance(part, Mapping):
         return None
     known = cast("Mapping[str, object]", part)
-    text = known.get("text")
-    return text if isinstance(text, str) and known.get("type") in _TEXTS else None
+    text, kind = known.get("text"), known.get("type")
+    return text if isinstance(text, str) and isinstance(kind, str | None) and kind in _TEXTS else None
 
 
 def _spell_part(part: object, parts: list[str], depth: int) -> None:
@@ -130,17 +130,16 @@ def _spell_part(part: object, parts: list[str], depth: int) -> None:
 
 def _spelled(args: object) -> str:
     """Arguments in one spelling, whatever the order of their keys; text that is no JSON as it is."""
+    value: object = args
     if isinstance(args, str):
-        if not args.strip():
-            return "{}"
         try:
-            args = cast("object", json.loads(args))
+            value = cast("object", json.loads(args)) if args.strip() else None
         except (ValueError, RecursionError):
             return args
     try:
-        return _ENCODER.encode({} if args is None else args)
+        return _ENCODER.encode({} if value is None else value)
     except (TypeError, ValueError, RecursionError):
-        return f"<{type(args).__name__}>"
+        return f"<{type(value).__name__}>"
 
 
 def _digest(kind: str, parts: Iterable[str]) -> bytes:

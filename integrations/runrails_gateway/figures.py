@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from runrails.ledger import RUN_PERIOD
 from runrails.money import PUSD_PER_USD
 
 if TYPE_CHECKING:
     from runrails.calls import Permit
+    from runrails.guard import Guard
+    from runrails.ledger import Account
     from runrails.run import Run
     from runrails_gateway.config import GatewayConfig
     from runrails_gateway.exchange import Exchange
     from runrails_gateway.upstream.headers import Pairs
 
 __all__ = ["about_call", "about_request", "dollars", "remaining_pusd"]
+
+_UNLIMITED_MS = 5_000
+_UNLIMITED_MAX = 10_000
 
 
 def about_request(exchange: Exchange) -> Pairs:
@@ -48,18 +54,50 @@ def about_call(exchange: Exchange, config: GatewayConfig) -> Pairs:
 
 def remaining_pusd(run: Run, permit: Permit) -> int | None:
     """What is left in the tightest budget of a call; None if it has none, or asking would wait for a network."""
-    store = run.guard.store
+    guard = run.guard
+    store = guard.store
     if store.remote:
         return None
     drawn = run.accounts.of(permit.by or run.attribution, permit.started_ms)
+    now_ms, unlimited = guard.monotonic(), _unlimited_of(guard)
     left: int | None = None
     for account, in_code in drawn.pairs:
+        if in_code is None and unlimited.has(account, now_ms):
+            continue
         balance = store.balance(account)
         limit = balance.limit if balance.limit_source == "operator" or in_code is None else in_code
-        if limit is not None:
+        if limit is None:
+            unlimited.note(account, now_ms)
+        else:
             own = limit - balance.spent - balance.held
             left = own if left is None else min(left, own)
     return left
+
+
+class _Unlimited:
+    """
+    Accounts that nobody has limited, and until when they need not be asked about again: an operator may limit one. What
+    a header says is no decision; those ask the ledger every time.
+    """
+
+    def __init__(self) -> None:
+        self._until_ms: dict[Account, int] = {}
+
+    def has(self, account: Account, now_ms: int) -> bool:
+        return self._until_ms.get(account, 0) > now_ms
+
+    def note(self, account: Account, now_ms: int) -> None:
+        if account.period != RUN_PERIOD:  # Runs are many, and each is asked about a few times only.
+            if len(self._until_ms) >= _UNLIMITED_MAX:
+                self._until_ms.clear()
+            self._until_ms[account] = now_ms + _UNLIMITED_MS
+
+
+def _unlimited_of(guard: Guard) -> _Unlimited:
+    found = guard.adapters.get(_Unlimited)
+    if not isinstance(found, _Unlimited):
+        found = guard.adapters[_Unlimited] = _Unlimited()
+    return found
 
 
 def dollars(amount_pusd: int) -> bytes:

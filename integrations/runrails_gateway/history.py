@@ -129,9 +129,9 @@ def chat_history(body: Body) -> History:
             simple = type(content) is str and not (message.get("tool_calls") or message.get("function_call"))
             digest = _chat_digest(message) if simple else remembered(b"c", message, _chat_digest)
             units.append(("assistant", digest, message))
-        elif role in {"tool", "function"}:
+        elif role in ("tool", "function"):  # no set: it may be anything, and a list has no hash
             units.append(("tool", content_digest("t", content, _text(message.get("tool_call_id"))), message))
-        elif role in {"system", "developer"}:
+        elif role in ("system", "developer"):
             units.append(("system", b"", message))
         else:
             units.append(("user", _said(content), message))
@@ -257,7 +257,7 @@ def responses_history(body: Body) -> History:
     answer: list[Body] = []
     for item in _maps(given):
         kind, role = item.get("type"), item.get("role")
-        if role in {"system", "developer"}:
+        if role in ("system", "developer"):
             units.append(("system", b"", None))
         elif role == "assistant" or (role is None and not _is_output(kind)):
             answer.append(item)

@@ -29,9 +29,14 @@ __all__ = ["LoopCheck"]
 KEPT_MAX = 1_000
 AWAKE_MAX = 64
 """Detectors that are kept as they are; the others are packed, which makes them ten times smaller."""
-BYTES_MAX = 8_000_000
+BYTES_MAX = 4_000_000
 """Of all that are packed."""
 WAITING_MAX = 128
+WAITING_CHARS_MAX = 65_536
+"""Of arguments whose results have not come; a conversation with more of them is not kept, but read again."""
+READ_TURNS_MAX = 1_000
+READ_CHARS_MAX = 2_000_000
+"""Of a history that nobody knows the newest part is read, as all others wait meanwhile. Loops are shorter."""
 INTERJECTIONS_MAX = 3
 """What is said between a result and the next answer comes from programs as often (a picture, a reminder at every step)
 as from a person, who may so let a stopped conversation go on: so often, until a final answer, it is taken for that."""
@@ -107,13 +112,15 @@ class LoopCheck:
         listener = self._kept.take(keys[place], policy, self._tools)
         if listener is None:
             place, listener = 0, _Listener(LoopDetector(policy, self._tools), _Heard())
+        place = _where_to_begin(history, place)
         fork = _before_newest_answer(history)
         if fork - place >= FORK_TURNS_MIN:
             listener.hear(history.turn(at) for at in range(place, fork))
             self._kept.pack(keys[fork], listener)
             place = fork
         listener.hear(history.turns_from(place))
-        self._kept.put(keys[-1], listener)
+        if sum(len(str(call.args)) for call in listener.waiting.values()) <= WAITING_CHARS_MAX:
+            self._kept.put(keys[-1], listener)
         return listener.verdict()
 
 
@@ -252,6 +259,23 @@ class _Kept:
         old = self._packed.pop(key, None)
         if old is not None:
             self._bytes -= old.size
+
+
+def _where_to_begin(history: History, place: int) -> int:
+    """So far back as is read at once."""
+    if len(history) - place <= READ_TURNS_MAX // 10:
+        return place
+    chars = 0
+    for at in range(len(history) - 1, max(place, len(history) - READ_TURNS_MAX) - 1, -1):
+        if history.roles[at] == "tool":
+            chars += sum(_length(outcome.result) for _, outcome in history.turn(at).results)
+            if chars > READ_CHARS_MAX:
+                return at
+    return max(place, len(history) - READ_TURNS_MAX)
+
+
+def _length(result: object) -> int:
+    return len(result) if isinstance(result, str) else 1_000
 
 
 def _before_newest_answer(history: History) -> int:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
+from runrails.attribution import Attribution
+from runrails.calls import ModelCall
 from runrails.errors import PriceUnknown
 from runrails_gateway.config import matches
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from runrails.identity.principal import Principal
     from runrails.pricing.book import PriceBook
-    from runrails_gateway.config import Upstream
+    from runrails_gateway.config import GatewayConfig, Upstream
 
-__all__ = ["Model", "models_of", "one_model", "page_of"]
+__all__ = ["Model", "SupportsPolicy", "models_for", "models_of", "one_model", "page_of"]
 
 MODELS_MAX = 2_000
 _CREATED = 1_700_000_000
@@ -27,6 +30,31 @@ class Model(NamedTuple):
 
     name: str
     upstream: str
+
+
+@runtime_checkable
+class SupportsPolicy(Protocol):
+    """What chooses keys and has a policy about models."""
+
+    def allows(self, call: ModelCall, by: Attribution) -> bool:
+        """Whether somebody may call that model at all."""
+        ...
+
+
+def models_for(config: GatewayConfig, principal: Principal) -> tuple[Model, ...]:
+    """The models that somebody may call."""
+    guard = config.guard
+    models = models_of(config.upstreams, guard.prices, guard.clock())
+    router = guard.credentials
+    if not isinstance(router, SupportsPolicy):
+        return models
+    upstreams = {each.name: each for each in config.upstreams}
+    by = Attribution(user=principal.user, key=principal.key_id, org=principal.org)
+    return tuple(model for model in models if router.allows(_call(model, upstreams[model.upstream]), by))
+
+
+def _call(model: Model, upstream: Upstream) -> ModelCall:
+    return ModelCall(model=model.name, provider=upstream.provider, place=upstream.place)
 
 
 def models_of(upstreams: Sequence[Upstream], book: PriceBook, now_ms: int) -> tuple[Model, ...]:

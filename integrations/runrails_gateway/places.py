@@ -81,21 +81,22 @@ class Places:
             self.use(place.seen, now_ms)
         return place
 
-    def use(self, seen: Seen, now_ms: int) -> None:
-        """A run goes on."""
+    def use(self, seen: Seen, now_ms: int) -> Seen:
+        """A run goes on: what is remembered of it, under its id."""
+        seen = self._runs.setdefault(seen.id, seen)
         seen.seen_ms = now_ms
-        self._runs[seen.id] = seen
         self._runs.move_to_end(seen.id)
         runs, names_max = self._runs, self._kept_max * _NAMES_A_RUN
         while len(runs) > 1 and (len(runs) > self._kept_max or len(self._places) > names_max):
-            self._forget(next(iter(self._runs.values())))
+            self._forget(next(iter(runs.values())))
+        return seen
 
     def run(self, run_id: str) -> Seen | None:
         """A run that is remembered."""
         return self._runs.get(run_id)
 
     def add(self, name: bytes, place: Place) -> None:
-        """A run goes on from a place of that name as well."""
+        """A run goes on from a place of that name as well. Its `seen` is one that `use` gave, just now."""
         seen = place.seen
         known = self._places.get(name, ())
         others = tuple(other for other in known if other.seen is not seen)

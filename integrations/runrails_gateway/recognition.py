@@ -20,6 +20,7 @@ from runrails_gateway.runnotes import RunNotes
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from runrails.calls import ToolCall
     from runrails.clocks import Clock
     from runrails.documents import DocumentStore
     from runrails.events import Emitter
@@ -33,7 +34,8 @@ How = Literal["header", "chain", "tool_call", "response", "derived", "new"]
 How a run was found: by the header; the history's prefix; a tool call in it; the answer it names; made from the history
 itself, because the documents are away; or not at all, so it is a new one.
 """
-KEPT_MAX = 10_000
+KEPT_MAX = 5_000
+"""In memory, at three quarters of a kilobyte each; all others are read from the documents."""
 TTL_MS = 24 * 3_600_000
 LOOKED_MAX = 64
 """Answers of a history that are looked for in memory, the newest first."""
@@ -126,6 +128,7 @@ class Runs:
         history = EMPTY if history is None else history
         user, org = principal.user, principal.org or ""
         owner = root(user, org)
+        name = "" if header is None else _checked(header)
         before: Place | None = None
         if previous_id is not None:
             before = await self._find_response(user, _name(owner, "response", previous_id), now_ms)
@@ -133,9 +136,9 @@ class Runs:
             keys = chain(_name(owner, "after", previous_id) if before is None else before.key, history)
         else:
             keys = chain(owner, history)
+        how: How
         steps = history.answers + history.results + (0 if before is None else before.steps)
         if header is not None:
-            name = _checked(header)
             seen, how = self._seen(_run_id("h", owner, name), name, 0, now_ms), "header"
         elif previous_id is not None:
             seen = self._seen(_run_id("p", owner, previous_id), "", 0, now_ms) if before is None else before.seen
@@ -158,9 +161,11 @@ class Runs:
             return
         user, owner = recognised.owner
         key = extend(recognised.key, mark.digest)
-        place = Place(recognised.seen, key, recognised.steps + 1)
-        names = [key, *(call_digest(owner, call) for call in mark.calls[:CALLS_NAMED_MAX])]
-        noted = [names[1] if mark.calls else key]
+        # It may have been forgotten meanwhile.
+        place = Place(self._places.use(recognised.seen, self._clock()), key, recognised.steps + 1)
+        called = _calls_named(owner, mark.calls)
+        names = [key, *called]
+        noted = [called[0] if called else key]
         if mark.answer_id is not None:
             names.append(_name(owner, "response", mark.answer_id))
             noted.append(names[-1])
@@ -182,8 +187,7 @@ class Runs:
             return self._new(user, 0, now_ms), "new"
         found = await self._known(user, owner, keys, history, now_ms)
         if found is not None:
-            self._places.use(found[0], now_ms)
-            return found
+            return self._places.use(found[0], now_ms), found[1]
         base = history.answers + history.results
         if self._notes.away:
             first = history.roles.index("assistant")
@@ -217,8 +221,8 @@ class Runs:
                     place.claimed = True
                     return place.seen, "chain"
         for at in answers[:NOTED_LOOKED_MAX]:
-            for call in history.turn(at).calls[:CALLS_NAMED_MAX]:
-                place = self._places.find(call_digest(owner, call), now_ms)
+            for name in _calls_named(owner, history.turn(at).calls):
+                place = self._places.find(name, now_ms)
                 if place is not None:
                     return place.seen, "tool_call"
         return None
@@ -228,11 +232,10 @@ class Runs:
     ) -> tuple[Seen, How] | None:
         """By what other processes have noted of some of its answers."""
         for at in answers:
-            key, calls = keys[at + 1], history.turn(at).calls
-            place = await self._notes.find(user, call_digest(owner, calls[0]) if calls else key, key)
+            key, called = keys[at + 1], _calls_named(owner, history.turn(at).calls)
+            place = await self._notes.find(user, called[0] if called else key, key)
             if place is not None:
-                seen = self._places.run(place.seen.id) or place.seen
-                return seen, "chain" if place.key == key else "tool_call"
+                return place.seen, "chain" if place.key == key else "tool_call"
         return None
 
     async def _find_response(self, user: str, name: bytes, now_ms: int) -> Place | None:
@@ -240,23 +243,25 @@ class Runs:
         if found is None:
             found = await self._notes.find(user, name, None)
             if found is not None:
-                found.seen = self._places.run(found.seen.id) or found.seen
-                self._places.use(found.seen, now_ms)
+                found.seen = self._places.use(found.seen, now_ms)
         return found
 
     def _new(self, user: str, base: int, now_ms: int) -> Seen:
         return self._seen(self._new_id(user), "", base, now_ms)
 
     def _seen(self, run_id: str, name: str, base: int, now_ms: int) -> Seen:
-        seen = self._places.run(run_id) or Seen(run_id, name, base, now_ms)
-        self._places.use(seen, now_ms)
-        return seen
+        return self._places.use(Seen(run_id, name, base, now_ms), now_ms)
 
 
 def _answers(history: History) -> list[int]:
     """Where the answers are, the newest first."""
     roles = history.roles
     return [place for place in range(len(roles) - 1, -1, -1) if roles[place] == "assistant"]
+
+
+def _calls_named(owner: bytes, calls: tuple[ToolCall, ...]) -> list[bytes]:
+    """Names of calls; one without an id is like any other of the same kind."""
+    return [call_digest(owner, call) for call in calls[:CALLS_NAMED_MAX] if call.id]
 
 
 def _checked(header: str) -> str:

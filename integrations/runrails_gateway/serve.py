@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import socket
 from importlib.util import find_spec
+from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 from rich.table import Table
@@ -17,7 +18,7 @@ from runrails.errors import ConfigError
 from runrails.stores import absolute_url
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from runrails.secretvalue import Secret
     from runrails_gateway.config import GatewayConfig
@@ -178,4 +179,6 @@ def _run(bound: socket.socket, *, workers: int, tls_cert: Path | None, tls_key: 
     if workers == 1:
         server.run(sockets=[bound])
     else:
-        Multiprocess(config, target=server.run, sockets=[bound]).run()
+        # Older versions are told what the processes do, newer ones know it.
+        told = {"target": server.run} if "target" in signature(Multiprocess).parameters else {}
+        cast("Callable[..., Multiprocess]", Multiprocess)(config, sockets=[bound], **told).run()

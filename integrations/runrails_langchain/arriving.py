@@ -14,7 +14,7 @@ from langchain_core.outputs import ChatGenerationChunk
 
 from runrails.calls import ModelResult
 from runrails.growth import Growth
-from runrails.request_wire import served_tier
+from runrails.tiers import served_tier
 from runrails_langchain.messages import text_of
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, cast
 
-from runrails.request_wire import premium
+from runrails.tiers import premium
 
 __all__ = ["NOTHING", "Asked", "asked_of", "given_in", "given_to"]
 

@@ -9,7 +9,8 @@ from typing import NamedTuple, cast
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 
 from runrails.calls import Prompt
-from runrails.request_wire import mode_of, picture, premium
+from runrails.request_wire import mode_of, picture
+from runrails.tiers import premium
 
 __all__ = ["Sized", "prompt_of", "text_of", "text_prompt"]
 

@@ -12,7 +12,7 @@ from langchain_core.outputs import ChatGeneration, Generation, GenerationChunk, 
 from runrails.boundary import Trip
 from runrails.calls import ModelResult
 from runrails.errors import RunrailsError
-from runrails.request_wire import served_tier
+from runrails.tiers import served_tier
 from runrails.usage_wire import UsageMalformed, from_anthropic, from_langchain, from_openai_chat
 from runrails_langchain.messages import prompt_of, text_of
 

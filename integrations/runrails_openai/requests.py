@@ -14,7 +14,8 @@ from runrails.clients.plan import is_straight, request_body
 from runrails.clients.wireplans import chat_plan, embeddings_plan, response_plan
 from runrails.errors import BoundUnknown
 from runrails.keyroutes import KeyPlace
-from runrails.request_wire import WireCall, openai_chat, openai_embeddings, openai_responses, premium_tier
+from runrails.request_wire import WireCall, openai_chat, openai_embeddings, openai_responses
+from runrails.tiers import premium_tier
 from runrails.values import quick
 
 if TYPE_CHECKING:

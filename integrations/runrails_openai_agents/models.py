@@ -12,7 +12,8 @@ from runrails.calls import ModelResult
 from runrails.clients.reading import plain
 from runrails.dialogue import dialogue_here
 from runrails.errors import ConfigError
-from runrails.request_wire import may_reason, served_tier
+from runrails.request_wire import may_reason
+from runrails.tiers import served_tier
 from runrails.usage_wire import UsageMalformed, from_openai_responses
 from runrails_openai_agents.requests import asked_for, model_call, results_in, usage_of, with_cap
 

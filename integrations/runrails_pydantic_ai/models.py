@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, cast
 from pydantic_ai.models.wrapper import WrapperModel
 
 from runrails.calls import ModelResult
-from runrails.request_wire import may_reason, served_tier
+from runrails.request_wire import may_reason
+from runrails.tiers import served_tier
 from runrails_pydantic_ai.requests import asked_for, given_settings, model_call, results_in, texts_of, usage_of
 from runrails_pydantic_ai.settings import tier_of
 

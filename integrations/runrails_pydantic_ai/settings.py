@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
-from runrails.request_wire import anthropic_messages, openai_chat, openai_responses, premium
+from runrails.request_wire import anthropic_messages, openai_chat, openai_responses
+from runrails.tiers import premium
 
 if TYPE_CHECKING:
     from runrails.calls import Prompt

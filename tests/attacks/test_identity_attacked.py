@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 
 from rr_jwt import EC, ED, Desk, b64, header, pem, shared_keys, token
-from rr_keys import PEPPERS, START_MS, CountingDocuments, make_keys, open_documents_of, with_secret
+from rr_keys import PEPPER, PEPPERS, START_MS, CountingDocuments, make_keys, open_documents_of, with_secret
 from runrails.cli.keys import _id_of
 from runrails.cli.shell import USAGE, run
 from runrails.documents import Address, Document
 from runrails.documents.memory import MemoryDocuments
 from runrails.documents.sqlite import SQLiteDocuments
 from runrails.errors import ConfigError, StoreUnavailable
-from runrails.identity.apikeys import ApiKeys
+from runrails.identity.apikeys import ApiKeys, Peppers
 from runrails.identity.apikeys.desk import KeyDesk
 from runrails.identity.apikeys.used import EVERY_MS, KEPT_MAX, LastUsed
 from runrails.identity.errors import Forbidden, Unauthenticated, UnknownKey
@@ -469,6 +469,24 @@ def test_many_keys_in_one_minute_cost_no_more_each() -> None:
     assert looked <= 2 * KEPT_MAX
 
 
+def test_a_thread_that_could_not_be_started_is_made_up_for() -> None:
+    """A machine without room for a thread does not end the noting of uses, nor the process that waits for it."""
+    used = LastUsed(MemoryDocuments())
+    used._writer = threading.Thread(target=print)
+    used.note("k1", START_MS)
+    used.flush()
+    assert START_MS == used.read_ms("k1")
+    used._writer = threading.Thread(target=print)
+    used.flush()
+    used._writer = threading.Thread(target=print)
+    used.note("k2", START_MS)
+    for _ in range(1_000):
+        if used.read_ms("k2") is not None:
+            break
+        time.sleep(0.005)
+    assert START_MS == used.read_ms("k2")
+
+
 def test_uses_are_noted_after_a_clock_was_set_back() -> None:
     """Not only when it has come to where it once was."""
     used = LastUsed(MemoryDocuments())
@@ -506,6 +524,25 @@ def test_nobody_who_reads_waits_for_who_writes(tmp_path: Path) -> None:
     documents.close()
     with pytest.raises(StoreUnavailable):
         documents.get(Address("k", "o", "n"))
+
+
+def test_hashing_anew_lets_nobody_wait(tmp_path: Path) -> None:
+    """With a new pepper each key is hashed anew at its first use: not while its caller, or an event loop, waits."""
+    documents = SQLiteDocuments(tmp_path / "vault.db", synchronous="NORMAL", busy_timeout_ms=5_000)
+    both = Peppers("p2", {"p2": Secret("Zq8Lw1nR5vTy0uKe3aHs7dGf9jXcBm2P"), "p1": PEPPER})
+    text = make_keys(documents).create("alice", scopes=())[1].reveal()
+    other = sqlite3.connect(tmp_path / "vault.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    keys = make_keys(documents, peppers=both)
+    began = time.monotonic()
+    assert "alice" == keys.verify(text).user
+    assert time.monotonic() - began < 2
+    other.execute("ROLLBACK")
+    other.close()
+    keys.flush()
+    only = Peppers("p2", {"p2": Secret("Zq8Lw1nR5vTy0uKe3aHs7dGf9jXcBm2P")})
+    assert "alice" == make_keys(documents, peppers=only).verify(text).user
+    documents.close()
 
 
 def test_a_fork_in_the_middle_of_anything_leaves_a_child_that_works() -> None:

@@ -183,7 +183,7 @@ def best_of(rounds: int, measure: Callable[[], Measured]) -> Measured:
 def bodies_of(history: int, count: int, salt: str) -> list[bytes]:
     """Conversations side by side, turn by turn, as callers send them."""
     if not history:
-        return conversation(0, 1, name="x") * count
+        return [body for n in range(count) for body in conversation(0, 1, name=f"{salt}{n}")]
     talks = [conversation(history, TURNS, name=f"{salt}{n}") for n in range(max(1, count // TURNS))]
     return [body for turn in zip(*talks, strict=True) for body in turn]
 
@@ -208,7 +208,7 @@ def rows_of(ground: Served, served: Served, other: Served | None, count: int) ->
             p99, own = percentile(base.load.latencies_s, 99), percentile(guarded.load.latencies_s, 99)
             yield Row("gateway, p99 at 16 connections", own * 1e3, "ms", own / p99, "pass-through", GATE_P99)
             if other is not None:
-                theirs = best_of(2, lambda m=many: measure_one(other, bodies_of(0, m, ""), 16))  # type: ignore[misc]
+                theirs = best_of(2, lambda m=many: measure_one(other, bodies_of(0, m, "o"), 16))  # type: ignore[misc]
                 yield Row("LiteLLM, small, CPU", theirs.cpu_ms, "ms", theirs.cpu_ms / guarded.cpu_ms, "gateway")
     yield from stream_rows(ground, served, other, count)
 
@@ -238,7 +238,7 @@ def latency_rows(upstream: int, ground: Served, served: Served, count: int) -> I
 
 
 def soak_rows(served: Served, count: int) -> Iterator[Row]:
-    bodies = conversation(0, 1, name="soak") * 1_000
+    bodies = bodies_of(0, 1_000, "soak")
     measure_one(served, bodies * 5, 16)
     before, done = served.rss_mb(), 0
     while done < count:

@@ -21,19 +21,33 @@ __all__ = ["EVENTS", "SAID", "Load", "conversation", "load", "request"]
 EVENTS = 24
 """Pieces of a streamed answer."""
 SAID = "All is well. " * 8
-_USAGE = {"prompt_tokens": 1_000, "completion_tokens": 500, "total_tokens": 1_500}
+_USAGE = {"prompt_tokens": 40, "completion_tokens": 60, "total_tokens": 100}
 _HEAD = {"id": "chatcmpl-1", "created": 1, "model": "gpt-4o-mini"}
 _LENGTH = re.compile(rb"content-length:\s*(\d+)", re.IGNORECASE)
-_MESSAGE = {"role": "assistant", "content": SAID, "refusal": None}
-_WHOLE = json.dumps(
-    {**_HEAD, "object": "chat.completion", "usage": _USAGE,
-     "choices": [{"index": 0, "message": _MESSAGE, "logprobs": None, "finish_reason": "stop"}]}
-).encode()  # fmt: skip
+_TURN = re.compile(rb'"user": "(\w+)_(\d+)"')
 
 
-def _answer() -> bytes:
-    head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(_WHOLE)
-    return head + _WHOLE
+def _call(name: str, number: int) -> dict[str, object]:
+    arguments = json.dumps({"page": number})
+    return {"id": f"call_{name}_{number}", "type": "function", "function": {"name": "look", "arguments": arguments}}
+
+
+def _whole(body: bytes) -> bytes:
+    """Says the same to everybody; an agent, whose requests are numbered, is asked for another page as well."""
+    message: dict[str, object] = {"role": "assistant", "content": SAID, "refusal": None}
+    turn = _TURN.search(body)
+    if turn is not None:
+        message["tool_calls"] = [_call(turn[1].decode(), int(turn[2]))]
+    choice = {
+        "index": 0,
+        "message": message,
+        "logprobs": None,
+        "finish_reason": "stop" if turn is None else "tool_calls",
+    }
+    usage = {"prompt_tokens": len(body) // 5 + 8, "completion_tokens": 60, "total_tokens": len(body) // 5 + 68}
+    answer = json.dumps({**_HEAD, "object": "chat.completion", "usage": usage, "choices": [choice]}).encode()
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(answer)
+    return head + answer
 
 
 def _stream() -> list[bytes]:
@@ -50,7 +64,6 @@ def _stream() -> list[bytes]:
 class Provider(asyncio.Protocol):
     """Answers every request with the same words."""
 
-    answer = _answer()
     stream = _stream()
 
     def __init__(self) -> None:
@@ -71,7 +84,7 @@ class Provider(asyncio.Protocol):
                 for piece in self.stream:
                     self._transport.write(piece)  # type: ignore[attr-defined]
             else:
-                self._transport.write(self.answer)  # type: ignore[attr-defined]
+                self._transport.write(_whole(body))  # type: ignore[attr-defined]
 
 
 def request(body: bytes, *, key: str, path: str = "/v1/chat/completions") -> bytes:
@@ -97,9 +110,7 @@ def conversation(history_bytes: int, turns: int, *, name: str) -> list[bytes]:
     def turn() -> None:
         nonlocal count
         count += 1
-        call = {"id": f"call_{name}_{count}", "type": "function",
-                "function": {"name": "look", "arguments": json.dumps({"page": count})}}  # fmt: skip
-        messages.append({"role": "assistant", "content": SAID, "tool_calls": [call]})
+        messages.append({"role": "assistant", "content": SAID, "tool_calls": [_call(name, count)]})
         words = f"Page {count} of {name} says: " + " ".join(f"word{count}x{n}" for n in range(60))
         messages.append({"role": "tool", "tool_call_id": f"call_{name}_{count}", "content": words})
 
@@ -107,7 +118,8 @@ def conversation(history_bytes: int, turns: int, *, name: str) -> list[bytes]:
         turn()
     bodies: list[bytes] = []
     for _ in range(turns):
-        bodies.append(json.dumps({"model": "gpt-4o-mini", "messages": messages, "max_tokens": 600}).encode())
+        turned = {"user": f"{name}_{count + 1}"} if history_bytes else {}
+        bodies.append(json.dumps({"model": "gpt-4o-mini", **turned, "messages": messages, "max_tokens": 600}).encode())
         if history_bytes:
             turn()
     return bodies

@@ -14,6 +14,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rr_dialects import (
+    BAD_NAMES,
+    BODIES,
+    CALLED,
+    CANARY,
+    CLAUDE_TOOL,
+    FULL,
+    MALFORMED,
+    ODD,
+    TOOL,
+    UNBOUNDED,
+    places,
+    with_part,
+)
 from runrails import Guard, Limits
 from runrails.clients.plan import Plan, capped
 from runrails.errors import BoundUnknown, PriceUnknown, RunrailsError
@@ -39,15 +53,6 @@ from runrails_gateway.errors import BadRequest
 from runrails_gateway.jsonin import read_json
 from runrails_openai.requests import OpenAIDialect
 
-HI: Any = [{"role": "user", "content": "hi"}]
-CANARY = "canary-9b1d"
-BODIES: dict[str, dict[str, Any]] = {
-    "chat": {"model": "fake-model", "messages": HI},
-    "responses": {"model": "fake-model", "input": "hi"},
-    "embeddings": {"model": "fake-embedding", "input": "hi"},
-    "messages": {"model": "fake-model", "messages": HI, "max_tokens": 100},
-    "count_tokens": {"model": "fake-model", "messages": HI},
-}
 DIALECTS: dict[str, Dialect] = {
     "chat": CHAT, "responses": RESPONSES, "embeddings": EMBEDDINGS, "messages": MESSAGES, "count_tokens": COUNT_TOKENS,
 }  # fmt: skip
@@ -108,16 +113,6 @@ GOOD_NAMES = [
     "arn:aws:bedrock:us-east-1:123456789012:inference-profile/us.anthropic.claude-3-7-sonnet-20250219-v1:0",
     "openai/gpt-4o:online", "my_deployment", "text-embedding-3-small", "a" * 256,
 ]  # fmt: skip
-BAD_NAMES: dict[str, object] = {
-    "up": "../admin", "up_inside": "a/../../b", "up_at_the_end": "a/..", "here": "./a", "hidden": "a/.b",
-    "rooted": "/etc/passwd", "two_slashes": "a//b", "slash_at_the_end": "a/", "backslash": "a\\..\\b",
-    "escaped": "a%2f..%2fb", "escaped_dot": "%2e%2e/a", "query": "a?key=1", "fragment": "a#b", "space": "a b",
-    "newline": "a\n", "carriage_return": "a\r\nHost: b", "nul": "a\0b", "tab": "\ta", "escape": "\x1b[31m",
-    "delete": "a\x7f", "umlaut": "modèle", "full_width": "ｇpt-4o", "rtl": "a\u202eb", "emoji": "\U0001f600",
-    "too_long": "a" * 257, "a_megabyte": "a" * 1_000_000, "quote": 'a"b', "brace": "a{b}", "star": "*", "dash": "-a",
-    "empty": "", "missing": None, "a_number": 4, "a_list": ["gpt-4o"], "an_object": {"a": 1}, "true": True,
-    "semicolon": "a;b", "ampersand": "a&b", "angle": "<a>", "dollar": "${a}", "at_dot": "a/./b",
-}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", GOOD_NAMES)
@@ -142,49 +137,6 @@ def test_what_can_be_no_models_name_is_refused_and_not_repeated(case):
 
 # Malformed requests.
 
-_LISTS: list[object] = ["hi", 5, {"role": "user"}, True, None, []]
-MALFORMED: dict[str, tuple[str, dict[str, object], str]] = {
-    **{f"chat_messages_{i}": ("chat", {"messages": value}, "messages") for i, value in enumerate(_LISTS)},
-    **{f"messages_messages_{i}": ("messages", {"messages": value}, "messages") for i, value in enumerate(_LISTS)},
-    **{f"count_messages_{i}": ("count_tokens", {"messages": value}, "messages") for i, value in enumerate(_LISTS)},
-    **{f"input_{i}": ("responses", {"input": value}, "input") for i, value in enumerate(_LISTS[1:])},
-    **{f"embedded_{i}": ("embeddings", {"input": value}, "input") for i, value in enumerate(_LISTS[1:])},
-    **{
-        f"{dialect}_stream_{i}": (dialect, {"stream": value}, "stream")
-        for dialect in ("chat", "responses", "messages", "embeddings")
-        for i, value in enumerate((1, "true", "yes", [True]))
-    },
-    **{
-        f"{dialect}_{name}_{i}": (dialect, {name: value}, name)
-        for dialect, name in (
-            ("chat", "max_tokens"), ("chat", "max_completion_tokens"), ("responses", "max_output_tokens"),
-            ("messages", "max_tokens"),
-        )
-        for i, value in enumerate((0, -1, 1.5, 100.0, "100", True, [5], 2**31, 10**39))
-    },
-    **{f"n_{i}": ("chat", {"n": value}, "n") for i, value in enumerate((0, -1, 129, 1.0, "2", True, 10**30))},
-    "no_cap_for_anthropic": ("messages", {"max_tokens": None}, "max_tokens"),
-    "two_caps": ("chat", {"max_tokens": 1, "max_completion_tokens": 9_999}, "max_completion_tokens"),
-    "tools_no_list": ("chat", {"tools": {"type": "web_search"}}, "tools"),
-    "functions_no_list": ("chat", {"functions": "f"}, "functions"),
-    "tools_no_list_in_responses": ("responses", {"tools": {"type": "web_search"}}, "tools"),
-    "tools_no_list_in_messages": ("messages", {"tools": "web_search"}, "tools"),
-    "stream_options_no_object": ("chat", {"stream": True, "stream_options": [True]}, "stream_options"),
-    "instructions_no_text": ("responses", {"instructions": [{"type": "input_text"}]}, "instructions"),
-    "system_no_text": ("messages", {"system": 5}, "system"),
-    "background": ("responses", {"background": True}, "background"),
-    "background_like": ("responses", {"background": "yes"}, "background"),
-    "conversation": ("responses", {"conversation": "conv_1"}, "conversation"),
-    "conversation_object": ("responses", {"conversation": {"id": "conv_1"}}, "conversation"),
-    "prompt": ("responses", {"prompt": {"id": "pmpt_1"}}, "prompt"),
-    "thread": ("messages", {"thread": {"type": "continue", "previous_message_id": "msg_1"}}, "thread"),
-    "streamed_embeddings": ("embeddings", {"stream": True}, "stream"),
-    **{
-        f"previous_{i}": ("responses", {"previous_response_id": value}, "previous_response_id")
-        for i, value in enumerate((5, "", "a b", "../x", "resp\n", "é", "x" * 257, ["resp_1"], True))
-    },
-}  # fmt: skip
-
 
 @pytest.mark.parametrize("case", MALFORMED)
 def test_malformed_requests_are_refused_by_member(case):
@@ -198,6 +150,24 @@ def test_malformed_requests_are_refused_by_member(case):
     assert told.code in json.loads(DIALECTS[dialect].refusal(told))["error"].values()
 
 
+@pytest.mark.parametrize(
+    "spelling",
+    ["Max_Tokens", "MAX_TOKENS", "max_to\u212aens", "max_token\u017f", "N", "Model", "\u017ftream", "TOOLS", "Speed"],
+)  # fmt: skip
+def test_another_spelling_of_a_member_that_costs_is_refused(spelling):
+    """Some servers know no case: of `max_tokens` and `MAX_TOKENS` they would obey the one that we did not read."""
+    for name, dialect in DIALECTS.items():
+        with pytest.raises(BadRequest, match="another spelling") as refused:
+            dialect.read({**BODIES[name], spelling: 99_999})
+        assert ("ambiguous_member", 400) == (refused.value.reason, tell(refused.value, request_id="r").status)
+
+
+def test_other_names_may_be_written_as_servers_like():
+    """Members that we do not read pass on in any letters."""
+    plan = plan_of("chat", **{"chatTemplateKwargs": {"x": 1}, "top_K": 5, "größe": 1, "": 1})
+    assert plan.call.prompt.unbounded is None
+
+
 def test_null_is_left_out():
     """Clients write null for what they leave out."""
     nothing = dict.fromkeys(("stream", "max_tokens", "max_completion_tokens", "n", "tools", "stream_options"))
@@ -208,52 +178,6 @@ def test_null_is_left_out():
 
 
 # What nobody can bound.
-
-UNBOUNDED: dict[str, tuple[str, dict[str, object]]] = {
-    "chat_search": ("chat", {"web_search_options": {}}),
-    "chat_xai_search": ("chat", {"search_parameters": {"mode": "on"}}),
-    "chat_qwen_search": ("chat", {"enable_search": True}),
-    "chat_openrouter_plugins": ("chat", {"plugins": [{"id": "web"}]}),
-    "chat_openrouter_fallbacks": ("chat", {"models": ["fake-model", "dear-model"]}),
-    "chat_audio": ("chat", {"audio": {"voice": "a", "format": "mp3"}, "modalities": ["text", "audio"]}),
-    "chat_prediction": ("chat", {"prediction": {"type": "content", "content": "x"}}),
-    "chat_hosted_tool": ("chat", {"tools": [{"type": "web_search"}]}),
-    "chat_unknown_block": ("chat", {"messages": [{"role": "user", "content": [{"type": "hologram"}]}]}),
-    "chat_untyped_block": ("chat", {"messages": [{"role": "user", "content": [{"kind": CANARY}]}]}),
-    "chat_file": ("chat", {"messages": [{"role": "user", "content": [{"type": "file", "file": {"file_id": "f"}}]}]}),
-    "chat_audio_in": ("chat", {"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]}),
-    "chat_message_no_object": ("chat", {"messages": ["hi"]}),
-    "chat_content_a_number": ("chat", {"messages": [{"role": "user", "content": [5]}]}),
-    "chat_type_with_a_secret": ("chat", {"messages": [{"role": "user", "content": [{"type": f"X {CANARY}"}]}]}),
-    "chat_tool_with_a_secret": ("chat", {"tools": [{"type": f"X {CANARY}"}]}),
-    **{
-        f"responses_{kind}": ("responses", {"tools": [{"type": kind}]})
-        for kind in ("web_search", "web_search_preview", "file_search", "code_interpreter", "image_generation", "mcp",
-                     "computer_use_preview", "local_shell", "shell", "tool_search", "new_in_2027")
-    },
-    "responses_file": ("responses", {"input": [{"role": "user", "content": [{"type": "input_file"}]}]}),
-    "responses_unknown_item": ("responses", {"input": [{"type": "compaction_trigger"}]}),
-    "responses_tools_in_the_input": ("responses", {"input": [{"type": "additional_tools", "role": "developer"}]}),
-    "responses_compaction": ("responses", {"context_management": [{"type": "compaction"}]}),
-    "messages_mcp": ("messages", {"mcp_servers": [{"type": "url"}]}),
-    "messages_container": ("messages", {"container": "c"}),
-    "messages_fallbacks": ("messages", {"fallbacks": [{"model": "dear-model"}]}),
-    "messages_compaction": ("messages", {"compaction": {"type": "x"}}),
-    "messages_compacting_edit": ("messages", {"context_management": {"edits": [{"type": "compact_20260112"}]}}),
-    "messages_search": ("messages", {"tools": [{"type": "web_search_20250305", "name": "web_search"}]}),
-    "messages_fetch": ("messages", {"tools": [{"type": "web_fetch_20250910", "name": "web_fetch"}]}),
-    "messages_code": ("messages", {"tools": [{"type": "code_execution_20250825", "name": "code_execution"}]}),
-    "messages_pdf": ("messages", {"messages": [{"role": "user", "content": [{"type": "document", "source": {}}]}]}),
-    "messages_unknown_block": ("messages", {"messages": [{"role": "user", "content": [{"type": "hologram"}]}]}),
-    "messages_fast": ("messages", {"speed": "fast"}),
-    "messages_place": ("messages", {"inference_geo": "us"}),
-    "embedded_object": ("embeddings", {"input": [{"type": "image_url"}]}),
-    "deep_blocks": ("messages", {"messages": [{"role": "user", "content": [{"type": "tool_result", "content": [
-        {"type": "tool_result", "content": [{"type": "tool_result", "content": [{"type": "tool_result", "content": [
-            {"type": "tool_result", "content": [{"type": "tool_result", "content": [{"type": "tool_result", "content": [
-                {"type": "tool_result", "content": [{"type": "tool_result", "content": [
-                    {"type": "tool_result", "content": []}]}]}]}]}]}]}]}]}]}]}]}),
-}  # fmt: skip
 
 
 @pytest.fixture
@@ -301,14 +225,6 @@ def test_an_earlier_response_is_named_and_bounded_by_the_models_context():
 
 # As the guarded clients read them.
 
-TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
-CLAUDE_TOOL = {"name": "f", "input_schema": {"type": "object"}, "cache_control": {"type": "ephemeral"}}
-CALLED = [
-    *HI,
-    {"role": "assistant", "content": None,
-     "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"a":1}'}}]},
-    {"role": "tool", "tool_call_id": "c1", "content": "42"},
-]  # fmt: skip
 SAME: dict[str, tuple[str, dict[str, object]]] = {
     "chat": ("chat", {}),
     "chat_cap": ("chat", {"max_tokens": 50}),
@@ -580,94 +496,6 @@ def test_no_json_is_our_failure(rich, name, changes):
     carried(name, {**BODIES[name], **changes}, rich)
 
 
-_ODD: list[object] = [
-    None,
-    True,
-    False,
-    0,
-    -5,
-    1.5,
-    10**30,
-    "",
-    "x",
-    [],
-    [1],
-    ["x"],
-    [[]],
-    {},
-    {"a": 1},
-    [{}],
-    {"type": []},
-]
-_CLAUDE_TURNS = [
-    {"role": "user", "content": [
-        {"type": "text", "text": "hi", "cache_control": {"type": "ephemeral"}},
-        {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AA"}},
-        {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "x"}},
-    ]},
-    {"role": "assistant", "content": [
-        {"type": "thinking", "thinking": "x", "signature": "y"},
-        {"type": "tool_use", "id": "t1", "name": "f", "input": {}},
-    ]},
-    {"role": "user", "content": [
-        {"type": "tool_result", "tool_use_id": "t1", "content": [{"type": "text", "text": "42"}], "is_error": False},
-    ]},
-]  # fmt: skip
-FULL: dict[str, dict[str, Any]] = {
-    "chat": {
-        **BODIES["chat"], "messages": [
-            *CALLED, {"role": "user", "name": "a", "content": [
-                {"type": "text", "text": "hi"}, {"type": "image_url", "image_url": {"url": "data:,", "detail": "low"}},
-            ]},
-            {"role": "assistant", "content": [{"type": "refusal", "refusal": "no"}], "refusal": None, "audio": None},
-        ],
-        "tools": [TOOL, {"type": "custom", "custom": {"name": "c"}}], "tool_choice": {"type": "function"},
-        "stream": True, "functions": [{"name": "g"}], "response_format": {"type": "json_object"}, "max_tokens": 50, "n": 2,
-        "stream_options": {"include_usage": False}, "service_tier": "auto", "reasoning_effort": "low", "stop": ["x"],
-    },
-    "responses": {
-        **BODIES["responses"], "instructions": "brief", "stream": True, "max_output_tokens": 50, "input": [
-            {"role": "user", "content": [
-                {"type": "input_text", "text": "hi"}, {"type": "input_image", "image_url": "data:,"},
-            ]},
-            {"type": "reasoning", "summary": [{"type": "summary_text", "text": "x"}], "encrypted_content": "z"},
-            {"type": "function_call", "id": "fc_1", "call_id": "c1", "name": "f", "arguments": "{}"},
-            {"type": "function_call_output", "call_id": "c1", "output": [{"type": "input_text", "text": "42"}]},
-            {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "hi"}]},
-            {"type": "item_reference", "id": "msg_1"},
-        ],
-        "tools": [{"type": "function", "name": "f", "parameters": {}}], "text": {"format": {"type": "text"}},
-        "reasoning": {"effort": "low"}, "previous_response_id": "resp_1", "service_tier": "auto", "background": False,
-    },
-    "embeddings": {**BODIES["embeddings"], "input": ["a", "b"], "dimensions": 4},
-    "messages": {
-        **BODIES["messages"], "messages": _CLAUDE_TURNS, "system": [{"type": "text", "text": "brief"}], "stream": True,
-        "tools": [CLAUDE_TOOL, {"type": "bash_20250124", "name": "bash"}], "tool_choice": {"type": "auto"},
-        "thinking": {"type": "enabled", "budget_tokens": 1_024}, "output_config": {"effort": "low"},
-        "speed": "standard", "context_management": {"edits": [{"type": "clear_tool_uses_20250919"}]}, "service_tier": "auto",
-    },
-    "count_tokens": {**BODIES["count_tokens"], "messages": _CLAUDE_TURNS, "system": "brief", "tools": [CLAUDE_TOOL]},
-}  # fmt: skip
-
-
-def places(value: object, path: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
-    """Where every part of it is."""
-    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    found = [path] if path else []
-    for key, part in parts:
-        found += places(part, (*path, key))
-    return found
-
-
-def with_part(value: Any, path: tuple[str | int, ...], part: object) -> Any:
-    """A copy with another part at that place."""
-    if not path:
-        return part
-    copied = value.copy()
-    copied[path[0]] = with_part(value[path[0]], path[1:], part)
-    return copied
-
-
 @pytest.mark.parametrize("name", FULL)
 def test_every_member_may_be_anything_and_none_of_it_is_our_failure(name, rich):
     """A full request in which each part in turn is everything that JSON can be: read or refused, never a bug."""
@@ -675,5 +503,5 @@ def test_every_member_may_be_anything_and_none_of_it_is_our_failure(name, rich):
     everywhere = places(FULL[name])
     assert len(everywhere) > (3 if name == "embeddings" else 20)
     for path in everywhere:
-        for part in _ODD:
+        for part in ODD:
             carried(name, with_part(FULL[name], path, part), rich)

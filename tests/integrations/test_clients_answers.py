@@ -13,7 +13,7 @@ from runrails.answers.anthropic import MessageEvents
 from runrails.answers.openai import ChatEvents
 from runrails.clients.sse import SseReader
 from runrails.pricing.cards import cost_pusd
-from runrails.request_wire import served_tier
+from runrails.tiers import served_tier
 from runrails.testing.prices import PRICES
 from runrails.testing.provider import Stall, Text
 from runrails.usage import Usage
@@ -165,7 +165,7 @@ def test_nothing_said_is_the_plain_price(told: dict[str, object]) -> None:
 def test_no_published_tier_is_dearer_than_the_most() -> None:
     """The factor for tiers without a price is above what every published premium tier costs."""
     from runrails.pricing.book import shipped_snapshot
-    from runrails.request_wire import TIER_FACTOR_BP_MAX
+    from runrails.tiers import TIER_FACTOR_BP_MAX
 
     dearest = 0
     for schedule in _schedules(shipped_snapshot()):

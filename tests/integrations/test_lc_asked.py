@@ -14,7 +14,7 @@ from rr_clients import MODEL, Canned, World, sse
 from runrails import Limits, Price, ResponseCache
 from runrails.calls import ServedTier
 from runrails.errors import BoundUnknown, PriceUnknown
-from runrails.request_wire import premium
+from runrails.tiers import premium
 from runrails.testing.provider import Text
 from runrails_langchain import GuardrailCallbackHandler, GuardrailMiddleware, ResponseCacheAdapter
 from runrails_langchain.asked import NOTHING, asked_of

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -13,9 +14,10 @@ from rr_jwt import SECRETS, Desk, b64, claims, drawn, token
 from rr_keys import PEPPERS, START_MS, CountingDocuments, make_keys
 from runrails.documents.memory import MemoryDocuments
 from runrails.errors import ConfigError
-from runrails.identity.apikeys import Peppers
+from runrails.identity.apikeys import Peppers, used
 from runrails.identity.apikeys.making import Terms, made
 from runrails.identity.apikeys.records import ApiKeyRecord, decode, encode
+from runrails.identity.apikeys.used import EVERY_MS, KEPT_MAX, LastUsed
 from runrails.identity.jwt import KeySet
 from runrails.identity.jwt.jwk import read_jwks
 from runrails.identity.jwt.keyset import KEYS_MAX, is_algorithm
@@ -132,3 +134,71 @@ def test_no_token_is_made_with_an_id_that_is_none() -> None:
     )  # fmt: skip
     with pytest.raises(ValueError, match="A token's id"):
         tokens.issue(Principal(user="alice", scopes=frozenset({"ai:complete"}), method="local"))
+
+
+def test_no_more_uses_are_remembered_than_there_is_room_for() -> None:
+    """Of 10,000 keys; the one that was used longest ago is forgotten, and only costs a look at the store."""
+    noted = LastUsed(MemoryDocuments(clock=ManualClock(START_MS)))
+    for number in range(KEPT_MAX + 1):
+        noted.note(f"key-{number}", START_MS)
+    noted.flush()
+    assert KEPT_MAX == len(noted._noted)
+    assert "key-0" not in noted._noted
+
+
+class Ending(MemoryDocuments):
+    """Ends the thread that writes first."""
+
+    ends = 1
+
+    def put(self, *args: Any, **options: Any) -> Any:
+        """Once it does."""
+        self.ends -= 1
+        if self.ends >= 0:
+            raise SystemExit
+        return super().put(*args, **options)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_ended_is_followed_by_another() -> None:
+    """Whatever ended it: the next use is written."""
+    noted = LastUsed(Ending(clock=ManualClock(START_MS)))
+    noted.note("key-1", START_MS)
+    writer = noted._writer
+    assert writer is None or writer.join(5) is None
+    noted.note("key-2", START_MS)
+    writer = noted._writer
+    assert writer is None or writer.join(5) is None
+    assert START_MS == noted.read_ms("key-2")
+
+
+def test_without_a_thread_uses_are_written_when_they_must_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that has no more of them goes on, and writes what waits before it ends."""
+
+    class None_(Thread):  # noqa: N801 -- there is none
+        def start(self) -> None:
+            raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(used, "Thread", None_)
+    noted = LastUsed(MemoryDocuments(clock=ManualClock(START_MS)))
+    noted.note("key-1", START_MS)
+    assert noted.read_ms("key-1") is None
+    noted.flush()
+    assert START_MS == noted.read_ms("key-1")
+
+
+def test_the_other_minute_begins_after_sixty_seconds() -> None:
+    """A use is written at once, not again within the minute, and again when it is over or the clock was set back."""
+    documents = CountingDocuments(MemoryDocuments(clock=ManualClock(START_MS)))
+    noted = LastUsed(documents)
+    for now_ms, writes in ((0, 1), (0, 1), (EVERY_MS - 1, 1), (EVERY_MS, 2), (EVERY_MS - 1, 3)):
+        noted.note("key-1", START_MS + now_ms)
+        noted.flush()
+        assert writes == documents.writes
+    other = LastUsed(documents)
+    other.note("key-1", START_MS + 2 * EVERY_MS - 2)  # written by another process within the minute
+    other.flush()
+    assert 3 == documents.writes
+    other.note("key-1", START_MS + 3 * EVERY_MS)
+    other.flush()
+    assert 4 == documents.writes

@@ -34,3 +34,25 @@ def test_pairs_are_names_with_values(kind: type) -> None:
     told = redact({"headers": [kind(("x-api-key", canary)), kind((b"X-Api-Key", canary.encode())), kind(("a", "b"))]})
     assert canary not in str(told)
     assert "'b'" in str(told)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Authorization: Token {}", "authorization: ApiKey {}", "proxy-authorization=Custom-1 {}", "Cookie: a=b; sid={}",
+        "set-cookie: theme=dark; Path=/; session={}; HttpOnly", "curl -H 'Authorization: Token {}' https://x",
+        "b'Authorization: Token {}\\r\\nHost: x'", "authorization:{}",
+    ],
+)  # fmt: skip
+def test_a_header_is_more_than_its_first_word(text: str) -> None:
+    """A scheme before the credentials, and cookies one after the other; what follows on other lines stays."""
+    canary = "9944b09199c62bcf9418ad846dd0e4bb"
+    masked = redact_text(text.format(canary) + "\nuser=alice did it")
+    assert not any(canary[n : n + 8] in masked for n in range(len(canary) - 7))
+    assert masked.endswith("user=alice did it")
+
+
+@pytest.mark.parametrize("text", ["authorization=None user=alice", "cookie: null; x", "authorization: false."])
+def test_no_header_is_no_secret(text: str) -> None:
+    """What says that there is none stays."""
+    assert text == redact_text(text)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, cast
 
 from runrails.answers.reading import read_usage
 from runrails.calls import ModelResult
-from runrails.request_wire import answer_texts, served_tier
+from runrails.request_wire import answer_texts
+from runrails.tiers import served_tier
 from runrails.usage_wire import from_anthropic
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from runrails.clocks import Clock, monotonic_ms, system_ms
 from runrails.credentials.errors import CredentialChanged, CredentialNotFound, CredentialSuspended
 from runrails.credentials.records import LABEL, CredentialId
 from runrails.credentials.vault import Vault
-from runrails.errors import ConfigError, GuardFault
+from runrails.errors import ConfigError, CredentialError, GuardFault
 from runrails.forks import renew_after_fork
 from runrails.keyroutes import (
     PLATFORM,
@@ -105,6 +105,14 @@ class Router:
             if payer == "platform":
                 return PLATFORM
         raise none_left(policy, None if place is None else place.provider, by)
+
+    def allows(self, call: ModelCall, by: Attribution) -> bool:
+        """Whether the policy lets somebody call that model at all, whoever has a key for it."""
+        try:
+            check_allowed(self._policy_for(by), call.place, call)
+        except CredentialError:
+            return False
+        return True
 
     def refused(self, route: Route) -> bool:
         """Mark a key that a provider has refused. See `runrails.keyroutes.SupportsRoutes.refused`."""

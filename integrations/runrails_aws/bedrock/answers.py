@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar, cast
 from runrails.answers.reading import read_usage
 from runrails.calls import ModelResult
 from runrails.clients.coming import Coming
-from runrails.request_wire import served_tier
+from runrails.tiers import served_tier
 from runrails.usage_wire import from_anthropic, from_bedrock, from_openai_chat
 from runrails_aws.bedrock.converse import list_of, map_of
 

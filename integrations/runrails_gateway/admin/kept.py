@@ -6,6 +6,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar, cast
 
 from runrails.clocks import monotonic_ms
+from runrails.errors import StoreUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -19,8 +20,10 @@ KEPT_MS = 1_000
 """How long an answer counts at least."""
 SHARE = 10
 """And this many times as long as it took to make."""
-KEPT_MS_MAX = 60_000
+KEPT_MS_MAX = 600_000
 COUNT_MAX = 64
+WAIT_S_MAX = 10.0
+"""How long somebody waits for an answer that another one is making, where there is no older one."""
 
 
 class _Made(NamedTuple):
@@ -38,7 +41,8 @@ class _Maker(Generic[_T]):
 
 class Kept:
     """
-    Keeps up to `count_max` answers. Thread-safe; of those who ask for the same, one makes it and the others wait.
+    Keeps up to `count_max` answers. Thread-safe; of those who ask for the same at once, one makes it anew, and the others
+    have the older one. They hold up no threads but where there is none yet.
 
     Args:
         count_max: The oldest is forgotten beyond that.
@@ -52,17 +56,36 @@ class Kept:
         self._makers: dict[Hashable, _Maker[object]] = {}
 
     def get(self, key: Hashable, make: Callable[[], _T]) -> _T:
-        """The answer under that key; made if there is none, or it is too old. Raises what `make` raises."""
+        """
+        The answer under that key; made if there is none, or it is too old.
+
+        Raises:
+            StoreUnavailable: Somebody is making it, and takes longer than one should wait.
+            Exception: What `make` raises.
+        """
         maker = self._maker(key)
-        with maker.lock:
-            began_ms = self._monotonic()
-            if maker.made is not None and began_ms < maker.made.until_ms:
-                return cast("_T", maker.made.value)
-            value = make()
-            ended_ms = self._monotonic()
-            for_ms = min(KEPT_MS_MAX, max(KEPT_MS, SHARE * (ended_ms - began_ms)))
-            maker.made = _Made(value, ended_ms + for_ms)
-            return value
+        older = maker.made
+        if older is not None and self._monotonic() < older.until_ms:
+            return cast("_T", older.value)
+        if not maker.lock.acquire(timeout=WAIT_S_MAX if older is None else 0):
+            if older is None:
+                raise StoreUnavailable("This takes a while to add up.", next_step="Ask again in some seconds.")
+            return cast("_T", older.value)
+        try:
+            return cast("_T", self._made(maker, make))
+        finally:
+            maker.lock.release()
+
+    def _made(self, maker: _Maker[object], make: Callable[[], object]) -> object:
+        """Somebody else may have made it while one waited."""
+        began_ms = self._monotonic()
+        if maker.made is not None and began_ms < maker.made.until_ms:
+            return maker.made.value
+        value = make()
+        ended_ms = self._monotonic()
+        for_ms = min(KEPT_MS_MAX, max(KEPT_MS, SHARE * (ended_ms - began_ms)))
+        maker.made = _Made(value, ended_ms + for_ms)
+        return value
 
     def _maker(self, key: Hashable) -> _Maker[object]:
         with self._lock:

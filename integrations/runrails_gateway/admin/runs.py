@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple, cast
 from fastapi import Path, Query
 
 from runrails.ids import ID_LENGTH_MAX, check_id
-from runrails.ledger import RunRecord
+from runrails.ledger import RUN_PERIOD, Account, RunRecord
 from runrails.plainfields import run_fields, usd_text
+from runrails.report import Report
 from runrails_gateway.admin.errors import NotThere
 from runrails_gateway.admin.models import Listing, RunDetail, RunRow
 from runrails_gateway.admin.paging import Limit, page_of
@@ -17,7 +18,7 @@ from runrails_gateway.admin.routing import CallerOf, Endpoint
 from runrails_gateway.admin.timeline import findings_of, number, savings_of, text, timeline
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from runrails.ledger import UsageRecord
     from runrails.run import Run
@@ -27,6 +28,10 @@ __all__ = ["RUNS", "one_run", "page_of_runs"]
 SEARCHED_MAX = 2_000
 """Of so many of the newest runs is searched."""
 OPEN_MAX = 1_000
+_HEAD = (
+    "model_calls", "tool_calls", "steps", "cost_pusd", "input_tokens", "output_tokens", "limit_pusd", "key", "org",
+    "would_have_stopped",
+)  # fmt: skip
 CALLS_MAX = 2_000
 STEPS_MAX = 1_000
 Text = Annotated[str | None, Query(max_length=128)]
@@ -69,12 +74,12 @@ def page_of_runs(caller: CallerOf, wanted: Filter, limit: int, offset: int) -> L
     """A page of those that fit."""
     every = wanted.q or wanted.stopped is not None or wanted.org or wanted.key
     count = SEARCHED_MAX if every else min(SEARCHED_MAX, limit + offset + 1)
-    open_now = list(_open(caller))
+    open_now = _open(caller)
     going_on = {record.id for record in open_now}
     ended = (each for each in caller.desk.store.runs(user=wanted.user, count_max=count) if each.id not in going_on)
     rows = chain(
-        (_row(each, is_open=True) for each in open_now if _fits(each, wanted)),
-        (_row(each, is_open=False) for each in ended if _fits(each, wanted)),
+        (_row(caller, each, is_open=True) for each in open_now if _fits(each, wanted)),
+        (_row(caller, each, is_open=False) for each in ended if _fits(each, wanted)),
     )
     found = page_of(rows, limit, offset)
     if found.next_offset is not None and found.next_offset > SEARCHED_MAX:
@@ -89,7 +94,7 @@ def one_run(caller: CallerOf, run_id: str, *, user: str | None = None, org: str 
     except ValueError:
         raise NotThere("run") from None
     store = caller.desk.store
-    record = next((each for each in _open(caller) if each.id == run_id), None)
+    record = _open_run(caller, run_id)
     is_open = record is not None
     calls = list(islice(store.usage(run=run_id), CALLS_MAX))
     record = record or store.run(run_id) or _from_calls(run_id, calls)
@@ -98,20 +103,37 @@ def one_run(caller: CallerOf, run_id: str, *, user: str | None = None, org: str 
     return _detail(record, calls, is_open=is_open)
 
 
-def _open(caller: CallerOf) -> Iterator[RunRecord]:
+def _open_run(caller: CallerOf, run_id: str) -> RunRecord | None:
     registry = caller.desk.services.runs
     found = () if registry is None else registry.open_runs()
-    return (_record_of(run) for run in islice(found, OPEN_MAX))
+    return next((_record_of(run, Report.as_dict) for run in found if run.id == run_id), None)
 
 
-def _record_of(run: Run) -> RunRecord:
+def _open(caller: CallerOf) -> list[RunRecord]:
+    """The heads of those that go on, the latest first."""
+    return caller.desk.kept.get(("open runs",), lambda: _open_now(caller))
+
+
+def _open_now(caller: CallerOf) -> list[RunRecord]:
+    registry = caller.desk.services.runs
+    found = () if registry is None else registry.open_runs()
+    latest = list(found)[-OPEN_MAX:]  # registries have the latest last
+    return [_record_of(run, _head) for run in reversed(latest)]
+
+
+def _record_of(run: Run, tell: Callable[[Report], dict[str, object]]) -> RunRecord:
     """A run that goes on, as it stands."""
     report = run.report()
     return RunRecord(
         id=run.id, name=run.name, user=report.user, started_ms=report.started_ms,
         ended_ms=report.started_ms + report.duration_ms, mode=report.mode, stop_reason=report.stop_reason,
-        report=report.as_dict(),
+        report=tell(report),
     )  # fmt: skip
+
+
+def _head(report: Report) -> dict[str, object]:
+    """What a list shows of a report: writing out all steps of all runs would take a while."""
+    return {name: getattr(report, name) for name in _HEAD} | {"tags": dict(report.tags)}
 
 
 def _from_calls(run_id: str, calls: list[UsageRecord]) -> RunRecord | None:
@@ -119,19 +141,25 @@ def _from_calls(run_id: str, calls: list[UsageRecord]) -> RunRecord | None:
     if not calls:
         return None
     first = calls[0].facts
-    used = [each.result.usage for each in calls if each.result is not None and each.result.usage is not None]
-    cost = sum(each.actual_pusd or 0 for each in calls)
     report = {
-        "key": first.key, "org": first.org, "tags": dict(first.tags), "model_calls": len(calls),
-        "steps": max(each.facts.step for each in calls), "cost_pusd": cost, "cost_usd": usd_text(cost),
-        "input_tokens": sum(each.input_tokens for each in used),
-        "output_tokens": sum(each.output_tokens for each in used),
+        "key": first.key, "org": first.org, "tags": dict(first.tags), "steps": max(each.facts.step for each in calls),
+        **_booked(calls),
     }  # fmt: skip
     ended_ms = max(each.settled_at_ms or each.at_ms for each in calls)
     return RunRecord(
         id=run_id, name="", user=first.user, started_ms=calls[0].at_ms, ended_ms=ended_ms, mode="", stop_reason=None,
         report=report,
     )  # fmt: skip
+
+
+def _booked(calls: list[UsageRecord]) -> dict[str, int]:
+    sent = [each for each in calls if each.state != "released"]
+    used = [each.result.usage for each in sent if each.result is not None and each.result.usage is not None]
+    return {
+        "model_calls": len(sent), "cost_pusd": sum(each.actual_pusd or 0 for each in sent),
+        "input_tokens": sum(each.input_tokens for each in used),
+        "output_tokens": sum(each.output_tokens for each in used),
+    }  # fmt: skip
 
 
 def _fits(record: RunRecord, wanted: Filter) -> bool:
@@ -157,31 +185,37 @@ def _tags(facts: Mapping[str, object]) -> dict[str, str]:
     return {str(name): str(value) for name, value in found.items()}
 
 
-def _row(record: RunRecord, *, is_open: bool) -> RunRow:
-    return RunRow.model_validate(_summary(record, is_open=is_open))
+def _row(caller: CallerOf, record: RunRecord, *, is_open: bool) -> RunRow:
+    """What a run has cost in all processes is in its account; a report is of one. Far accounts are not asked for."""
+    store = caller.desk.store
+    spent = 0 if store.remote else store.balance(Account(f"run:{record.id}", RUN_PERIOD)).spent
+    return RunRow.model_validate(_summary(record, is_open=is_open, cost_pusd=spent))
 
 
-def _summary(record: RunRecord, *, is_open: bool) -> dict[str, object]:
+def _summary(record: RunRecord, *, is_open: bool, cost_pusd: int) -> dict[str, object]:
     facts = record.report
-    limit = facts.get("limit_pusd")
+    limit, cost = facts.get("limit_pusd"), max(cost_pusd, number(facts, "cost_pusd"))
     return run_fields(record) | {
         "open": is_open, "ended_ms": None if is_open else record.ended_ms, "tags": _tags(facts),
         "key": text(facts, "key") or None, "org": text(facts, "org") or None,
         "would_have_stopped": text(facts, "would_have_stopped") or None,
         "model_calls": number(facts, "model_calls"), "tool_calls": number(facts, "tool_calls"),
         "steps": number(facts, "steps"), "tokens": number(facts, "input_tokens") + number(facts, "output_tokens"),
-        "cost_pusd": number(facts, "cost_pusd"), "cost_usd": usd_text(number(facts, "cost_pusd")),
+        "cost_pusd": cost, "cost_usd": usd_text(cost),
         "limit_usd": usd_text(limit) if type(limit) is int else None,
     }  # fmt: skip
 
 
 def _detail(record: RunRecord, calls: list[UsageRecord], *, is_open: bool) -> RunDetail:
-    facts = record.report
+    facts, booked = record.report, _booked(calls)
     steps = timeline(facts, calls)
-    counts = ("hints", "blocks", "refusals", "input_tokens", "output_tokens")
+    # A report is of one process; the books have the calls of all.
+    most = {name: max(booked[name], number(facts, name)) for name in ("model_calls", "input_tokens", "output_tokens")}
     return RunDetail.model_validate(
-        _summary(record, is_open=is_open)
-        | {name: number(facts, name) for name in counts}
+        _summary(record, is_open=is_open, cost_pusd=booked["cost_pusd"])
+        | {name: number(facts, name) for name in ("hints", "blocks", "refusals")}
+        | most
+        | {"tokens": most["input_tokens"] + most["output_tokens"], "steps": max(number(facts, "steps"), len(steps))}
         | {
             "stop_message": text(facts, "stop_message") or None,
             "unresolved_usd": usd_text(number(facts, "unresolved_pusd")),

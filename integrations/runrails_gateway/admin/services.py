@@ -39,7 +39,7 @@ class RunRegistry(Protocol):
     """Who knows the runs that are open in this process."""
 
     def open_runs(self) -> Iterable[Run]:
-        """Those there are now. Thread-safe, and quick."""
+        """Those there are now, the latest used last. Safe in any thread, and quick."""
         ...
 
 

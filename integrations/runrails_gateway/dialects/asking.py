@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from runrails_gateway.dialects.base import Body
 
 __all__ = [
-    "TOKENS_MAX", "Via", "check_answers", "check_count", "check_list", "check_text", "flag", "model_call",
-    "named_model", "refuse",
+    "TOKENS_MAX", "Via", "check_answers", "check_count", "check_list", "check_names", "check_text", "flag",
+    "model_call", "named_model", "refuse",
 ]  # fmt: skip
 
 TOKENS_MAX = 2**31 - 1
@@ -29,7 +29,31 @@ MODEL_CHARS_MAX = 256
 _PART = r"[A-Za-z0-9@_][A-Za-z0-9._:@+~-]*"
 _MODEL = re.compile(rf"{_PART}(?:/{_PART})*")
 """Names of models of all providers, ARNs too. No part of a path leads up, none is empty, nothing has to be escaped."""
+_READ = frozenset(
+    {"model", "messages", "input", "system", "instructions", "tools", "functions", "n", "stream", "stream_options",
+     "max_tokens", "max_completion_tokens", "max_output_tokens", "service_tier", "background", "conversation", "prompt",
+     "previous_response_id", "thinking", "thread", "fallbacks", "models", "plugins", "prediction", "audio",
+     "web_search_options", "search_parameters", "enable_search", "mcp_servers", "container", "compaction",
+     "context_management", "speed", "inference_geo"}
+)  # fmt: skip
+"""Members that decide what a request costs."""
 _make_call = quick(ModelCall)
+
+
+def check_names(body: Body) -> None:
+    """
+    See that no member is another spelling of one that costs: some servers take `Max_Tokens` for `max_tokens`, and of
+    two such the last one.
+
+    Raises:
+        BadRequest: There is one. It is not named: it may be anything.
+    """
+    for name in body:
+        if not (name.isascii() and name.islower()) and name.casefold() in _READ:
+            raise BadRequest(
+                "ambiguous_member", "A member of the request is another spelling of one that has a meaning.",
+                next_step="Write the names of members in small letters.",
+            )  # fmt: skip
 
 
 def named_model(body: Body) -> str:

@@ -5,8 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from runrails.clients.wireplans import chat_plan
-from runrails.request_wire import openai_chat, premium_tier
-from runrails_gateway.dialects.asking import Via, check_answers, check_count, check_list, flag, model_call, named_model
+from runrails.request_wire import openai_chat
+from runrails.tiers import premium_tier
+from runrails_gateway.dialects.asking import (
+    Via,
+    check_answers,
+    check_count,
+    check_list,
+    check_names,
+    flag,
+    model_call,
+    named_model,
+)
 from runrails_gateway.dialects.base import Ask
 from runrails_gateway.dialects.wording import openai_error, openai_event
 from runrails_gateway.errors import BadRequest
@@ -28,6 +38,7 @@ class _Chat:
         self, body: Body, *, provider: str | None = None, place: KeyPlace | None = None, region: str | None = None,
         user_agent: str = "", retries: int = 0,
     ) -> Ask:  # fmt: skip
+        check_names(body)
         model, stream = named_model(body), flag(body, "stream")
         _check(body)
         tier = premium_tier(body)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from runrails_gateway.dialects.asking import named_model
+from runrails_gateway.dialects.asking import check_names, named_model
 from runrails_gateway.dialects.base import Ask
 from runrails_gateway.dialects.messages import check_messages
 from runrails_gateway.dialects.wording import anthropic_error, anthropic_event
@@ -27,6 +27,7 @@ class _CountTokens:
         user_agent: str = "", retries: int = 0,
     ) -> Ask:  # fmt: skip
         del provider, place, region, retries
+        check_names(body)
         model = named_model(body)
         check_messages(body)
         return Ask(operation=self.operation, model=model, stream=False, body=body, plan=None, user_agent=user_agent)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from runrails.clients.wireplans import embeddings_plan
 from runrails.request_wire import openai_embeddings
-from runrails_gateway.dialects.asking import Via, check_list, model_call, named_model, refuse
+from runrails_gateway.dialects.asking import Via, check_list, check_names, model_call, named_model, refuse
 from runrails_gateway.dialects.base import Ask
 from runrails_gateway.dialects.wording import openai_error, openai_event
 
@@ -27,6 +27,7 @@ class _Embeddings:
         self, body: Body, *, provider: str | None = None, place: KeyPlace | None = None, region: str | None = None,
         user_agent: str = "", retries: int = 0,
     ) -> Ask:  # fmt: skip
+        check_names(body)
         model = named_model(body)
         refuse(body, "stream", "Embeddings are not streamed.")
         if not isinstance(body.get("input"), str):

@@ -9,7 +9,16 @@ from runrails.answers.anthropic import MessageEvents, answer
 from runrails.clients.plan import Plan
 from runrails.clients.sse import SseReader
 from runrails.request_wire import anthropic_messages
-from runrails_gateway.dialects.asking import Via, check_count, check_list, flag, model_call, named_model, refuse
+from runrails_gateway.dialects.asking import (
+    Via,
+    check_count,
+    check_list,
+    check_names,
+    flag,
+    model_call,
+    named_model,
+    refuse,
+)
 from runrails_gateway.dialects.base import Ask
 from runrails_gateway.dialects.wording import anthropic_error, anthropic_event
 from runrails_gateway.errors import BadRequest
@@ -35,6 +44,7 @@ class _Messages:
         self, body: Body, *, provider: str | None = None, place: KeyPlace | None = None, region: str | None = None,
         user_agent: str = "", retries: int = 0,
     ) -> Ask:  # fmt: skip
+        check_names(body)
         model, stream = named_model(body), flag(body, "stream")
         check_messages(body)
         check_count(body, "max_tokens")

@@ -6,11 +6,13 @@ import re
 from typing import TYPE_CHECKING
 
 from runrails.clients.wireplans import response_plan
-from runrails.request_wire import openai_responses, premium_tier
+from runrails.request_wire import openai_responses
+from runrails.tiers import premium_tier
 from runrails_gateway.dialects.asking import (
     Via,
     check_count,
     check_list,
+    check_names,
     check_text,
     flag,
     model_call,
@@ -40,6 +42,7 @@ class _Responses:
         self, body: Body, *, provider: str | None = None, place: KeyPlace | None = None, region: str | None = None,
         user_agent: str = "", retries: int = 0,
     ) -> Ask:  # fmt: skip
+        check_names(body)
         model, stream = named_model(body), flag(body, "stream")
         _check(body)
         previous = _previous(body)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, LiteralString
 
 from runrails.clocks import Clock, monotonic_ms, system_ms
@@ -227,7 +228,7 @@ class ApiKeys:
         return info, secret
 
     def flush(self) -> None:
-        """Write now when keys were used last."""
+        """Write now what waits: when keys were used last, and hashes under a new pepper."""
         self._used.flush()
 
     def close(self) -> None:
@@ -261,7 +262,7 @@ class ApiKeys:
             raise Unauthenticated(wrong)
         if place == 0 and not self._peppers.is_current(record.hash):
             # Whatever its status: who goes on with an older key that was taken back costs one slow check, not many.
-            self._hash_anew(document, record, text)
+            self._hash_anew(document, record, text, at_once=parsed.environment is None)
         reason = self._against(record.info, expires_ms, self._clock())
         if reason is not None:
             if record.info.status != "suspended":  # which may end at any moment; nothing else does
@@ -294,10 +295,14 @@ class ApiKeys:
             return "expired"
         return None
 
-    def _hash_anew(self, document: Document, record: ApiKeyRecord, text: str) -> None:
+    def _hash_anew(self, document: Document, record: ApiKeyRecord, text: str, *, at_once: bool) -> None:
         """Under the active pepper. Another process may have done so, or its next use will: the caller is in anyway."""
-        with suppress(RunrailsError):
-            self._book.replace(document, replace(record, hash=self._peppers.hash(text)))
+        write = partial(self._book.replace, document, replace(record, hash=self._peppers.hash(text)))
+        if not at_once:
+            self._used.later(record.info.id, write)
+            return
+        with suppress(RunrailsError):  # an older key has waited already, and shall do so once
+            write()
 
     def _change(self, key_id: str, change: Callable[[ApiKeyInfo], ApiKeyInfo]) -> ApiKeyInfo:
         info = self._book.with_status(key_id, change)

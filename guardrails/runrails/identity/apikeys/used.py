@@ -1,9 +1,10 @@
-"""When keys were used last: to the minute, written in the background, and never in the way of a request."""
+"""What is written of keys in the background, never in the way of a request: when they were used last, to the minute."""
 
 from __future__ import annotations
 
 import json
 from contextlib import suppress
+from functools import partial
 from threading import Lock, Thread
 from typing import TYPE_CHECKING, cast
 
@@ -12,6 +13,8 @@ from runrails.forks import renew_after_fork
 from runrails.identity.apikeys.records import KIND_USED
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from runrails.documents import DocumentStore
 
 __all__ = ["EVERY_MS", "KEPT_MAX", "LastUsed"]
@@ -30,10 +33,11 @@ class LastUsed:
         self._noted: dict[str, int] = {}
         """By key: the last use that was written, or is about to be."""
         self._waiting: dict[str, int] = {}
+        self._acts: dict[str, Callable[[], object]] = {}
         self._lock = Lock()
         self._writer: Thread | None = None
         self.failures = 0
-        """How many uses were not written; each is made up for by the key's next use, a minute later."""
+        """How many writes were given up; each is made up for by the key's next use, of uses a minute later."""
         renew_after_fork(self)
 
     def note(self, key_id: str, now_ms: int) -> None:
@@ -46,10 +50,13 @@ class LastUsed:
             if len(self._noted) >= KEPT_MAX:
                 del self._noted[next(iter(self._noted))]
             self._noted[key_id] = self._waiting[key_id] = now_ms
-            if self._writer is None or not self._writer.is_alive():
-                self._writer = Thread(target=self._write_all, name="runrails-key-use", daemon=True)
-                with suppress(RuntimeError):  # the interpreter ends
-                    self._writer.start()
+            self._start()
+
+    def later(self, key_id: str, act: Callable[[], object]) -> None:
+        """Have something else written of a key, once. Never raises, never waits."""
+        with self._lock:
+            self._acts[key_id] = act
+            self._start()
 
     def read_ms(self, key_id: str) -> int | None:
         """When a key was used last, by what is written."""
@@ -66,22 +73,32 @@ class LastUsed:
     def after_fork(self) -> None:
         """In a child: what waits is the parent's to write, and its thread is not there."""
         self._lock = Lock()
-        self._noted, self._waiting, self._writer = {}, {}, None
+        self._noted, self._waiting, self._acts, self._writer = {}, {}, {}, None
+
+    def _start(self) -> None:
+        if self._writer is None or not self._writer.is_alive():
+            self._writer = Thread(target=self._write_all, name="runrails-key-use", daemon=True)
+            with suppress(RuntimeError):  # the interpreter ends
+                self._writer.start()
 
     def _write_all(self) -> None:
         while True:
             with self._lock:
-                if not self._waiting:
+                if self._acts:
+                    act = self._acts.popitem()[1]
+                elif self._waiting:
+                    act = partial(self._write, *self._waiting.popitem())
+                else:
                     self._writer = None
                     return
-                key_id, at_ms = self._waiting.popitem()
             try:
-                self._write(key_id, at_ms)
+                act()
             except Exception:  # noqa: BLE001 -- this is a courtesy: whatever the store says, the request was answered
                 # A store that is away lets each wait for seconds, and a process that ends would wait for all of them.
                 with self._lock:
-                    self.failures += 1 + len(self._waiting)
+                    self.failures += 1 + len(self._waiting) + len(self._acts)
                     self._waiting.clear()
+                    self._acts.clear()
 
     def _write(self, key_id: str, at_ms: int) -> None:
         """Unless another process has, within the minute. If one does so just now, that is as good."""

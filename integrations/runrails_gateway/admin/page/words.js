@@ -68,7 +68,7 @@ export const reason = (code) => REASONS[code] ?? String(code).replaceAll("_", " 
 /** The state of a run: a word and its colour. */
 export function state(run) {
   if (run.stop_reason) return [reason(run.stop_reason), "bad"];
-  if (run.open) return ["Running", "live"];
+  if (run.open) return ["Open", "live"];
   if (run.would_have_stopped) return ["Would have stopped", "warn"];
   return ["Finished", "good"];
 }
