@@ -6,8 +6,9 @@ Takes each security check out of the package in turn, and sees a test fail.
     python tests/mutate_checks.py guardrails/runrails/egress_rules.py -- tests/attacks/test_egress_attacks.py
 
 `rr_mutants.py` says what is taken out, `rr_mutants_table.py` which tests must notice, and which mutants are none.
-Nothing here is touched. What is done is kept by module in `.cache/mutants.json` until the module or its tests change. A
-check that can go without a test failing is printed, and the exit code is 1; 2: it could not be found out.
+Nothing here is touched. What is found out is kept by module in `.cache/mutants.json`: with --all a mutant that a test
+has seen is played again when its module or that test's file has changed. A check that can go without a test failing is
+printed, and the exit code is 1; 2: it could not be found out.
 """
 
 from __future__ import annotations
@@ -40,9 +41,9 @@ class Done(NamedTuple):
     """What is known about a module."""
 
     of: str
-    """The module, its tests and this tool, as they were."""
-    killers: dict[str, str | None]
-    """By mutant, the test that fails."""
+    """The module as it was."""
+    killers: dict[str, list[str] | None]
+    """By mutant, the test that fails and its file as it was."""
     seconds: float
 
 
@@ -73,7 +74,7 @@ class Bar:
         os.write(self._screen, text.encode())
 
 
-def fingerprint(module: str, tests: Sequence[str]) -> str:
+def fingerprint(file: str) -> str:
     """Changes with whatever could change the answers for a module."""
     found = sha256()
     files = [TOP / module, Path(__file__).parent / "rr_mutants.py"]
@@ -92,7 +93,7 @@ def known() -> dict[str, Done]:
 
 
 def keep(done: Mapping[str, Done]) -> None:
-    """Write down what is found out; whole, or not at all. What was asked of other tests than the table's is not kept."""
+    """Write down what is found out, whole or not at all; of tests that are not the table's, nothing."""
     if "--" in sys.argv:
         return
     STATE.parent.mkdir(exist_ok=True)

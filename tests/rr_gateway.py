@@ -30,6 +30,7 @@ from runrails.usage import Usage
 from runrails_gateway.app import Gateway, create_app
 from runrails_gateway.config import GatewayConfig, Limited, Upstream
 from runrails_gateway.exchange import Exchange
+from runrails_gateway.protocol import BoundedProtocol
 
 MODEL = "fake-model"
 USAGE = Usage(input_tokens=4321, cache_read_tokens=1000, output_tokens=777)
@@ -166,7 +167,7 @@ def serving(config: GatewayConfig) -> Iterator[str]:
     server = uvicorn.Server(
         uvicorn.Config(
             create_app(config), host="127.0.0.1", port=0, log_level="critical", access_log=False, ws="none",
-            server_header=False, lifespan="on", timeout_graceful_shutdown=5,
+            server_header=False, lifespan="on", timeout_graceful_shutdown=5, http=BoundedProtocol,
         )
     )  # fmt: skip
     thread = threading.Thread(target=server.run, name="gateway", daemon=True)

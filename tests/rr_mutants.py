@@ -160,7 +160,9 @@ def _visit(where: str, node: ast.AST, near: ast.stmt, *, decides: bool) -> Itera
         )
     yield from _calls(where, node, first, last)
     for child in ast.iter_child_nodes(node):
-        yield from _visit(where, child, near, decides=_decides(node, child) or (decides and isinstance(node, ast.BoolOp)))
+        yield from _visit(
+            where, child, near, decides=_decides(node, child) or (decides and isinstance(node, ast.BoolOp))
+        )
 
 
 def _calls(where: str, node: ast.AST, first: int, last: int) -> Iterator[Edit]:

@@ -89,7 +89,10 @@ CHOSEN: dict[str, dict[str, tuple[tuple[str, str], ...]]] = {
         "adding overwrites what comes": (
             (
                 "        if written is None:\n            raise CredentialExists",
-                "        written = written or self._existing(which)\n        if False:\n            raise CredentialExists",
+                (
+                    "        written = written or self._existing(which)\n"
+                    "        if False:\n            raise CredentialExists"
+                ),
             ),
         ),
         "any number of keys": ((">= CREDENTIALS_MAX:", ">= 10**9:"),),

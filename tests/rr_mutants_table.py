@@ -33,7 +33,7 @@ _KEYS = (
     "tests/unit/test_api_key_format.py", "tests/unit/test_api_keys.py", "tests/unit/test_api_keys_known.py",
     "tests/unit/test_api_keys_managing.py", "tests/unit/test_api_keys_legacy.py", "tests/unit/test_cli_keys.py",
     "tests/attacks/test_keys_attacks.py", "tests/attacks/test_identity_attacked.py",
-    "tests/unit/test_identity_limits.py",
+    "tests/unit/test_identity_limits.py", "tests/unit/test_identity_doors.py",
 )  # fmt: skip
 _DOORS = (
     "tests/unit/test_identity.py", "tests/unit/test_identity_doors.py", "tests/attacks/test_keys_attacks.py",
@@ -42,6 +42,7 @@ _DOORS = (
 _JWT = (
     "tests/unit/test_jwt_tokens.py", "tests/unit/test_jwt_remote.py", "tests/unit/test_cli_tokens.py",
     "tests/attacks/test_jwt_attacks.py", "tests/attacks/test_jwt_wycheproof.py", "tests/unit/test_identity_limits.py",
+    "tests/unit/test_identity_doors.py", "tests/attacks/test_identity_attacked.py",
 )  # fmt: skip
 _STS = ("tests/unit/test_aws_identity.py", "tests/attacks/test_aws_attacks.py", "tests/faults/test_aws_sts_faults.py")
 _EGRESS = (

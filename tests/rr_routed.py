@@ -27,13 +27,13 @@ ADDRESSES = {"openai": "openai_url", "anthropic": "anthropic_url"}
 
 class Keys(World):
     """
-    A world whose guard chooses keys. Keys in `bad` are refused by the provider; `seen` has what came in order, `said`
-    what was asked with each.
+    A world whose guard chooses keys. Keys in `bad` are refused by the provider; `seen` has what came in order,
+    `asked` also what was said.
     """
 
     def __init__(self, policy: KeyPolicy | Callable[[Any], KeyPolicy] | None = None, **options: Any) -> None:
         self.seen: list[str] = []
-        self.said: list[str] = []
+        self.asked: list[tuple[str, str]] = []
         self.headers: list[dict[str, str]] = []
         self.bad: set[str] = set()
         self.moved_to: str | None = None
@@ -47,7 +47,7 @@ class Keys(World):
         headers = dict(request.headers)
         key = headers.get("x-api-key") or headers.get("authorization", "").removeprefix("Bearer ")
         self.seen.append(key)
-        self.said.append(request.messages[-1].text if request.messages else "")
+        self.asked.append((key, request.messages[-1].text if request.messages else ""))
         self.headers.append(headers)
         if self.meanwhile is not None:
             self.meanwhile()

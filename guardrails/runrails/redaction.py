@@ -66,6 +66,12 @@ _PAIR = re.compile(
     re.IGNORECASE,
 )
 """A name and its value inside a text, as in `password='…'`, `"api_key": "…"` and `?token=…`."""
+_HEADER = re.compile(
+    r"(?P<head>(?:(?P<cookie>cookie)|authorization)\s{0,4}[=:](?![ \t]{0,4}(?:none|null|true|false)\b)[ \t]{0,4})"
+    r"(?(cookie)[^\r\n\"'\\]+|[a-z][a-z0-9_-]{0,31}[ \t]{1,4}[^\s,;&)}\]\"'\\]+)",
+    re.IGNORECASE,
+)
+"""Headers of more than one word: a scheme and what it is for, and cookies one after the other."""
 _COUNTED = frozenset({"token", "credential", "credentials", "signature", "secrets"})
 _COUNT_DIGITS_MAX = 7
 _PAIR_CHARS_MIN = 8
@@ -145,7 +151,7 @@ def redact_text(text: str) -> str:
         text = f"{text[:_TEXT_CHARS_MAX].rpartition(' ')[0]} {_LEFT_OUT}"
     masked = _SHAPES.sub(MASK, text)
     if "=" in masked or ":" in masked:
-        masked = _PAIR.sub(_mask_pair, masked)
+        masked = _PAIR.sub(_mask_pair, _HEADER.sub(rf"\g<head>{MASK}", masked))
     return masked
 
 

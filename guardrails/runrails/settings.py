@@ -10,9 +10,10 @@ from runrails.figures import MARKUP_BP_MAX, check_markup_bp
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["markup_bp", "price_file", "user"]
+__all__ = ["KEY_HOSTS", "key_hosts", "markup_bp", "price_file", "user"]
 
 PROJECT_FILE = "runrails.toml"
+KEY_HOSTS = "RUNRAILS_KEY_HOSTS"
 
 
 def user() -> str:
@@ -27,6 +28,11 @@ def markup_bp() -> int:
         return 0
     plain = written.isascii() and written.isdigit() and len(written) <= len(str(MARKUP_BP_MAX))
     return check_markup_bp(int(written) if plain else written, what="RUNRAILS_MARKUP_BP")
+
+
+def key_hosts() -> list[str]:
+    """`RUNRAILS_KEY_HOSTS`: hosts besides the providers' own that users' keys may be sent to, to check them."""
+    return [host.strip() for host in os.environ.get(KEY_HOSTS, "").split(",") if host.strip()]
 
 
 def price_file() -> Path | None:

@@ -36,6 +36,8 @@ __all__ = ["Call", "Remember"]
 Remember: TypeAlias = "Callable[[bytes | Mapping[str, object]], Awaitable[None]]"
 """Told of every answer: a whole one's JSON, or all bytes of a stream."""
 _STREAMED = "text/event-stream"
+_AS_IT_COMES = ((b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))
+"""So that no proxy in front gathers a stream before it passes it on."""
 _DONE = ModelResult(end="completed")
 
 
@@ -159,7 +161,7 @@ class Call:
         exchange = self._exchange
         how: Leaving = "lost"
         try:
-            await exchange.start(answer.status, self._headers(ticket, answer))
+            await exchange.start(answer.status, [*self._headers(ticket, answer), *_AS_IT_COMES])
             left_at: int | None = None
             while True:
                 data = await answer.piece()

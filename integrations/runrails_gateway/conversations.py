@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from runrails.documents.memory import MemoryDocuments
 from runrails_gateway.history import history_of, mark_of, stream_mark
 from runrails_gateway.loopcheck import LoopCheck
 from runrails_gateway.recognition import Runs
@@ -35,8 +34,7 @@ class Conversations:
 
     def __init__(self, config: GatewayConfig) -> None:
         guard = config.guard
-        documents = config.documents or MemoryDocuments(clock=guard.clock)
-        self._runs = Runs(documents, clock=guard.clock, new_id=guard.run_id, emit=guard.emit)
+        self._runs = Runs(config.documents, clock=guard.clock, new_id=guard.run_id, emit=guard.emit)
         self._loops = LoopCheck(
             guard.limits.loops, guard.tools,
             failed=lambda error: guard.emit("detector_failed", "error", error=error),
@@ -50,6 +48,8 @@ class Conversations:
         """Which conversation a request belongs to. Raises BadRequest for a malformed header."""
         history = history_of(ask.operation, ask.body)
         found = await self._runs.recognise(principal, history, header=header, previous_id=ask.previous_id)
+        if found.heard is not None:
+            self._loops.recall(found.keys[0], found.heard)
         return Talk(ask.operation, history, found)
 
     def check(self, talk: Talk, run: Run) -> None:
@@ -69,5 +69,6 @@ class Conversations:
         name = talk.operation
         mark = stream_mark(name, answer) if isinstance(answer, bytes) else mark_of(name, answer)
         if mark is not None:
-            self._loops.answered(talk.recognised.keys, mark)
-            await self._runs.answered(talk.recognised, mark)
+            by_name = talk.recognised.by_name
+            heard = self._loops.answered(talk.recognised.keys, mark) if by_name else None
+            await self._runs.answered(talk.recognised, mark, heard=heard)

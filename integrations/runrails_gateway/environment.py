@@ -3,7 +3,8 @@ A gateway as the environment says.
 
 ``RUNRAILS_STORE`` and ``RUNRAILS_VAULT`` name the ledger and where keys are kept; ``RUNRAILS_RUN_BUDGET``,
 ``RUNRAILS_KEY_BUDGET`` and the others that ``runrails run`` knows say what may be spent. Upstreams are those whose keys
-are set, ``OPENAI_API_KEY`` and ``ANTHROPIC_API_KEY``, at the providers' own addresses; or those that ``RUNRAILS_UPSTREAMS`` names, a TOML file with a table for each:
+are set, ``OPENAI_API_KEY`` and ``ANTHROPIC_API_KEY``, at the providers' own addresses; or those that
+``RUNRAILS_UPSTREAMS`` names, a TOML file with a table for each:
 
     [[upstream]]
     name = "openai"

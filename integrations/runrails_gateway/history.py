@@ -46,15 +46,15 @@ class History:
 
     __slots__ = ("_parts", "_read", "answers", "digests", "results", "roles")
 
-    def __init__(self, units: Sequence[_Unit], read: Callable[[_Unit], Turn]) -> None:
+    def __init__(self, units: Sequence[_Unit], read: Callable[[_Unit], Turn], *, results: int | None = None) -> None:
         self._parts = units
         self._read = read
         self.roles: tuple[Role, ...] = tuple([unit[0] for unit in units])
         self.digests: tuple[bytes, ...] = tuple([unit[1] for unit in units])
         self.answers = self.roles.count("assistant")
         """How many answers of the model it holds."""
-        self.results = self.roles.count("tool")
-        """How many turns of it are results of tools."""
+        self.results = self.roles.count("tool") if results is None else results
+        """How many results of tools; in Anthropic's form a turn holds several."""
 
     def __len__(self) -> int:
         return len(self.roles)
@@ -181,6 +181,7 @@ def _chat_turn(unit: _Unit) -> Turn:
 def messages_history(body: Body) -> History:
     """The history of a message's request. Results of tools come in a user's message; what else is in it follows."""
     units: list[_Unit] = []
+    told = 0
     for message in _maps(body.get("messages")):
         content = message.get("content")
         if message.get("role") == "assistant":
@@ -191,11 +192,12 @@ def messages_history(body: Body) -> History:
         if not results:
             units.append(("user", _said(content), None))
             continue
+        told += len(results)
         units.append(("tool", remembered(b"t", results, _results_digest), results))
         said = [part for part in cast("list[object]", content) if not _is_result(part)]
         if said:
             units.append(("user", _said(said), None))
-    return History(units, _message_turn)
+    return History(units, _message_turn, results=told)
 
 
 def messages_mark(body: Body) -> AnswerMark | None:
@@ -316,7 +318,10 @@ def _item_call(item: Body) -> ToolCall | None:
         return function_call(item, call_id)
     if kind == "custom_tool_call":
         return ToolCall(name=_text(item.get("name")), args=item.get("input"), id=call_id)
-    return ToolCall(name=kind, args=item.get("action", item.get("operation")), id=call_id)
+    action = item.get("action", item.get("operation"))
+    if isinstance(action, Mapping):  # The SDK fills it up with nulls.
+        action = {key: value for key, value in cast("Body", action).items() if value is not None}
+    return ToolCall(name=kind, args=action, id=call_id)
 
 
 def _response_turn(unit: _Unit) -> Turn:

@@ -41,9 +41,9 @@ class Seen:
 class Place:
     """A point of a conversation from which a run goes on."""
 
-    __slots__ = ("claimed", "key", "seen", "steps")
+    __slots__ = ("claimed", "heard", "key", "seen", "steps")
 
-    def __init__(self, seen: Seen, key: bytes, steps: int, *, claimed: bool = False) -> None:
+    def __init__(self, seen: Seen, key: bytes, steps: int, *, claimed: bool = False, heard: str | None = None) -> None:
         self.seen = seen
         self.key = key
         """The name of the conversation up to there."""
@@ -51,6 +51,8 @@ class Place:
         """Model calls and results of tools up to there, those included that are not the run's own."""
         self.claimed = claimed
         """Whether somebody has gone on from there with this run."""
+        self.heard = heard
+        """What a loop detector knew there, for another process."""
 
 
 class Places:

@@ -59,6 +59,10 @@ class Recognised(NamedTuple):
     seen: Seen
     steps: int
     owner: tuple[str, bytes]
+    by_name: bool
+    """Whether the next request may name this one's answer, and nothing before it, instead of sending all."""
+    heard: str | None
+    """What another process has noted of the conversation before the history begins, for `LoopCheck.recall`."""
 
     @property
     def key(self) -> bytes:
@@ -73,7 +77,8 @@ class Runs:
     Nobody gets into a run of somebody else: every name begins with its owner, who is a user in an organisation.
 
     Args:
-        documents: What all processes share; SQLite's may have `synchronous="NORMAL"`, as nothing in it is money.
+        documents: What all processes share; None: nothing. SQLite's may have `synchronous="NORMAL"`, as nothing in it
+            is money.
         clock: Wall clock in milliseconds since the epoch.
         new_id: Makes the id of a new run of a user, as `Guard.run_id`.
         kept_max: How many runs are remembered in memory.
@@ -83,7 +88,7 @@ class Runs:
 
     def __init__(
         self,
-        documents: DocumentStore,
+        documents: DocumentStore | None,
         *,
         clock: Clock,
         new_id: Callable[[str], str],
@@ -148,14 +153,20 @@ class Runs:
         if keys[-1] != keys[0]:  # What has no history yet is no place to go on from.
             self._places.add(keys[-1], Place(seen, keys[-1], steps))
         return Recognised(
-            seen.id, seen.name, how, max(0, steps - seen.base), keys, seen, steps, (user, owner)
+            seen.id, seen.name, how, max(0, steps - seen.base), keys, seen, steps, (user, owner),
+            previous_id is not None or not history.answers, None if before is None else before.heard,
         )  # fmt: skip
 
-    async def answered(self, recognised: Recognised, mark: AnswerMark | None) -> None:
+    async def answered(self, recognised: Recognised, mark: AnswerMark | None, *, heard: str | None = None) -> None:
         """
         Remember an answer, before its last byte is handed out: with that the next request may come, to any process.
 
         Never raises for documents that are away.
+
+        Args:
+            recognised: The request.
+            mark: Its answer; None if there was none.
+            heard: What `LoopCheck.answered` has said of it.
         """
         if mark is None:
             return
@@ -165,16 +176,15 @@ class Runs:
         place = Place(self._places.use(recognised.seen, self._clock()), key, recognised.steps + 1)
         called = _calls_named(owner, mark.calls)
         names = [key, *called]
-        noted = [called[0] if called else key]
-        if mark.answer_id is not None:
-            names.append(_name(owner, "response", mark.answer_id))
-            noted.append(names[-1])
+        response = None if mark.answer_id is None else _name(owner, "response", mark.answer_id)
+        if response is not None:
+            names.append(response)
         for name in names:
             self._places.add(name, place)
-        if recognised.how == "header":
-            return
-        for name in noted:
-            await self._notes.add(user, name, place)
+        if recognised.how != "header":  # which says it in any process
+            await self._notes.add(user, called[0] if called else key, place)
+        if response is not None:
+            await self._notes.add(user, response, Place(place.seen, key, place.steps, heard=heard))
 
     # Finding.
 

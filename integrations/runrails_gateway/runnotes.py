@@ -35,7 +35,9 @@ _R = TypeVar("_R")
 class RunNotes:
     """Places in documents. For one event loop; those of a remote engine are asked in threads."""
 
-    def __init__(self, documents: DocumentStore, *, clock: Clock, ttl_ms: int, emit: Emitter | None = None) -> None:
+    def __init__(
+        self, documents: DocumentStore | None, *, clock: Clock, ttl_ms: int, emit: Emitter | None = None
+    ) -> None:
         self._documents = documents
         self._remote = bool(getattr(documents, "remote", True))
         self._clock = clock
@@ -68,9 +70,10 @@ class RunNotes:
             name: The name.
             key: The conversation; of several places the ones of it are meant, if there are any.
         """
-        if self._misses.get(name, 0) > self._clock() or self._rests():
+        documents = self._documents
+        if documents is None or self._misses.get(name, 0) > self._clock() or self._rests():
             return None
-        found = await self._ask(lambda: _find(self._documents, Address(KIND, user, name.hex()), key, self._expiry()))
+        found = await self._ask(lambda: _find(documents, Address(KIND, user, name.hex()), key, self._expiry()))
         if found is None and not self.away:
             if len(self._misses) >= MISSES_MAX:
                 self._misses.clear()
@@ -79,9 +82,10 @@ class RunNotes:
 
     async def add(self, user: str, name: bytes, place: Place) -> None:
         """Note a place under a name."""
+        documents = self._documents
         self._misses.pop(name, None)
-        if not self._rests():
-            await self._ask(lambda: _add(self._documents, Address(KIND, user, name.hex()), place, self._expiry()))
+        if documents is not None and not self._rests():
+            await self._ask(lambda: _add(documents, Address(KIND, user, name.hex()), place, self._expiry()))
 
     def _expiry(self) -> int:
         return self._clock() + self._ttl_ms
@@ -142,6 +146,8 @@ def _add(documents: DocumentStore, address: Address, place: Place, expires_ms: i
         document = documents.get(address)
         known = [] if document is None else _decoded(document)
         others = [other for other in known if other.seen.id != place.seen.id]
+        for other in others:
+            other.heard = None  # There is room for one.
         data = _encoded([*others, place][-SAME_MAX:])
         version = 0 if document is None else document.version
         if documents.put(address, data, expected=version, expires_ms=expires_ms) is not None:
@@ -150,9 +156,12 @@ def _add(documents: DocumentStore, address: Address, place: Place, expires_ms: i
 
 def _encoded(places: list[Place]) -> bytes:
     rows = [
-        [place.seen.id, place.seen.name, place.seen.base, place.key.hex(), place.steps, int(place.claimed)]
+        [
+            place.seen.id, place.seen.name, place.seen.base, place.key.hex(), place.steps, int(place.claimed),
+            *(() if place.heard is None else (place.heard,)),
+        ]
         for place in places
-    ]
+    ]  # fmt: skip
     return json.dumps(rows, separators=(",", ":")).encode()
 
 
@@ -161,10 +170,11 @@ def _decoded(document: Document) -> list[Place]:
     places: list[Place] = []
     try:
         for row in cast("list[list[object]]", json.loads(document.data)):
-            run_id, name, base, key, steps, claimed = row
+            run_id, name, base, key, steps, claimed, *heard = row
             if isinstance(base, int) and isinstance(steps, int):
                 seen = Seen(str(run_id), str(name), base, 0)
-                places.append(Place(seen, bytes.fromhex(str(key)), steps, claimed=bool(claimed)))
+                said = str(heard[0]) if heard else None
+                places.append(Place(seen, bytes.fromhex(str(key)), steps, claimed=bool(claimed), heard=said))
     except (ValueError, TypeError):
         return []
     return places

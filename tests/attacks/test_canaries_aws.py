@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import os
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -37,6 +38,7 @@ from runrails_aws.identity.answer import STSAnswer
 from runrails_aws.keycheck import access_keys
 from runrails_aws.kms import KMSWrapper
 from runrails_aws.notify import SNSSender
+from runrails_aws.quiet import quietly
 from runrails_aws.ssm import read
 
 ALICE = CredentialId("user:alice", "openai")
@@ -177,6 +179,26 @@ def test_the_filter_masks_what_is_signed(quiet_start: dict[str, str]) -> None:
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)
+
+
+def test_quiet_is_for_one_context_and_below_warnings() -> None:
+    """Errors of the SDK are heard all the same, and other threads are; so is everything afterwards."""
+    logger, lines = logging.getLogger("botocore.canary"), io.StringIO()
+    logger.handlers, logger.propagate = [logging.StreamHandler(lines)], False
+    logger.setLevel(logging.DEBUG)
+    with quietly():
+        logger.debug("a")
+        logger.info("b")
+        logger.warning("c")
+        other = threading.Thread(target=logger.debug, args=("d",))
+        other.start()
+        other.join()
+        with quietly():
+            logger.debug("e")
+        logger.debug("f")
+    logger.debug("g")
+    assert ["c", "d", "g"] == lines.getvalue().split()
+    logger.handlers = []
 
 
 def test_the_check_of_aws_keys(aws: None, lookout: Lookout, tmp_path: Any) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from rr_canaries_routed import ASKED, ROUTES, SDK, Call, Routed, check_call, che
 from rr_clients import MODEL, in_loop
 from runrails import Guard, Limits, ResponseCache
 from runrails.calls import ToolCall, ToolOutcome
-from runrails.clients.echoes import MASK, unsay
+from runrails.clients.echoes import MASK, mask_logs, unsay
 from runrails.errors import LoopDetected
 from runrails.keyroutes import KeyPolicy
 from runrails.secretvalue import Secret
@@ -133,6 +135,28 @@ def test_an_error_keeps_what_is_no_key() -> None:
     unsay(told, Secret(birds.OPENAI.text))
     assert (f"a {MASK} b", {MASK: [MASK.encode()]}) == told.args
     unsay(told, Secret(b"\xff" * 40))
+
+
+def test_what_http_libraries_log_of_a_call() -> None:
+    """Headers as HTTP/2 encodes them, an error that is logged on the way; of this call alone, and while it lasts."""
+    now: list[Secret | None] = [Secret(birds.OPENAI.text)]
+    logger, lines = logging.getLogger("hpack.canary"), io.StringIO()
+    handler = logging.StreamHandler(lines)
+    logger.handlers, logger.propagate = [handler], False
+    logger.setLevel(logging.DEBUG)
+    mask_logs(lambda: now[0])
+    logger.debug("Adding (%r, %r) to the header table", b"authorization", f"Bearer {birds.OPENAI.text}".encode())
+    logger.debug("%d and %s", 7, birds.ORG_KEY.text)
+    try:
+        raise ValueError(birds.OPENAI.text)
+    except ValueError:
+        logger.debug("failed", exc_info=True)
+    now[0] = None
+    logger.debug("later %s", birds.HOUSE.text)
+    told = lines.getvalue()
+    assert 2 == told.count(MASK) and birds.OPENAI.text[8:20] not in told
+    assert f"7 and {birds.ORG_KEY.text}" in told and f"later {birds.HOUSE.text}" in told
+    logger.handlers = []
 
 
 # What is said and done in a run.

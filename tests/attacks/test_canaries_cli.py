@@ -200,6 +200,19 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
 )  # fmt: skip
 
 
+def test_mistakes_are_still_explained(shell: Shell) -> None:
+    """Short words, paths and what is known are said once more; so a mistake in writing is seen."""
+    for args, words in {
+        ("bugdet", "show"): ["bugdet"], ("byok", "add", "openai", "--lable", "x"): ["--lable"],
+        ("keys", "create", "a", "--environment", "production"): ["production", "live"],
+        ("keys", "show", "a", "surplus-argument"): ["surplus-argument"],
+        ("keys", "adopt", "/var/lib/older/keys.jsonl"): ["cannot be read"],
+    }.items():  # fmt: skip
+        result = shell(*args)
+        assert USAGE == result.code
+        assert [word for word in words if word not in result.err] == []
+
+
 def commands_of(setting: str) -> list[tuple[str, ...]]:
     """The commands that read a setting: master keys are of `byok`, and so on; the others are everybody's."""
     groups = {"RUNRAILS_MASTER_KEYS": {"byok"}, "RUNRAILS_KEY_PEPPERS": {"keys"}, "RUNRAILS_JWT_KEYS": {"tokens"}}

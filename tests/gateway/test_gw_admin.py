@@ -252,14 +252,16 @@ def test_a_limit_that_is_none_is_refused(world: World, client: Client, limit: ob
     assert [] == list(world.store.limits())  # type: ignore[attr-defined]
 
 
-def test_budgets_are_listed_without_runs_unless_asked(world: World, client: Client) -> None:
-    """And limits that nobody has spent of yet stand at the end."""
+def test_budgets_of_a_month_are_listed_without_runs(world: World, client: Client) -> None:
+    """Those of a run are asked for by its id; limits that nobody has spent of yet stand at the end."""
     run = world.run()
     world.store.set_limit("org:acme", 5 * CENT)  # type: ignore[attr-defined]
     assert ["user:alice", "org:acme"] == [each["scope"] for each in client.get("/admin/api/budgets").json["data"]]
-    assert [f"run:{run.id}"] == [each["scope"] for each in client.get("/admin/api/budgets", kind="run").json["data"]]
+    assert f"run:{run.id}" == client.get(f"/admin/api/budgets/run:{run.id}").json["data"][0]["scope"]
+    assert ["org:acme"] == [each["scope"] for each in client.get("/admin/api/budgets", period="2026-10").json["data"]]
     assert ["org:acme"] == [each["scope"] for each in client.get("/admin/api/budgets", q="ACM").json["data"]]
-    assert ["user:alice"] == [each["scope"] for each in client.get("/admin/api/budgets", period="2026-11").json["data"]]
+    assert ["user:alice"] == [each["scope"] for each in client.get("/admin/api/budgets", kind="user").json["data"]]
+    assert 422 == client.get("/admin/api/budgets", kind="run").status
     for scope in ("alice", "user:", "USER:x", "user:a b", "x" * 193):
         assert 422 == client.get(f"/admin/api/budgets/{scope}").status
 

@@ -31,13 +31,13 @@ def gw() -> Iterator[World]:
 
 
 def client(made: World, **options: Any) -> openai.OpenAI:
-    found = openai.OpenAI(base_url=made.openai_url, api_key=made.key, **options)
+    found = openai.OpenAI(**{"base_url": made.openai_url, "api_key": made.key, **options})
     made.closing.append(found.close)
     return found
 
 
 def claude(made: World, **options: Any) -> anthropic.Anthropic:
-    found = anthropic.Anthropic(base_url=made.url, api_key=made.key, **options)
+    found = anthropic.Anthropic(**{"base_url": made.url, "api_key": made.key, **options})
     made.closing.append(found.close)
     return found
 
@@ -218,10 +218,10 @@ def test_wrong_key(gw: World, key: str, kind: type[Exception]) -> None:
     """401 in both dialects, before the body is read, and nothing of the key comes back."""
     hits = gw.hits
     with pytest.raises(kind) as caught:
-        openai.OpenAI(base_url=gw.openai_url, api_key=key).chat.completions.create(model=MODEL, messages=HI)
+        client(gw, api_key=key).chat.completions.create(model=MODEL, messages=HI)
     assert key not in str(caught.value)
     with pytest.raises(anthropic.AuthenticationError):
-        anthropic.Anthropic(base_url=gw.url, api_key=key).messages.create(model=MODEL, messages=HI, max_tokens=5)
+        claude(gw, api_key=key).messages.create(model=MODEL, messages=HI, max_tokens=5)
     assert hits == gw.hits
 
 
@@ -384,7 +384,7 @@ def test_run_header_is_accepted() -> None:
     with gateway(TOLD) as made:
         bob = made.new_key("bob")
         runs = [
-            openai.OpenAI(base_url=made.openai_url, api_key=key).chat.completions.with_raw_response.create(
+            client(made, api_key=key).chat.completions.with_raw_response.create(
                 model=MODEL, messages=HI, max_tokens=2000, extra_headers={"X-Runrails-Run": "nightly"}
             ).headers["x-runrails-run"]
             for key in (made.key, made.key, bob)

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from runrails.calls import ToolOutcome
 from runrails.testing.provider import Answer, FakeProvider, Text, ToolCalls, ToolUse
-from runrails_gateway.canonical import answer_digest, content_digest
+from runrails_gateway import canonical
+from runrails_gateway.canonical import answer_digest, content_digest, remembered
 from runrails_gateway.chain import chain, extend
 from runrails_gateway.history import (
     AnswerMark,
@@ -185,14 +186,15 @@ def given_answer(operation: str, path: str, script: Answer, body: Mapping[str, A
 def test_the_answer_comes_back_as_it_was_given(program: str, answer: str) -> None:
     """Whole or streamed, with whatever the SDK adds, drops and respells, it is the same turn."""
     operation, path, play = PROGRAMS[program]
+    marks: list[AnswerMark] = []
     for streams in (False, True):
         with FakeProvider(ANSWERS[answer]) as provider:
             play(provider.url, streams)
             first, second = (dict(request.body) for request in provider.received)
         history = history_of(operation, second)
         (place,) = [at for at, role in enumerate(history.roles) if role == "assistant"]
-        for stream in (False, True):
-            mark = given_answer(operation, path, ANSWERS[answer], first, stream=stream)
+        marks.append(given_answer(operation, path, ANSWERS[answer], first, stream=streams))
+        for mark in marks:
             assert mark.digest == history.digests[place]
             asked = history.turn(place).calls
             assert [(call.name, call.id) for call in mark.calls] == [(call.name, call.id) for call in asked]
@@ -202,6 +204,101 @@ def test_the_answer_comes_back_as_it_was_given(program: str, answer: str) -> Non
         assert extend(chain("alice", before)[-1], mark.digest) == chain("alice", history)[place + 1]
         results = [told for turn in history.turns for told in turn.results]
         assert {call_id for call_id, _ in results} == set(mark.call_ids)
+
+
+THOUGHT: dict[str, Any] = {
+    "id": "c", "object": "chat.completion", "created": 1, "model": "m", "choices": [{
+        "index": 0, "finish_reason": "tool_calls", "logprobs": None, "message": {
+            "role": "assistant", "content": None, "refusal": None, "reasoning_content": "hm", "annotations": [],
+            "tool_calls": [
+                {"id": "a", "type": "function", "function": {"name": "f", "arguments": '{ "x": 1.50 , "y":"\\u00e9"}'}},
+                {"id": "b", "type": "custom", "custom": {"name": "g", "input": "ls -la"}},
+            ],
+        },
+    }],
+}  # fmt: skip
+THOUGHTFUL: dict[str, Any] = {
+    "id": "msg_1", "type": "message", "role": "assistant", "model": "m", "stop_reason": "tool_use",
+    "stop_sequence": None, "usage": {"input_tokens": 1, "output_tokens": 1}, "content": [
+        {"type": "thinking", "thinking": "hm", "signature": "s"}, {"type": "redacted_thinking", "data": "x"},
+        {"type": "text", "text": "Hi ", "citations": None},
+        {"type": "server_tool_use", "id": "srv", "name": "web_search", "input": {"query": "q"}},
+        {"type": "web_search_tool_result", "tool_use_id": "srv", "content": []},
+        {"type": "text", "text": "there", "citations": None},
+        {"type": "tool_use", "id": "t", "name": "f", "input": {"x": 1.5}},
+    ],
+}  # fmt: skip
+REASONED: dict[str, Any] = {
+    "id": "resp_1", "object": "response", "created_at": 1, "model": "m", "status": "completed",
+    "parallel_tool_calls": True, "tool_choice": "auto", "tools": [], "output": [
+        {"type": "reasoning", "id": "rs", "summary": [], "encrypted_content": "zz"},
+        {"type": "message", "id": "m1", "role": "assistant", "status": "completed", "content": [
+            {"type": "output_text", "text": "Hi", "annotations": [], "logprobs": []},
+            {"type": "refusal", "refusal": "no"},
+        ]},
+        {"type": "function_call", "id": "fc", "call_id": "c1", "name": "f", "arguments": '{"x":1}'},
+        {"type": "custom_tool_call", "id": "ct", "call_id": "c2", "name": "g", "input": "ls"},
+        {"type": "local_shell_call", "id": "ls", "call_id": "c3", "status": "completed", "action": {
+            "type": "exec", "command": ["ls"], "env": {},
+        }},
+        {"type": "web_search_call", "id": "ws", "status": "completed", "action": {"type": "search", "query": "q"}},
+    ],
+}  # fmt: skip
+
+
+def dumped(model: Any) -> list[Any]:
+    """What an SDK's object becomes, in the ways users write that down."""
+    return [
+        model.model_dump(), model.model_dump(exclude_none=True), model.to_dict(), json.loads(model.model_dump_json())
+    ]  # fmt: skip
+
+
+def test_reasoning_and_tools_of_the_provider_do_not_matter() -> None:
+    """Some clients send them back, some do not; the SDKs' own objects are as they come from the wire."""
+    from anthropic.types import Message
+    from openai.types.chat import ChatCompletion
+    from openai.types.responses import Response
+
+    chat_sent = dumped(ChatCompletion.model_validate(THOUGHT).choices[0].message)
+    for message in chat_sent:
+        given_mark = mark_of(CHAT, THOUGHT)
+        assert given_mark is not None
+        assert chat(message).digests == (given_mark.digest,)
+    blocks = [dumped(block) for block in Message.model_validate(THOUGHTFUL).content]
+    forms = [*zip(*blocks, strict=True), [block for block in THOUGHTFUL["content"] if "thinking" not in block["type"]]]
+    for content in forms:
+        given_mark = mark_of(MESSAGES, THOUGHTFUL)
+        assert given_mark is not None
+        messages = [{"role": "assistant", "content": list(content)}]
+        assert messages_history({"messages": messages}).digests == (given_mark.digest,)
+    items = [dumped(item) for item in Response.model_validate(REASONED).output]
+    forms = [*zip(*items, strict=True), [item for item in REASONED["output"] if item["type"] != "reasoning"]]
+    for output in forms:
+        given_mark = mark_of(RESPONSES, REASONED)
+        assert given_mark is not None
+        assert given_mark.call_ids == ("c1", "c2", "c3")
+        assert responses_history({"input": list(output)}).digests == (given_mark.digest,)
+
+
+def test_a_part_that_was_there_before_is_not_read_again() -> None:
+    """A conversation sends all of it again each time; what is remembered of it is a digest."""
+    made: list[object] = []
+
+    def make(part: object) -> bytes:
+        made.append(part)
+        return b"digest"
+
+    part = {"role": "assistant", "content": ["swordfish", 1.5, None, True, {"deep": [10**30]}]}
+    found = [remembered(b"x", json.loads(json.dumps(part)), make) for _ in range(3)]
+    assert (found, len(made)) == ([b"digest"] * 3, 1)
+    for other in ({**part, "content": []}, {**part, "x": 1}):
+        assert remembered(b"x", other, make) == b"digest"
+    assert remembered(b"y", part, make) == b"digest"
+    assert len(made) == 4
+    assert not any(b"swordfish" in key for key in canonical._remembered)
+    # What is no JSON is read each time.
+    assert [remembered(b"x", object(), make) for _ in range(2)] == [b"digest"] * 2
+    assert len(made) == 6
 
 
 # Wires.
@@ -218,7 +315,7 @@ def test_failures_are_read_from_each_wire() -> None:
         {"role": "tool", "tool_call_id": "a", "content": [{"type": "text", "text": "Error: x"}]},
     ).turn(1)
     assert told.results == (("a", ToolOutcome(ok=True, result="Error: x")),)
-    turns = messages_history({"messages": [
+    heard = messages_history({"messages": [
         {"role": "assistant", "content": [
             {"type": "text", "text": "so"},
             {"type": "tool_use", "id": "a", "name": "f", "input": {}},
@@ -229,12 +326,14 @@ def test_failures_are_read_from_each_wire() -> None:
             {"type": "tool_result", "tool_use_id": "a", "content": [{"type": "text", "text": "1"}]},
             {"type": "text", "text": "go on"},
         ]},
-    ]}).turns  # fmt: skip
+    ]})  # fmt: skip
+    turns = heard.turns
     assert [turn.role for turn in turns] == ["assistant", "tool", "user"]
     assert [(call.id, call.name, call.args) for call in turns[0].calls] == [("a", "f", {}), ("b", "g", {"x": 1})]
     assert turns[1].results == (
         ("b", ToolOutcome(ok=False, result="boom")), ("a", ToolOutcome(ok=True, result="1"))
     )  # fmt: skip
+    assert (heard.answers, heard.results) == (1, 2)
     turns = responses_history({"input": [
         {"role": "user", "content": "hi"},
         {"type": "reasoning", "id": "rs", "summary": []},

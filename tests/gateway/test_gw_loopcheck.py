@@ -21,6 +21,7 @@ from runrails.errors import LimitReached, LoopDetected
 from runrails.events import Event
 from runrails.loops import LoopPolicy, ToolRule
 from runrails.stores.memory import MemoryStore
+from runrails_gateway import listening
 from runrails_gateway.chain import chain, extend
 from runrails_gateway.history import History, history_of, mark_of
 from runrails_gateway.loopcheck import LoopCheck
@@ -179,7 +180,7 @@ def test_a_bug_in_the_detector_changes_nothing(monkeypatch: pytest.MonkeyPatch) 
         raise ZeroDivisionError
 
     check = LoopCheck(failed=told.append)
-    monkeypatch.setattr(module, "replace", broken)
+    monkeypatch.setattr(listening, "replace", broken)
     batch = [said("x"), answer(None, ("a", "f", "{}"), ("b", "f", "{}")), result("a", "1")]
     assert ask(check, batch) is None
     assert told == ["TypeError"]
@@ -228,7 +229,7 @@ def test_the_memory_is_bounded() -> None:
         assert ask(check, messages) is None
     kept = check._kept
     assert len(kept._awake) + len(kept._packed) <= 50
-    assert kept._bytes == sum(packed.size for packed in kept._packed.values()) <= module.BYTES_MAX
+    assert kept._bytes == sum(packed.size for packed in kept._packed.values()) <= listening.BYTES_MAX
 
 
 def test_forks_of_a_long_conversation_are_read_once() -> None:
@@ -246,6 +247,42 @@ def test_forks_of_a_long_conversation_are_read_once() -> None:
         sizes.append(max(place for place in range(len(keys)) if place == 0 or keys[place] in check._kept))
         assert check.check(keys, heard) == ask(LoopCheck(), fork)
     assert sizes == [len(base), 0, len(base), len(base)]
+
+
+def test_of_a_history_that_nobody_knows_the_newest_part_is_read() -> None:
+    """However long it is, a request is judged in bounded time; the loop at its end is found."""
+    messages = [said("Go.")]
+    for number in range(3_000):
+        messages += [answer(None, (f"n{number}", "read", f'{{"n": {number}}}')), result(f"n{number}", f"Page {number}")]
+    read: list[int] = []
+
+    class Counting(History):
+        def turns_from(self, place: int) -> Any:
+            read.append(len(self) - place)
+            return super().turns_from(place)
+
+    for ending, stops in ((failing(4)[1:], False), (failing(5)[1:], True)):
+        heard = history([*messages, *ending])
+        counted = Counting(heard._parts, heard._read)
+        assert (LoopCheck().check(chain("alice", counted), counted) is not None) == stops
+    assert max(read) <= module.READ_TURNS_MAX
+    huge = [said("Go.")]
+    for number in range(200):
+        huge += [
+            answer(None, (f"n{number}", "read", f'{{"n": {number}}}')),
+            result(f"n{number}", f"{number} " * 20_000),
+        ]
+    heard = history(huge)
+    assert module._where_to_begin(heard, 0) > len(heard) - 60
+
+
+def test_arguments_that_wait_for_results_take_no_room() -> None:
+    """Calls that nobody answers keep their arguments in memory only while they are small."""
+    check = LoopCheck()
+    assert ask(check, [said("x"), answer(None, ("a", "f", "{}"))]) is None
+    assert len(check._kept._awake) == 1
+    assert ask(check, [said("x"), answer(None, ("a", "write", "y" * 100_000))]) is None
+    assert len(check._kept._awake) == 1
 
 
 CALL = st.tuples(st.sampled_from(["search", "read"]), st.sampled_from(['{"q": 1}', '{"q": 2}']))
@@ -284,8 +321,8 @@ def test_with_and_without_a_cache_it_finds_the_same(turns: list[Any], kept_max: 
     """Conversations grow, fork and are forgotten; each request is judged as if heard from the start."""
     check = LoopCheck(kept_max=kept_max)
     conversations: list[list[Message]] = [[said("hi")]]
-    before = module.AWAKE_MAX, module.FORK_TURNS_MIN
-    module.AWAKE_MAX, module.FORK_TURNS_MIN = 2, 3
+    before = listening.AWAKE_MAX, module.FORK_TURNS_MIN
+    listening.AWAKE_MAX, module.FORK_TURNS_MIN = 2, 3
     try:
         for which, steps in turns:
             messages = grow(conversations[which % len(conversations)], steps)
@@ -293,7 +330,7 @@ def test_with_and_without_a_cache_it_finds_the_same(turns: list[Any], kept_max: 
                 assert ask(check, messages) == ask(LoopCheck(kept_max=1), messages)
             conversations.append(messages)
     finally:
-        module.AWAKE_MAX, module.FORK_TURNS_MIN = before
+        listening.AWAKE_MAX, module.FORK_TURNS_MIN = before
 
 
 @settings(max_examples=80, deadline=None)

@@ -20,9 +20,11 @@ from runrails.errors import StoreUnavailable
 from runrails.events import Emitter, Event
 from runrails.identity.principal import Principal
 from runrails.ids import check_id
+from runrails.loops import ToolRule
 from runrails.testing import ManualClock
 from runrails_gateway.errors import BadRequest
 from runrails_gateway.history import AnswerMark, history_of, mark_of
+from runrails_gateway.loopcheck import LoopCheck
 from runrails_gateway.recognition import Recognised, Runs
 from runrails_gateway.runnotes import KIND, REST_MS
 
@@ -327,6 +329,56 @@ async def test_a_response_that_nobody_knows_is_one_run_in_every_process() -> Non
     assert found[0].keys == found[1].keys
 
 
+@pytest.mark.parametrize("header", [None, "nightly"])
+@pytest.mark.parametrize(
+    "tools", [{}, {"f": ToolRule(poll=True)}, {"f": ToolRule(loop_key=lambda _: 0)}], ids=["", "poll", "key"]
+)
+async def test_a_loop_is_found_though_every_answer_is_named_in_another_process(
+    header: str | None, tools: dict[str, ToolRule]
+) -> None:
+    """What the detector knows goes along with the answers' names, without anything that was said."""
+    world = World()
+    workers = [(world.worker(), LoopCheck(tools=tools)) for _ in range(3)]
+    asked, previous, stopped = history_of(RESPONSES, {"input": "My password is swordfish."}), None, 0
+    for number in range(7):
+        runs, loops = workers[number % 3]
+        found = await runs.recognise(ALICE, asked, header=header, previous_id=previous)
+        if found.heard is not None:
+            loops.recall(found.keys[0], found.heard)
+        if loops.check(found.keys, asked) is not None:
+            stopped = number
+            break
+        call = {"type": "function_call", "call_id": f"c{number}", "name": "f", "arguments": '{"token": "swordfish"}'}
+        told = mark_of(RESPONSES, {"id": f"resp_{number}", "output": [call]})
+        assert told is not None
+        assert found.by_name
+        await runs.answered(found, told, heard=loops.answered(found.keys, told))
+        previous = f"resp_{number}"
+        items = [{"type": "function_call_output", "call_id": f"c{number}", "output": "Error: swordfish"}]
+        asked = history_of(RESPONSES, {"input": items})
+    assert stopped == (0 if tools else 5)
+    assert not any(b"swordfish" in document.data for document in world.documents.find(KIND, "alice"))
+
+
+def test_what_another_process_wrote_may_be_damaged() -> None:
+    """It is passed over, and told."""
+    told: list[str] = []
+    check = LoopCheck(failed=told.append)
+    for text in ("", "[]", "{}", "[1, 2, 3]", '[{"version": 0}, [0, 0, 0, ""], []]'):
+        check.recall(b"key", text)
+    assert len(told) == 5
+    assert b"key" not in check._kept
+
+
+async def test_without_documents_memory_has_to_do() -> None:
+    """One process knows what it has served; another one begins anew."""
+    runs, talk = Runs(None, clock=ManualClock(), new_id=lambda _: "r"), Conversation("hi")
+    await talk.ask(runs, answer("Hello!"))
+    assert (await talk.say(said("x")).ask(runs)).how == "chain"
+    assert (await talk.ask(Runs(None, clock=ManualClock(), new_id=lambda _: "r"))).how == "new"
+    runs.close()
+
+
 async def test_a_response_with_all_its_items_is_known_as_well() -> None:
     """Clients may send everything again instead of a name."""
     world = World()
@@ -506,6 +558,28 @@ async def test_memory_is_bounded() -> None:
     seen = places.run((await long.ask(runs)).run_id)
     assert seen is not None
     assert len(seen.names) <= 26
+
+
+async def test_requests_at_once_leave_nothing_behind() -> None:
+    """More of them are under way than runs are remembered, and all are answered late."""
+    world = World(Documents(remote=True), kept_max=3)
+    runs = world.worker()
+
+    async def converse(number: int) -> None:
+        talk = Conversation(f"{number % 5}")
+        for turn in range(4):
+            found = await talk.ask(runs)
+            await asyncio.sleep(0)
+            reply = answer(f"{number} {turn}", (f"c{number % 7}", "f", "{}"))
+            await runs.answered(found, mark(reply))
+            talk.say(reply, result(f"c{number % 7}", "x"))
+
+    await asyncio.gather(*[converse(number) for number in range(40)])
+    places = runs._places
+    assert len(runs) <= 3
+    assert set(places._places) == {name for seen in places._runs.values() for name in seen.names}
+    assert all(places._runs.get(place.seen.id) is place.seen for known in places._places.values() for place in known)
+    runs.close()
 
 
 async def test_names_are_identifiers() -> None:

@@ -11,6 +11,7 @@ import anthropic
 import httpx2
 import openai
 import pytest
+from anthropic.types.shared import ErrorType
 
 import runrails.credentials.errors as stored
 from runrails import errors
@@ -150,11 +151,12 @@ def everything(told: Told) -> str:
 
 
 def subclasses(kind: type) -> set[type]:
-    """All of them, those of the core and the gateway."""
+    """All of them, those of the core and the gateway; the admin API tells its own itself."""
     found = {kind}
     for each in kind.__subclasses__():
         found |= subclasses(each)
-    return {each for each in found if each.__module__.partition(".")[0] in ("runrails", "runrails_gateway")}
+    ours = {each for each in found if each.__module__.partition(".")[0] in ("runrails", "runrails_gateway")}
+    return {each for each in ours if not each.__module__.startswith("runrails_gateway.admin")}
 
 
 def test_every_class_of_error_has_a_rule_and_a_case():
@@ -372,7 +374,7 @@ OPENAI_TYPES = {
 }  # fmt: skip
 ANTHROPIC_TYPES = {
     400: "invalid_request_error", 401: "authentication_error", 402: "billing_error", 403: "permission_error",
-    404: "not_found_error", 405: "invalid_request_error", 408: "invalid_request_error", 409: "invalid_request_error",
+    404: "not_found_error", 405: "invalid_request_error", 408: "timeout_error", 409: "conflict_error",
     413: "request_too_large", 429: "rate_limit_error", 500: "api_error", 502: "api_error", 503: "overloaded_error",
     504: "timeout_error",
 }  # fmt: skip
@@ -405,6 +407,8 @@ def test_anthropic_raises_its_own_class_with_its_type(case):
     assert told.status == error.status_code
     body: Any = error.body
     assert (ANTHROPIC_TYPES[told.status], told.message) == (body["error"]["type"], body["error"]["message"])
+    assert ANTHROPIC_TYPES[told.status] == error.type
+    assert error.type in get_args(ErrorType) or 413 == told.status
     assert "req_1" == error.request_id
     if told.status == 402:
         assert "PaymentRequiredError" == type(error).__name__
@@ -536,3 +540,48 @@ def test_events_are_whole_and_one(dialect):
         assert 1 == event.count(b"data: ")
         assert b"[DONE]" not in event
         assert b"\r" not in event
+
+
+TORN = {
+    "chat": (CHAT, CHUNK, {"model": "m", "messages": HI, "stream": True, "stream_options": {"include_usage": True}}),
+    "chat_hiding": (CHAT, CHUNK, {"model": "m", "messages": HI, "stream": True}),
+    "responses": (RESPONSES, CREATED, {"model": "m", "input": "hi", "stream": True}),
+    "messages": (MESSAGES, DELTA, {"model": "m", "messages": HI, "max_tokens": 5, "stream": True}),
+}
+
+
+@pytest.mark.parametrize("case", TORN)
+def test_an_error_can_follow_wherever_a_stream_breaks_off(case):
+    """Cut at any byte: what was handed on ends with a whole line, never with a name alone; the SDK raises our error."""
+    dialect, event, body = TORN[case]
+    told = told_of("UpstreamError")
+    whole = event + b"\n" + event + b"\n"
+    for cut in range(len(event), len(whole)):
+        plan = dialect.read(body).plan
+        assert plan is not None
+        assert plan.stream is not None
+        reader = plan.stream
+        shown = [piece for at in range(0, cut, 50) if (piece := reader.feed(whole[at : min(at + 50, cut)]))]
+        handed = b"".join(shown)
+        lines = whole[: whole.rindex(b"\n", 0, cut) + 1]
+        assert lines.startswith(handed)
+        assert lines[len(handed) :].startswith(b"event:") or lines == handed
+        assert whole[:cut] == handed + reader.rest()
+        if cut % 13:
+            continue
+        served = [*shown, dialect.event(told)]
+        if dialect is MESSAGES:
+            with anthropic_client(lambda served=served: stream_of(*served), []) as client:
+                with pytest.raises(anthropic.APIStatusError, match="The provider failed"):
+                    list(client.messages.create(model="m", messages=HI, max_tokens=5, stream=True))
+            continue
+        with (
+            openai_client(lambda served=served: stream_of(*served), []) as other,
+            pytest.raises(openai.APIError) as got,
+        ):
+            list(
+                other.responses.create(model="m", input="hi", stream=True)
+                if dialect is RESPONSES
+                else other.chat.completions.create(model="m", messages=HI, stream=True)
+            )
+        assert "upstream_failed" == got.value.code

@@ -1,4 +1,4 @@
-"""The edges of the egress guard: the longest address, the first and last redirect, and what is closed on the way out."""
+"""The edges of the egress guard: the longest address, the first and last redirect, what is closed on the way out."""
 
 from __future__ import annotations
 

@@ -121,7 +121,8 @@ def test_a_wrong_id_of_a_shared_secret_is_told_first() -> None:
 def test_a_token_with_every_claim_is_taken() -> None:
     """Also with those that need not be there."""
     full = claims(org="acme", nbf=claims()["iat"])
-    assert ("worker-7", "acme") == (lambda who: (who.user, who.org))(Desk().tokens.verify(token(body=full)))
+    found = Desk().tokens.verify(token(body=full))
+    assert ("worker-7", "acme") == (found.user, found.org)
 
 
 def test_no_token_is_made_with_an_id_that_is_none() -> None:
@@ -202,3 +203,17 @@ def test_the_other_minute_begins_after_sixty_seconds() -> None:
     other.note("key-1", START_MS + 3 * EVERY_MS)
     other.flush()
     assert 4 == documents.writes
+
+
+def test_what_is_recalled_ends_when_the_key_does() -> None:
+    """To the millisecond, within the five seconds for which the answer is known."""
+    clock = ManualClock(START_MS)
+    keys = make_keys(clock=clock)
+    text = keys.create("alice", scopes={"ai:complete"}, expires_ms=START_MS + 1_000)[1].reveal()
+    lasting = keys.create("bob", scopes={"ai:complete"})[1].reveal()
+    assert [None, None] == [keys.recall(text), keys.recall(lasting)]
+    known = [keys.verify(text), keys.verify(lasting)]
+    clock.advance(999)
+    assert known == [keys.recall(text), keys.recall(lasting)]
+    clock.advance(1)
+    assert [None, known[1]] == [keys.recall(text), keys.recall(lasting)]

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import openai
@@ -10,10 +14,12 @@ import pytest
 
 from rr_clients import HI
 from rr_routed import HOUSE, Keys
-from runrails import ConfigError
+from runrails import ConfigError, Guard, Limits
 from runrails.attribution import Attribution
 from runrails.calls import ModelCall
-from runrails.clients.keys import place_of
+from runrails.clients import keys
+from runrails.clients.edge import Edge
+from runrails.clients.keys import akey_refused, in_place, key_refused, place_of, put_key
 from runrails.credentials import CredentialId, KeyRing, Vault
 from runrails.credentials.revalidation import Revalidator
 from runrails.credentials.router import KNOWN_MAX, Router
@@ -22,6 +28,7 @@ from runrails.documents.memory import MemoryDocuments
 from runrails.errors import CredentialError
 from runrails.keyroutes import PLATFORM, KeyPlace, KeyPolicy, Route, address_of, check_routes, is_place
 from runrails.secretvalue import Secret
+from runrails.stores.memory import MemoryStore
 from runrails.testing import ManualClock
 
 START_MS = 1_795_000_000_000
@@ -224,3 +231,135 @@ def test_the_platforms_requests_keep_the_clients_key() -> None:
         with pytest.raises(openai.InternalServerError) as caught:
             world.house(max_retries=0).chat.completions.create(model="fake-model", messages=HI, max_tokens=9)
         assert f"Bearer {HOUSE}" == caught.value.request.headers["authorization"]
+
+
+class Sent:
+    """A request that is about to leave."""
+
+    def __init__(self, url: str = "https://api.openai.com/v1/chat/completions") -> None:
+        self.url = url
+        self.headers = {"Authorization": f"Bearer {HOUSE}"}
+
+
+class Choosing:
+    """Chooses nothing, and notes in which thread it was told of a refusal."""
+
+    def __init__(self, *, remote: bool = False, fails: bool = False) -> None:
+        self.remote = remote
+        self.fails = fails
+        self.threads: list[int] = []
+
+    def route(self, *args: Any) -> Route:
+        """The platform's."""
+        return PLATFORM
+
+    def refused(self, *args: Any) -> bool:
+        """Noted."""
+        self.threads.append(threading.get_ident())
+        if self.fails:
+            raise RuntimeError("no")
+        return True
+
+
+class Denied(Exception):
+    """A provider's 401."""
+
+    status_code = 401
+
+
+OWN = Route("user", "user:alice/openai/default", KEY, KeyPlace("openai", None))
+
+
+def edge_of(guard: Guard) -> Any:
+    """What a guarded client's class knows."""
+    with openai.OpenAI(api_key=HOUSE) as client:
+        return type(guard.wrap(client)).runrails_edge  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def guard() -> Iterator[Guard]:
+    """One that chooses no keys."""
+    made = Guard(Limits(run="1"), store=MemoryStore())
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize(
+    ("route", "url"),
+    [
+        (replace(OWN, place=None), "https://api.openai.com/v1/x"),
+        (OWN, "nonsense"),
+        (OWN, "https://elsewhere.example/v1/x"),
+        (replace(OWN, place=KeyPlace("openai", "nonsense")), "https://api.openai.com/v1/x"),
+    ],
+    ids=["no place", "no address", "another address", "kept for no address"],
+)
+def test_a_key_goes_nowhere_without_a_place(guard: Guard, route: Route, url: str) -> None:
+    """The request keeps the client's own key, and an error of ours says why."""
+    request = Sent(url)
+    with pytest.raises(CredentialError, match="is not sent to another address"):
+        put_key(edge_of(guard), request, route)
+    assert f"Bearer {HOUSE}" == request.headers["Authorization"]
+
+
+def test_where_a_key_goes_the_clients_own_goes_not(guard: Guard) -> None:
+    """And the platform's route puts in none."""
+    own, platforms = Sent(), Sent()
+    put_key(edge_of(guard), own, OWN)
+    put_key(edge_of(guard), platforms, PLATFORM)
+    assert f"Bearer {KEY.reveal()}" in own.headers.values()
+    assert f"Bearer {HOUSE}" not in own.headers.values()
+    assert {"Authorization": f"Bearer {HOUSE}"} == platforms.headers
+
+
+def test_a_dialect_without_keys_has_no_place_for_them(guard: Guard) -> None:
+    """Its calls are planned as they were, and no key is put in."""
+    edge = Edge(guard, object())  # type: ignore[arg-type]
+    plan: Any = object()
+    assert plan is in_place(edge, object(), plan)
+    assert place_of(type("Client", (), {"runrails_edge": edge})()) is None
+    with pytest.raises(CredentialError, match="is not sent to another address"):
+        put_key(edge, Sent(), OWN)
+
+
+def test_outside_of_calls_there_is_no_key() -> None:
+    """Neither chosen by a layer above nor for the mask of logs; the platform's is nobody's to pass on."""
+    assert (None, None) == (keys.covered_route(), keys._secret_now())
+    token = keys._covered.set(PLATFORM)
+    assert keys.covered_route() is None
+    keys._covered.reset(token)
+    token = keys._covered.set(OWN)
+    assert [OWN, None] == [keys.covered_route(), keys.covered_route()]
+    keys._covered.reset(token)
+
+
+async def test_only_a_chosen_key_can_be_refused(guard: Guard) -> None:
+    """Without somebody who chooses, or without a key of the vault, the provider's answer is the caller's to see."""
+    assert [False, False] == [key_refused(edge_of(guard), route, Denied()) for route in (None, OWN)]
+    assert not await akey_refused(edge_of(guard), OWN, Denied())
+    choosing = Choosing()
+    with contextlib.closing(Guard(Limits(run="1"), store=MemoryStore(), credentials=choosing)) as other:
+        assert [False, False] == [key_refused(edge_of(other), route, Denied()) for route in (None, PLATFORM)]
+        assert not key_refused(edge_of(other), OWN, ValueError())
+        assert [] == choosing.threads
+        assert key_refused(edge_of(other), OWN, Denied())
+        assert 1 == len(choosing.threads)
+
+
+@pytest.mark.parametrize("remote", [False, True])
+async def test_a_refusal_is_noted_where_it_keeps_nobody_waiting(remote: bool) -> None:
+    """Over a network in another thread, else in this one."""
+    choosing = Choosing(remote=remote)
+    with contextlib.closing(Guard(Limits(run="1"), store=MemoryStore(), credentials=choosing)) as made:
+        assert await akey_refused(edge_of(made), OWN, Denied())
+    assert [not remote] == [thread == threading.get_ident() for thread in choosing.threads]
+
+
+def test_a_refusal_that_cannot_be_noted_is_told() -> None:
+    """The provider's error comes out, not the vault's."""
+    told: list[Any] = []
+    choosing = Choosing(fails=True)
+    made = Guard(Limits(run="1"), store=MemoryStore(), credentials=choosing, sinks=[told.append])
+    assert not key_refused(edge_of(made), OWN, Denied())
+    made.close()
+    assert ["RuntimeError"] == [event.fields["error"] for event in told if "not_marked" in event.name], told

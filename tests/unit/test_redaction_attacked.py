@@ -52,7 +52,7 @@ def test_a_header_is_more_than_its_first_word(text: str) -> None:
     assert masked.endswith("user=alice did it")
 
 
-@pytest.mark.parametrize("text", ["authorization=None user=alice", "cookie: null; x", "authorization: false."])
+@pytest.mark.parametrize("text", ["authorization=None user=alice", "cookie: null; x", "authorization: false"])
 def test_no_header_is_no_secret(text: str) -> None:
     """What says that there is none stays."""
     assert text == redact_text(text)

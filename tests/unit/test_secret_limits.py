@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -76,7 +77,7 @@ def test_two_thirds_of_a_secret_may_be_steps() -> None:
     """One step more, and anybody would try it."""
     steps = "abcdefghijklmnopqrstu"  # 20 of them
     just = steps + "Q5Z1X9W4J"
-    assert 20 == sum(abs(ord(one) - ord(other)) <= 1 for one, other in zip(just, just[1:], strict=False))
+    assert 20 == sum(abs(ord(one) - ord(other)) <= 1 for one, other in pairwise(just))
     assert 3 * 20 == 2 * len(just)
     assert weakness(just.encode(), bytes_min=16) is None
     assert "is a sequence that anybody would try" == weakness((steps + "v5Z1X9W4J").encode(), bytes_min=16)

@@ -108,6 +108,7 @@ def test_a_router_keeps_no_key_longer_than_it_believes_it() -> None:
     assert {} == nothing._known
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 @pytest.mark.parametrize("what", ["router", "vault", "kms", "documents"])
 def test_a_fork_is_not_held_up_by_the_parents_threads(what: str) -> None:
     """One of them was in the middle of something: in the child it never ends."""

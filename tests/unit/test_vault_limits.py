@@ -1,4 +1,4 @@
-"""The edges of the vault's rules: the last that is good, the first that is not, and what is refused for its form alone."""
+"""The edges of the vault's rules: the last that is good, the first that is not, and what its form alone refuses."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from rr_ledger import START_MS
-from rr_vault import ALICE, CANARY, CountingWrapper, master, new_vault, ring
+from rr_vault import ALICE, BOB, CANARY, CountingWrapper, Interposed, master, new_vault, ring
 from runrails.credentials import Context, CredentialId, CredentialUnreadable, DataKey, KeyRing, Vault, primitives
+from runrails.credentials import vault as vaults
 from runrails.credentials.cache import Opened
 from runrails.credentials.envelope import KEY_ID_BYTES_MAX, MAGIC, WRAPPED_BYTES_MAX, key_id_of, open_, seal
 from runrails.credentials.opening import open_wrapper
@@ -126,7 +127,7 @@ def test_a_master_key_of_another_size_is_refused_for_that(size: int) -> None:
         KeyRing("k1", {"k1": Secret(base64.b64encode(key))})
 
 
-@pytest.mark.parametrize("phrase", [b"correct horse battery staple and", b"~!@#$%^&*()_+{}|:<>?~abcdefghijk"])
+@pytest.mark.parametrize("phrase", [b"q7Zp0Wm4Xc9Vn2Bk 8Lj5Hg1Fd6Sa3Ty", b"~!@#$%^&*()_+{}|:<>?~abcdefghijk"])
 def test_a_pass_phrase_is_no_master_key(phrase: bytes) -> None:
     """With blanks as well as with the last character that can be typed."""
     assert 32 == len(phrase)
@@ -163,9 +164,10 @@ def test_a_kind_that_is_no_text_is_refused_as_malformed(kind: Any) -> None:
 
 
 def test_nothing_expires_at_a_time_that_cannot_be() -> None:
-    """The last moment is one before what fits a double."""
+    """The first moment is that of the epoch, the last one before what fits a double."""
     address = Address("credential", "alice", "openai")
-    check_write(address, b"", 0, TIME_MS_MAX - 1)
+    for moment_ms in (0, TIME_MS_MAX - 1):
+        check_write(address, b"", 0, moment_ms)
     with pytest.raises(ValueError, match="expires"):
         check_write(address, b"", 0, TIME_MS_MAX)
 
@@ -200,3 +202,25 @@ def test_a_user_and_an_organisation_of_one_name_have_statuses_of_their_own() -> 
     vault.mark(org, "suspended", START_MS)
     assert ["unverified"] == [info.status for info in vault.list("user:alice")]
     assert ["suspended"] == [info.status for info in vault.list("org:alice")]
+
+
+def test_a_key_that_is_removed_meanwhile_needs_no_sealing() -> None:
+    """It is neither unreadable nor in anybody's way."""
+    documents = Interposed(MemoryDocuments(clock=ManualClock(START_MS)))
+    new_vault(documents, "k1").add(ALICE, Secret(CANARY))
+    other = new_vault(documents.inner, "k1")
+    documents.before = [lambda: other.remove(ALICE)]
+    done = new_vault(documents, "k2", "k1").rewrap()
+    assert (0, (), ()) == (done.renewed, done.unreadable, done.contended)
+    assert [] == documents.before
+
+
+def test_what_was_sealed_anew_is_remembered_as_far_as_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many keys there are."""
+    monkeypatch.setattr(vaults, "REWRAPPED_MAX", 1)
+    documents = MemoryDocuments(clock=ManualClock(START_MS))
+    for which in (ALICE, BOB):
+        new_vault(documents, "k1").add(which, Secret(CANARY))
+    vault = new_vault(documents, "k2", "k1")
+    assert {"k2"} == {vault.get(which).info.key_id for which in (ALICE, BOB)}
+    assert 1 == len(vault._rewrapped_once)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from runrails.cli.output import AsJson, make_table, print_json, stderr, stdout
 from runrails.errors import CredentialError
+from runrails.settings import KEY_HOSTS, key_hosts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HOSTS", "mount", "validate"]
 
-HOSTS = "RUNRAILS_KEY_HOSTS"
+HOSTS = KEY_HOSTS
 """Hosts besides the providers' own that keys with a base URL may be sent to, separated by commas."""
 EXIT_NEGATIVE = 1
 
@@ -45,7 +45,7 @@ def validate(
 
     if owner is not None:
         check_owner(owner)
-    hosts = [*(allow_host or []), *filter(None, os.environ.get(HOSTS, "").split(","))]
+    hosts = [*(allow_host or []), *key_hosts()]
     with opened_vault(vault) as opened:
         wanted = [
             info for info in opened.list(owner)

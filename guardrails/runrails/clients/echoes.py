@@ -21,11 +21,11 @@ __all__ = ["MASK", "mask_logs", "unsay"]
 MASK = "[redacted]"
 _PIECE_CHARS = 12
 _CHAIN_MAX = 8
+_DEPTH_MAX = 12
 _LIBRARIES = frozenset({"anthropic", "hpack", "httpcore", "httpcore2", "httpx", "httpx2", "openai"})
 _known = [0]
 """How many loggers there were when they were looked at last."""
 _masked: set[str] = set()
-_DEPTH_MAX = 12
 
 
 def unsay(error: BaseException, secret: Secret) -> None:
@@ -56,6 +56,8 @@ def mask_logs(secret_now: Callable[[], Secret | None]) -> None:
         with suppress(Exception):
             secret = secret_now()
             if secret is not None:
+                if record.exc_info and record.exc_info[1] is not None:
+                    unsay(record.exc_info[1], secret)
                 text = record.getMessage()
                 clean = _without(text, _pieces(secret))
                 if clean is not text:
@@ -76,8 +78,10 @@ def _pieces(secret: Secret) -> frozenset[str]:
 
 
 def _unsay_one(error: BaseException, pieces: frozenset[str]) -> None:
-    error.args = tuple(_cleaned(each, pieces, _DEPTH_MAX) for each in cast("tuple[object, ...]", error.args))
-    for name, value in vars(error).items():
+    args = _cleaned(error.args, pieces, _DEPTH_MAX)
+    if args is not error.args:
+        error.args = cast("tuple[object, ...]", args)
+    for name, value in list(vars(error).items()):
         cleaned = _cleaned(value, pieces, _DEPTH_MAX)
         if cleaned is not value:
             setattr(error, name, cleaned)

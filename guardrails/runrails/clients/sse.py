@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 __all__ = ["EventReader", "SseReader"]
 
 
+_BEFORE_DATA = (b"event:", b"id:", b"retry:")
+"""Lines of an event that mean nothing without its data."""
+
+
 class EventReader(Protocol):
     """What a wire's events mean."""
 
@@ -53,10 +57,20 @@ class EventReader(Protocol):
 
 
 class SseReader:
-    """Reads along with a stream of server-sent events whose data are one line each, as all providers send them."""
+    """
+    Reads along with a stream of server-sent events whose data are one line each, as all providers send them.
 
-    def __init__(self, events: EventReader) -> None:
+    Args:
+        events: What they mean.
+        whole_lines: Whether only whole lines are handed on, and an event's name with its data, so that an event of
+            ours can follow at any moment.
+    """
+
+    def __init__(self, events: EventReader, *, whole_lines: bool = False) -> None:
         self._events = events
+        self._whole = whole_lines
+        self._keeps_back = whole_lines or events.hides
+        self._end = b"\n\n" if whole_lines else b"\n"
         self._signs = events.signs
         self._tail = b""
         self.coming: Coming[bytes] = Coming(partial(_text_of, events))
@@ -72,7 +86,7 @@ class SseReader:
 
     def feed(self, data: bytes) -> bytes:
         """Read a piece; a line that is not complete waits for the next one."""
-        if self._begun and not self._tail and data.endswith(b"\n"):
+        if self._begun and not self._tail and data.endswith(self._end):
             for sign in self._signs:
                 if sign in data:
                     break
@@ -81,13 +95,16 @@ class SseReader:
                 return data
         whole = self._tail + data if self._tail else data
         lines = whole.split(b"\n")
-        self._tail = lines.pop()
+        tail = lines.pop()
+        while self._whole and lines and lines[-1].startswith(_BEFORE_DATA):
+            tail = lines.pop() + b"\n" + tail
+        self._tail = tail
         hidden = False
         for place, line in enumerate(lines):
             if line.startswith(b"data:") and self.event(line) is False:
                 lines[place] = b""
                 hidden = True
-        if not self._events.hides:
+        if not self._keeps_back:
             return data
         self.kept_back = self._tail
         if hidden:
@@ -110,9 +127,10 @@ class SseReader:
     def rest(self) -> bytes:
         """A last line without an end."""
         tail, self._tail, self.kept_back = self._tail, b"", b""
-        if tail.startswith(b"data:") and not self.event(tail):
+        last = tail.rpartition(b"\n")[2]
+        if last.startswith(b"data:") and not self.event(last):
             return b""
-        return tail if self._events.hides else b""
+        return tail if self._keeps_back else b""
 
     def outcome(self, how: Leaving) -> ModelResult:
         """What the stream came to; what it has told is the truth, however it was left."""

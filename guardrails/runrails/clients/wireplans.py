@@ -20,7 +20,7 @@ _NOTHING: Body = {}
 _NEWER = frozenset({"openai", "azure"})
 
 
-def chat_plan(body: Body, wire: WireCall, call: ModelCall, *, insists: bool = False) -> Plan:
+def chat_plan(body: Body, wire: WireCall, call: ModelCall, *, relayed: bool = False) -> Plan:
     """
     A chat completion.
 
@@ -28,8 +28,8 @@ def chat_plan(body: Body, wire: WireCall, call: ModelCall, *, insists: bool = Fa
         body: The request.
         wire: What was read of it.
         call: The same as a call.
-        insists: Whether a stream's usage is asked for even where the request says in so many words that it is not
-            wanted. Either way, its caller does not see it.
+        relayed: Whether it is somebody else's request, and its stream is passed on: then its usage is asked for even
+            where the request says that it is not wanted, and whole lines are handed on, so that an error can follow.
     """
     # OpenAI's newer models know the longer name alone, the servers that copied it the shorter one.
     newer = call.provider in _NEWER and body.get("max_tokens") is None
@@ -39,18 +39,19 @@ def chat_plan(body: Body, wire: WireCall, call: ModelCall, *, insists: bool = Fa
     changes: Body = {}
     given = body.get("stream_options")
     asked: Body = cast("Body", given) if isinstance(given, Mapping) else {}
-    if "include_usage" not in asked or (insists and asked["include_usage"] is not True):
+    if "include_usage" not in asked or (relayed and asked["include_usage"] is not True):
         changes = {"stream_options": {**asked, "include_usage": True}}
     events = ChatEvents(reasoning=wire.reasoning, hides=bool(changes), answers=wire.n)
-    return Plan(call, chat_answer, SseReader(events), changes, cap_name)
+    return Plan(call, chat_answer, SseReader(events, whole_lines=relayed), changes, cap_name)
 
 
-def response_plan(body: Body, wire: WireCall, call: ModelCall) -> Plan:
-    """A response."""
+def response_plan(body: Body, wire: WireCall, call: ModelCall, *, relayed: bool = False) -> Plan:
+    """A response. See `chat_plan`."""
     stream = None
     if body.get("stream") is True:
         # What runs in the background is worked on and billed whether somebody reads it or not.
-        stream = SseReader(ResponseEvents(reasoning=wire.reasoning, goes_on=bool(body.get("background"))))
+        events = ResponseEvents(reasoning=wire.reasoning, goes_on=bool(body.get("background")))
+        stream = SseReader(events, whole_lines=relayed)
     return Plan(call, response_answer, stream, _NOTHING, "max_output_tokens")
 
 

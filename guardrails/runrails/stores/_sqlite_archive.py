@@ -29,6 +29,7 @@ __all__ = [
     "limits",
     "note_delivery",
     "price_card",
+    "run",
     "runs",
     "save_run",
     "set_limit",
@@ -37,6 +38,9 @@ __all__ = [
 
 _PAGE = 500
 """Rows read at once, so that a long listing neither fills the memory nor holds the file."""
+_RUNS_PAGE = 50
+_NO_RUN = (-1, "")
+"""Before every run."""
 _LOOKED_AT_MAX = 20_000
 """Rows looked at at once for those of one user, so that others wait some milliseconds and not for the whole month."""
 
@@ -47,6 +51,8 @@ _RUN_COLUMNS = "id, name, user, started_ms, ended_ms, mode, stop_reason, report"
 
 def balances(file: SharedFile, scope: str | None, period: str | None) -> Iterator[Balance]:
     """Every account, or those of one scope or period; newest period first, then by scope and unit."""
+    if scope is None and period is not None:
+        return iter(_balances_in(file, period))
     where, given = _where(scope=scope, period=period)
     return map(
         rows.balance_of,
@@ -57,6 +63,32 @@ def balances(file: SharedFile, scope: str | None, period: str | None) -> Iterato
             ).fetchall()
         ),
     )
+
+
+def _balances_in(file: SharedFile, period: str) -> list[Balance]:
+    """
+    The accounts of one period. Every run that ever was has an account, so they are looked through some at a time, while
+    calls go on: it is not the same moment for all of them.
+    """
+    after = 0
+
+    def page(connection: sqlite3.Connection) -> tuple[list[rows.BalanceRow], int | None]:
+        last: tuple[int | None] = connection.execute(
+            "SELECT max(id) FROM (SELECT id FROM account WHERE id > ? ORDER BY id LIMIT ?)", (after, _LOOKED_AT_MAX)
+        ).fetchone()
+        found: list[rows.BalanceRow] = connection.execute(
+            f"SELECT {rows.BALANCE_COLUMNS} FROM account WHERE id > ? AND id <= ? AND period = ?",  # noqa: S608 -- a constant
+            (after, last[0], period),
+        ).fetchall()
+        return found, last[0]
+
+    listed: list[Balance] = []
+    while True:
+        found, last = file.read(page)
+        listed += map(rows.balance_of, found)
+        if last is None:
+            return sorted(listed, key=lambda balance: (balance.account.scope, balance.account.unit))
+        after = last
 
 
 def _where(**wanted: str | None) -> tuple[str, list[str]]:
@@ -277,19 +309,59 @@ def save_run(connection: sqlite3.Connection, record: RunRecord) -> None:
     )
 
 
-def runs(file: SharedFile, *, user: str | None = None, run_id: str | None = None, count_max: int) -> list[RunRecord]:
-    """Runs that ended last come first."""
-    where, given = _where(user=user, id=run_id)
-    found = file.read(
-        lambda connection: cast(
-            "list[RunRow]",
-            connection.execute(
-                f"SELECT {_RUN_COLUMNS} FROM run WHERE {where} ORDER BY ended_ms DESC, id DESC LIMIT ?",  # noqa: S608 -- names of ours and question marks
-                (*given, count_max),
-            ).fetchall(),
-        )
+def run(file: SharedFile, run_id: str) -> RunRecord | None:
+    """One run, or None."""
+    row = cast(
+        "RunRow | None",
+        file.read(
+            lambda connection: connection.execute(
+                f"SELECT {_RUN_COLUMNS} FROM run WHERE id = ?",  # noqa: S608 -- a constant
+                (run_id,),
+            ).fetchone()
+        ),
     )
-    return [_run_of(row) for row in found]
+    return None if row is None else _run_of(row)
+
+
+def runs(file: SharedFile, *, user: str | None = None, count_max: int) -> Iterator[RunRecord]:
+    """Runs that ended last come first, a few at a time: reports may be long, and calls wait for the file."""
+    where, wanted = _where(user=user)
+    statement = (
+        f"SELECT {_RUN_COLUMNS} FROM run WHERE (ended_ms, id) < (?, ?) AND (ended_ms, id) >= (?, ?) AND {where} "  # noqa: S608 -- names of ours and question marks
+        "ORDER BY ended_ms DESC, id DESC LIMIT ?"
+    )
+    before, left = (AMOUNT_MAX, ""), count_max
+
+    def page(connection: sqlite3.Connection) -> tuple[list[RunRow], tuple[int, str]]:
+        until = _NO_RUN if user is None else _runs_ahead(connection, before)
+        found: list[RunRow] = connection.execute(
+            statement, (*before, *until, *wanted, min(left, _RUNS_PAGE))
+        ).fetchall()
+        return found, until
+
+    while left > 0:
+        found, until = file.read(page)
+        yield from map(_run_of, found)
+        left -= len(found)
+        if len(found) == _RUNS_PAGE:
+            before = (found[-1][4], found[-1][0])
+        elif until > _NO_RUN:
+            before = until
+        else:
+            return
+
+
+def _runs_ahead(connection: sqlite3.Connection, before: tuple[int, str]) -> tuple[int, str]:
+    """The run so many before this one that it is time to let others in; `_NO_RUN` if there are fewer."""
+    row = cast(
+        "tuple[int, str] | None",
+        connection.execute(
+            "SELECT ended_ms, id FROM run WHERE (ended_ms, id) < (?, ?) "
+            "ORDER BY ended_ms DESC, id DESC LIMIT 1 OFFSET ?",
+            (*before, _LOOKED_AT_MAX),
+        ).fetchone(),
+    )
+    return _NO_RUN if row is None else row
 
 
 def every_run(file: SharedFile) -> Iterator[RunRecord]:

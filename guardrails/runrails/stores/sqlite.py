@@ -329,11 +329,11 @@ class SQLiteStore:
     def runs(self, *, user: str | None = None, count_max: int = 100) -> Iterator[RunRecord]:
         """Runs that ended last come first."""
         checks.check_count(count_max, what="count_max")
-        return iter(archive.runs(self._file, user=_findable(user), count_max=count_max))
+        return archive.runs(self._file, user=_findable(user), count_max=count_max)
 
     def run(self, run_id: str) -> RunRecord | None:
         """One run, or None."""
-        return next(iter(archive.runs(self._file, run_id=plain(run_id), count_max=1)), None)
+        return archive.run(self._file, plain(run_id))
 
     def note_delivery(self, sender: str, what: Delivered) -> None:
         """Add up what became of notifications. See `runrails.deliveries.SupportsDeliveries`."""

@@ -8,11 +8,12 @@ from fastapi import Path, Query
 
 from runrails.accounts import OWN_KEY
 from runrails.identity.errors import Forbidden, UnknownKey
+from runrails.periods import month_of
 from runrails.plainfields import balance_fields, limit_fields, read_limit, usd_text
 from runrails.stores.checks import check_limit_key
 from runrails_gateway.admin.errors import NotThere, Unfit
 from runrails_gateway.admin.models import Account, BudgetSet, Listing
-from runrails_gateway.admin.paging import Limit, Offset, page_of
+from runrails_gateway.admin.paging import Limit, Month, Offset, page_of
 from runrails_gateway.admin.routing import CallerOf, Endpoint
 
 if TYPE_CHECKING:
@@ -30,19 +31,20 @@ Period = Annotated[
 
 def list_budgets(
     caller: CallerOf,
-    period: Period = None,
-    kind: Annotated[Literal["user", "key", "org", "run", "byok"] | None, Query()] = None,
+    period: Month = None,
+    kind: Annotated[Literal["user", "key", "org", "byok"] | None, Query()] = None,
     q: Annotated[str | None, Query(max_length=128, description="Part of a scope.")] = None,
     limit: Limit = 100,
     offset: Offset = 0,
 ) -> Listing[Account]:
-    """Accounts, newest period first, then limits of scopes without any. Those of runs only if they are asked for."""
+    """Accounts of a month, by default of this one, then limits of scopes without any. Runs are shown one by one."""
     if caller.org is not None:
         raise Forbidden(caller.operation)  # a list of all is the platform's; an organisation shows one by one
-    store = caller.desk.store
+    services, store = caller.desk.services, caller.desk.store
+    period = period or month_of(services.clock(), services.guard.zone)
     balances = [each for each in store.balances(period=period) if _fits(each.account.scope, kind, q)]
     used = {(each.account.scope, each.account.unit) for each in balances}
-    unused = [each for each in store.limits() if period is None and each[:2] not in used and _fits(each[0], kind, q)]
+    unused = [each for each in store.limits() if each[:2] not in used and _fits(each[0], kind, q)]
     accounts = [*map(account_of, balances), *(Account.model_validate(limit_fields(each)) for each in unused)]
     return page_of(accounts, limit, offset)
 
@@ -128,6 +130,4 @@ def _limit(amount: str, unit: str) -> int:
 
 
 def _fits(scope: str, kind: str | None, text: str | None) -> bool:
-    if kind is None and scope.startswith("run:"):
-        return False
     return (kind is None or scope.startswith(f"{kind}:")) and (not text or text.lower() in scope.lower())

@@ -12,7 +12,7 @@ from runrails.credentials.revalidation import check_key
 from runrails.errors import RunrailsError
 from runrails.plainfields import credential_fields
 from runrails.secretvalue import Secret
-from runrails_gateway.admin.errors import NotSetUp, Unfit
+from runrails_gateway.admin.errors import Unfit
 from runrails_gateway.admin.models import Credential, CredentialAdd, CredentialChecked, CredentialRotate, Listing
 from runrails_gateway.admin.paging import Limit, Offset, page_of
 from runrails_gateway.admin.routing import CallerOf, Endpoint
@@ -55,9 +55,7 @@ def validate_credential(caller: CallerOf, owner: Owner, provider: Part, label: P
     """Ask the provider whether a key is good, by a free request, and note what it says."""
     which = _which(caller, owner, provider, label)
     services, vault = caller.desk.services, caller.desk.vault
-    if services.validator is None:
-        raise NotSetUp("This gateway asks no provider about keys.", next_step="Run `runrails byok validate`.")
-    checked = check_key(vault, which, services.validator, clock=services.clock).validation
+    checked = check_key(vault, which, caller.desk.validator, clock=services.clock).validation
     info = _existing(caller, which)
     caller.told(**_names(which), status=checked.status)
     return CredentialChecked(answer=checked.status, reason=checked.reason, credential=_shown(info))

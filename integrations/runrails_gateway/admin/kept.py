@@ -41,8 +41,8 @@ class _Maker(Generic[_T]):
 
 class Kept:
     """
-    Keeps up to `count_max` answers. Thread-safe; of those who ask for the same at once, one makes it anew, and the others
-    have the older one. They hold up no threads but where there is none yet.
+    Keeps up to `count_max` answers. Thread-safe; of those who ask for the same at once, one makes it anew, and the
+    others have the older one. They hold up no threads but where there is none yet.
 
     Args:
         count_max: The oldest is forgotten beyond that.

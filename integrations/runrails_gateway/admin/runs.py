@@ -71,7 +71,14 @@ RUNS = (
 
 
 def page_of_runs(caller: CallerOf, wanted: Filter, limit: int, offset: int) -> Listing[RunRow]:
-    """A page of those that fit."""
+    """A page of those that fit. What has to be searched for is searched for once a moment, however many ask."""
+    if wanted == Filter():
+        return _page_of_runs(caller, wanted, limit, offset)
+    key = ("runs", wanted, limit, offset)
+    return caller.desk.kept.get(key, lambda: _page_of_runs(caller, wanted, limit, offset))
+
+
+def _page_of_runs(caller: CallerOf, wanted: Filter, limit: int, offset: int) -> Listing[RunRow]:
     every = wanted.q or wanted.stopped is not None or wanted.org or wanted.key
     count = SEARCHED_MAX if every else min(SEARCHED_MAX, limit + offset + 1)
     open_now = _open(caller)
@@ -133,7 +140,8 @@ def _record_of(run: Run, tell: Callable[[Report], dict[str, object]]) -> RunReco
 
 def _head(report: Report) -> dict[str, object]:
     """What a list shows of a report: writing out all steps of all runs would take a while."""
-    return {name: getattr(report, name) for name in _HEAD} | {"tags": dict(report.tags)}
+    head: dict[str, object] = {name: getattr(report, name) for name in _HEAD}
+    return {**head, "tags": dict(report.tags)}
 
 
 def _from_calls(run_id: str, calls: list[UsageRecord]) -> RunRecord | None:

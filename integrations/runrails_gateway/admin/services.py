@@ -54,7 +54,7 @@ class Services:
     tokens: Tokens | None = None
     documents: DocumentStore | None = None
     validator: Validates | None = None
-    """Who asks providers whether their keys are good."""
+    """Who asks providers whether their keys are good; by default a `Validator` for the hosts that settings name."""
     clock: Clock = system_ms
     """Wall clock in milliseconds since the epoch."""
     monotonic: Clock = monotonic_ms
@@ -99,6 +99,14 @@ class Desk:
         if self.services.vault is None:
             raise NotSetUp("This gateway keeps no provider keys.", next_step="Name a master key: RUNRAILS_MASTER_KEYS.")
         return self.services.vault
+
+    @property
+    def validator(self) -> Validates:
+        """Who asks providers about keys."""
+        from runrails.credentials.validation import Validator
+        from runrails.settings import key_hosts
+
+        return self.services.validator or Validator(allow_hosts=key_hosts())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -93,6 +93,7 @@ class Dialect(Protocol):
         """
         A whole server-sent event that ends a stream which has begun; the SDKs raise it.
 
-        It may come after a line that is complete, but not after half of one: its caller would be told of bad JSON.
+        It may come after a line that is complete, but not after half of one: its caller would be told of bad JSON. The
+        plans' readers hand on whole lines; what they still keep back when a stream breaks off is not to be sent.
         """
         ...

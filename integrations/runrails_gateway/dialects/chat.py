@@ -46,7 +46,7 @@ class _Chat:
         call = model_call(
             wire, Via(provider, place, region, user_agent, retries), endpoint=self.path, tier=tier
         )  # fmt: skip
-        plan = chat_plan(body, wire, call, insists=True)
+        plan = chat_plan(body, wire, call, relayed=True)
         return Ask(operation=self.operation, model=model, stream=stream, body=body, plan=plan, user_agent=user_agent)
 
     def refusal(self, told: Told) -> bytes:

@@ -57,8 +57,10 @@ class _Messages:
             wire, Via(provider, place, region, user_agent, retries), endpoint=self.path, can_cap=not wire.reasoning
         )  # fmt: skip
         names = provider != "bedrock"  # There its answers name the model as Anthropic does, and that has no price.
-        events = SseReader(MessageEvents(reasoning=wire.reasoning, names_model=names)) if stream else None
-        plan = Plan(call, _named if names else _unnamed, events, _NOTHING, "max_tokens")
+        reader = None
+        if stream:
+            reader = SseReader(MessageEvents(reasoning=wire.reasoning, names_model=names), whole_lines=True)
+        plan = Plan(call, _named if names else _unnamed, reader, _NOTHING, "max_tokens")
         return Ask(operation=self.operation, model=model, stream=stream, body=body, plan=plan, user_agent=user_agent)
 
     def refusal(self, told: Told) -> bytes:

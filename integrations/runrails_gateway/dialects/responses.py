@@ -51,7 +51,7 @@ class _Responses:
         call = model_call(
             wire, Via(provider, place, region, user_agent, retries), endpoint=self.path, tier=tier
         )  # fmt: skip
-        plan = response_plan(body, wire, call)
+        plan = response_plan(body, wire, call, relayed=True)
         return Ask(
             operation=self.operation, model=model, stream=stream, body=body, plan=plan, previous_id=previous,
             user_agent=user_agent,

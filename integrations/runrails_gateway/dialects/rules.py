@@ -118,7 +118,7 @@ RULES: Mapping[type, Rule] = {
     # The request itself.
     BadRequest: Rule(400, "invalid_request", again="never"),
     TooLarge: Rule(413, "too_large", shows=("bytes_max",), again="never"),
-    TooSlow: Rule(408, "invalid_request"),
+    TooSlow: Rule(408, "timed_out"),
     NotServed: Rule(404, "not_found", again="never"),
     ModelNotFound: Rule(404, "not_found", again="never"),
     EgressRefused: Rule(400, "invalid_request", again="never"),

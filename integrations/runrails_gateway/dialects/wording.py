@@ -21,7 +21,7 @@ _OPENAI: Mapping[Kind, str] = {
 }  # fmt: skip
 _ANTHROPIC: Mapping[Kind, str] = {
     "invalid_request": "invalid_request_error", "authentication": "authentication_error",
-    "permission": "permission_error", "not_found": "not_found_error", "conflict": "invalid_request_error",
+    "permission": "permission_error", "not_found": "not_found_error", "conflict": "conflict_error",
     "too_large": "request_too_large", "budget": "billing_error", "stopped": "permission_error",
     "rate_limit": "rate_limit_error", "unavailable": "overloaded_error", "upstream": "api_error",
     "timed_out": "timeout_error", "internal": "api_error",

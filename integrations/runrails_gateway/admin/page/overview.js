@@ -47,7 +47,7 @@ function platform(page) {
 function tiles(now) {
   const own = Number(now.month_own_key_usd) > 0 ? `and ${usd(now.month_own_key_usd)} on users' own keys` : monthName(now.month);
   return [
-    tile("This month", usd(now.month_usd), own),
+    tile("This month", usd(now.month_usd), Date.now() - now.as_of_ms > 15_000 ? `as of ${ago(now.as_of_ms)}` : own),
     tile("Today (UTC)", usd(now.today_usd), many(now.today_calls, "call")),
     tile("Last hour", usd(now.hour_usd), many(now.hour_calls, "call")),
     tile("In flight", count(now.in_flight), now.in_flight ? `at most ${usd(now.in_flight_usd)} more` : "no call is open", now.in_flight ? "live" : ""),

@@ -137,17 +137,26 @@ function showOnce(made) {
 // Budgets.
 
 export function budgets(page, query) {
-  const kind = ["user", "key", "org", "byok", "run"].includes(query.get("kind")) ? query.get("kind") : "";
+  const kind = ["user", "key", "org", "byok"].includes(query.get("kind")) ? query.get("kind") : "";
   const add = (again) => [
     h("select", { "aria-label": "Which budgets", onchange: (event) => page.go("/budgets", { kind: event.target.value, q: query.get("q") }) },
-      [["", "All but runs"], ["user", "Users"], ["key", "Keys"], ["org", "Organisations"], ["byok", "On users' own keys"], ["run", "Runs"]].map(([value, words]) => h("option", { value, selected: value === kind }, words))),
+      [["", "All budgets"], ["user", "Users"], ["key", "Keys"], ["org", "Organisations"], ["byok", "On users' own keys"]].map(([value, words]) => h("option", { value, selected: value === kind }, words))),
     h("button", { type: "button", onclick: () => setLimit(null, again) }, "Set a limit"),
   ];
   listPage(page, "Budgets", "/budgets", query, "user:alice, org:acme …", add, async (wanted, again, signal) => {
-    const path = api.me.org === null ? "api/budgets" : `api/budgets/${api.path(`org:${api.me.org}`)}`;
-    const listing = await api.get(path, { ...wanted, kind }, signal);
+    const listing = await (api.me.org === null ? api.get("api/budgets", { ...wanted, kind }, signal) : ofOne(wanted, signal));
     return { ...listing, content: budgetTable(listing.data, again) };
   });
+}
+
+/** An organisation's administrator sees one scope at a time: the organisation's, or the one that is searched for. */
+async function ofOne({ q, limit }, signal) {
+  try {
+    return await api.get(`api/budgets/${api.path(q || `org:${api.me.org}`)}`, { limit }, signal);
+  } catch (error) {
+    if (error.status === 404) return { data: [], has_more: false };
+    throw error;
+  }
 }
 
 function budgetTable(rows, again) {
