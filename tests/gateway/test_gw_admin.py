@@ -390,6 +390,31 @@ def test_what_took_long_to_make_is_kept_longer() -> None:
     assert 5 == kept.get("a", slow), "the third answer pushed it out"
 
 
+def test_who_asks_while_it_is_made_anew_has_the_older_answer() -> None:
+    """Nobody's thread waits for a slow store where there is something to tell; what fails is not kept."""
+    clock = ManualClock(0)
+    kept = Kept(monotonic=clock)
+    assert 1 == kept.get("a", lambda: 1)
+    clock.advance(KEPT_MS)
+    seen: list[int] = []
+
+    def slow() -> int:
+        seen.append(kept.get("a", lambda: 3))
+        return 2
+
+    assert 2 == kept.get("a", slow)
+    assert [1] == seen
+    clock.advance(KEPT_MS)
+
+    def failing() -> int:
+        raise ConfigError("No.", next_step="No.")
+
+    for _ in range(2):
+        with pytest.raises(ConfigError):
+            kept.get("a", failing)
+    assert 4 == kept.get("a", lambda: 4)
+
+
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
 def test_live_spend_is_that_of_the_books(tmp_path: Any, kind: str) -> None:
     """Minutes, hour, today and month; open calls with what they hold, which become costs when they end."""
@@ -505,6 +530,21 @@ def test_a_run_that_goes_on_elsewhere_is_told_by_its_calls(world: World, client:
     got = client.get(f"/admin/api/runs/{run.id}").json
     assert (3, "0.03", "alice", None) == (got["model_calls"], got["cost_usd"], got["user"], got["stop_reason"])
     assert [1, 2, 3] == [each["step"] for each in got["timeline"]]
+
+
+def test_a_run_of_several_processes_is_told_whole(world: World, client: Client) -> None:
+    """Each process keeps a report of its own part, and the last one's stays; the books have the calls of all."""
+    first = world.run("long", calls=4, close=True)
+    again = world.guard.run("long", user="alice", id=first.id)
+    permit = again.before_model(call_of("cent"))
+    again.after_model(permit, done())
+    again.close()
+    got = client.get(f"/admin/api/runs/{first.id}").json
+    assert (5, "0.05", 5 * CENT, 75, 5) == (
+        got["model_calls"], got["cost_usd"], sum(each["cost_pusd"] for each in got["timeline"]), got["tokens"],
+        len(got["timeline"]),
+    )  # fmt: skip
+    assert "0.05" == client.get("/admin/api/runs").json["data"][0]["cost_usd"]
 
 
 def test_hostile_names_are_plain_text_in_json(world: World, client: Client) -> None:

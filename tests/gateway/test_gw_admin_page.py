@@ -353,6 +353,23 @@ def test_somebody_without_powers_sees_their_own(served: Served, tab: Tab) -> Non
     assert not [each for each in tab.asked_for if "/admin/api/" in each]
 
 
+def test_an_organisations_administrator_sees_its_own(served: Served, tab: Tab) -> None:
+    """Every section works for it: live spend and runs of its own, budgets one by one."""
+    world = served.world
+    chief = world.key("chief", *ALL, org="acme")
+    world.run("acme's", 2, user="chief", org="acme")
+    sign_in(tab, chief)
+    tab.until("document.querySelector('.shares')")
+    told = str(tab.run("document.querySelector('main').innerText"))
+    assert "$0.02" in told and "classify tickets" not in told
+    assert "acme's" in show(tab, "#/runs", "document.querySelector('table a')")
+    assert "chief" in show(tab, "#/keys", "document.querySelector('table')")
+    assert "org:acme" in show(tab, "#/budgets", "document.querySelector('table')")
+    assert "user:chief" in show(tab, "#/budgets?q=user:chief", "document.querySelector('td.main')")
+    assert "No provider keys" in show(tab, "#/credentials", "document.querySelector('.empty')")
+    show(tab, "#/budgets?q=user:bob", "document.querySelector('main').innerText.includes('may not do')")
+
+
 def test_the_key_stays_in_the_tab(served: Served, tab: Tab) -> None:
     """In its session storage if that is wanted, else in memory; never in an address, and gone after signing out."""
     key = served.world.key("bob", *ALL)

@@ -1,4 +1,4 @@
-"""Long listings of a SQLite ledger: read some rows at a time, so that calls need not wait, and complete all the same."""
+"""Long listings of a SQLite ledger: read some rows at a time, so that calls need not wait, and complete even so."""
 
 from __future__ import annotations
 
