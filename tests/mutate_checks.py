@@ -75,13 +75,14 @@ class Bar:
 
 
 def fingerprint(file: str) -> str:
-    """Changes with whatever could change the answers for a module."""
-    found = sha256()
-    files = [TOP / module, Path(__file__).parent / "rr_mutants.py"]
-    for path in [*files, *(each for test in tests for each in sorted((TOP / test).parent.glob(Path(test).name)))]:
-        found.update(path.read_bytes())
-    found.update(repr((CHOSEN.get(module), tests)).encode())
-    return found.hexdigest()
+    """Changes with a module's text, or the file of a test."""
+    path = TOP / file.partition("::")[0]
+    return sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else ""
+
+
+def is_seen(seen: Sequence[str] | None) -> bool:
+    """Whether a test that saw a mutant is still as it was."""
+    return seen is not None and fingerprint(seen[0]) == seen[1]
 
 
 def known() -> dict[str, Done]:
@@ -107,9 +108,7 @@ def play(
 ) -> str:
     """Play mutants in one session of their tests, some in one of their own. What went wrong, empty for nothing."""
     reading, writing = os.pipe()
-    before = {
-        f"{module}:{name}": killer for module, of in done.items() for name, killer in of.killers.items() if killer
-    }
+    before = {f"{module}:{name}": seen[0] for module, of in done.items() for name, seen in of.killers.items() if seen}
     child = os.fork()
     if child == 0:
         os.close(reading)
@@ -151,7 +150,7 @@ def _say(bar: Bar, mutant: Changed) -> None:
 
 def _note(done: dict[str, Done], mutant: Changed, killer: str | None, seconds: float) -> None:
     of = done[mutant.module]
-    of.killers[mutant.name] = None if killer == ANEW else killer
+    of.killers[mutant.name] = None if killer is None or killer == ANEW else [killer, fingerprint(killer)]
     done[mutant.module] = of._replace(seconds=of.seconds + seconds)
     keep(done)
 
@@ -210,17 +209,14 @@ def main(arguments: list[str]) -> int:
     began = time.monotonic()
     done = known()
     mutants: list[Changed] = []
-    for module, tests in table.items():
-        of = fingerprint(module, tests)
-        skipped = EQUIVALENT.get(module, {})
+    for module in table:
+        of, before = fingerprint(module), done.get(module)
         texts = changed_texts(module, (TOP / module).read_text(encoding="utf-8"), CHOSEN.get(module, {}))
-        wanted = [each for each in texts if each.name not in skipped]
-        before = done.get(module)
-        if options.all and before and before.of == of and all(before.killers.get(each.name) for each in wanted):
-            continue
-        killers = {each.name: before.killers.get(each.name) for each in wanted} if before else {}
-        done[module] = Done(of, killers, 0.0)
-        mutants += wanted
+        wanted = [each for each in texts if each.name not in EQUIVALENT.get(module, {})]
+        killers = {each.name: before.killers.get(each.name) if before else None for each in wanted}
+        is_same = options.all and before is not None and before.of == of
+        done[module] = Done(of, killers, before.seconds if before and is_same else 0.0)
+        mutants += [each for each in wanted if not (is_same and is_seen(killers[each.name]))]
     bar = Bar(len(mutants) or 1)
     trouble = play(table, mutants, done, bar, again=options.again) if mutants else ""
     return _tell(table, done, trouble, time.monotonic() - began, as_json=options.json)

@@ -21,6 +21,7 @@ from runrails.calls import ModelCall, Prompt, ToolCall, ToolOutcome
 from runrails.credentials import Vault
 from runrails.credentials.records import Credential
 from runrails.credentials.validation import Validation
+from runrails.documents import DocumentStore
 from runrails.errors import GuardrailStopped
 from runrails.events import Event
 from runrails.identity.authenticate import Authenticator
@@ -166,7 +167,13 @@ class World:
     """A gateway's parts in memory, with stopped clocks, and an application that has only the endpoints under test."""
 
     def __init__(
-        self, limits: Limits | None = None, *, store: Store | None = None, vault: bool = True, keys: bool = True
+        self,
+        limits: Limits | None = None,
+        *,
+        store: Store | None = None,
+        vault: bool = True,
+        keys: bool = True,
+        documents: DocumentStore | None = None,
     ) -> None:
         self.clock = ManualClock(START_MS)
         self.store = store or MemoryStore(clock=self.clock)
@@ -175,8 +182,8 @@ class World:
             limits or Limits(run="1.00", month="50.00"), user="nobody", store=self.store, prices=PRICES,
             sinks=[self.events.append], clock=self.clock, monotonic=self.clock,
         )  # fmt: skip
-        self.keys = make_keys(clock=self.clock)
-        self.vault: Vault | None = new_vault(clock=self.clock, monotonic=self.clock) if vault else None
+        self.keys = make_keys(documents, clock=self.clock)
+        self.vault: Vault | None = new_vault(documents, clock=self.clock, monotonic=self.clock) if vault else None
         self.validating, self.registry = Validating(), Registry()
         self.services = Services(
             guard=self.guard, authenticator=Authenticator(self.keys, clock=self.clock),

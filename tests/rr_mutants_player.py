@@ -35,13 +35,15 @@ if TYPE_CHECKING:
 __all__ = ["ANEW", "OPTIONS", "Changed", "Plain", "Played", "Player", "Reached", "changed_texts", "play_anew"]
 
 OPTIONS = (
-    "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:cov", "--timeout=20",
+    "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:cov", "--timeout=120",
     "-W", "ignore::pytest.PytestAssertRewriteWarning",
 )  # fmt: skip
 ANEW = "anew"
 """Instead of a test: the change is not of functions alone, so that it cannot be made in a running program."""
-LIMIT_S = 90
-"""A mutant that keeps its tests busy for longer has been noticed."""
+LIMIT_S = 1_200
+"""Far more than all tests of a module take."""
+_TEST_S = 30.0
+"""A test that takes longer with a change has noticed it."""
 TOP = Path(__file__).resolve().parent.parent
 
 
@@ -168,7 +170,7 @@ class Player:
         with tempfile.TemporaryDirectory() as directory:
             place = Path(directory, "reached.json")
             watched = frozenset(str(TOP / mutant.module) for mutant in self._mutants)
-            if _forked(lambda tell: _trace(session, items, watched, place), limit_s=1_800) is not None:
+            if _forked(lambda tell: _trace(session, items, watched, place), LIMIT_S * 2) is not None:
                 self.trouble = "The tests did not end."
                 return None
             given = json.loads(place.read_text(encoding="utf-8"))
@@ -250,7 +252,7 @@ def play_anew(mutant: Changed, tests: Sequence[str]) -> str | None:
             tell("the tests could not be read")
         return int(ended)
 
-    return _forked(play, LIMIT_S * 3)
+    return _forked(play, LIMIT_S)
 
 
 def _compiled(mutant: Changed, file: str) -> CodeType:
@@ -352,6 +354,7 @@ def _run(
 ) -> None:  # fmt: skip
     for function, code in changes:
         function.__code__ = code
+    session.config._env_timeout = _TEST_S  # type: ignore[attr-defined]  # of pytest-timeout
     for item, following in zip(items, [*items[1:], None], strict=True):
         item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
         if session.testsfailed:

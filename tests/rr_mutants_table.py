@@ -105,5 +105,42 @@ TABLE: dict[str, tuple[str, ...]] = {
 }
 """A module, and the tests of which one must fail when one of its checks is taken out."""
 
-EQUIVALENT: dict[str, dict[str, str]] = {}
+_TYPES = "Only type checkers need it: "
+EQUIVALENT: dict[str, dict[str, str]] = {
+    f"{CORE}/bypass.py": {
+        "Bypass._left_behind: or self._books is None": "Without books the directory is empty text, which is none.",
+        "Bypass.written: if not self._open": "A shortcut without the lock: what follows says the same of an empty set.",
+        "_lock_on_windows: except OSError": "There is no Windows here to play it on.",
+    },
+    f"{CORE}/clients/keys.py": {
+        "Chosen.end: and isinstance(dialect, SupportsKeys)": f"{_TYPES}without it no request was noted.",
+    },
+    f"{CORE}/credentials/envelope.py": {
+        "_prefixed: < for <= in end <= len(blob)": "What ends where all does leaves none of the rest: malformed.",
+    },
+    f"{CORE}/credentials/router.py": {
+        "Router._of: or known.secret is None": f"{_TYPES}a key that is usable has been opened.",
+    },
+    f"{CORE}/egress_rules.py": {
+        "_overlap: and isinstance(other, IPv4Network)": f"{_TYPES}networks of two kinds never overlap.",
+        "_overlap: and isinstance(other, IPv6Network)": f"{_TYPES}networks of two kinds never overlap.",
+    },
+    f"{CORE}/identity/apikeys/keys.py": {
+        "ApiKeys._prove: or document is None": f"{_TYPES}without a record nobody has its key, so there is no place.",
+        "ApiKeys._prove: or record is None": f"{_TYPES}without a record nobody has its key, so there is no place.",
+        "ApiKeys.recall: or principal.key_id is None": f"{_TYPES}whom a key proved has a key.",
+    },
+    f"{CORE}/identity/apikeys/legacy.py": {
+        "BcryptPool.proves: and kept is not None #2": f"{_TYPES}`known` says so already.",
+    },
+    f"{CORE}/identity/jwt/jwk.py": {
+        "read_jwks: and _is_object(each)": f"{_TYPES}`_check_public` has refused every other one.",
+    },
+    f"{CORE}/identity/jwt/keyset.py": {
+        "KeySet.__init__: signing is None ? None": f"{_TYPES}no key is called None.",
+    },
+    f"{CORE}/identity/jwt/remote.py": {
+        "RemoteKeys.find: and self._may_try()": "`_refresh` asks it again; here it only saves a wait.",
+    },
+}
 """A module's mutants that nobody could tell from it, and why."""

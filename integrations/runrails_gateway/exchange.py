@@ -93,7 +93,12 @@ class Exchange:
         """A piece of it."""
         self.bytes_out += len(data)
         self.complete = not more
-        await self._pass({"type": "http.response.body", "body": data, "more_body": more})
+        if self.gone:
+            return
+        try:  # as in `_pass`, which would be one more coroutine for every piece
+            await self._send({"type": "http.response.body", "body": data, "more_body": more})
+        except OSError:
+            self.leave()
 
     async def answer(self, status: int, headers: Iterable[tuple[bytes, bytes]], data: bytes) -> None:
         """All of it."""

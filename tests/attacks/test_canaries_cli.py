@@ -234,6 +234,19 @@ def test_a_setting_that_is_wrong(shell: Shell, lookout: Lookout, setting: str, m
             assert BUG != result.code, command
 
 
+@pytest.mark.parametrize("as_json", [[], ["--json"]], ids=["words", "json"])
+def test_older_keys_are_taken_over(shell: Shell, as_json: list[str]) -> None:
+    """From lines in which somebody has put the key itself, instead of its id or of its hash."""
+    key, kept = birds.LEGACY.text, "$2b$04$" + "." * 53
+    for fields, code in (
+        ({"id": key[:12], "hash": kept}, OK), ({"id": key, "hash": kept}, NEGATIVE),
+        ({"id": key[:12] + "x", "hash": key}, NEGATIVE), ({key: 1}, NEGATIVE),
+        ({"id": "sk-older678x", "hash": kept, "name": key + "\n"}, NEGATIVE),
+        ({"id": "sk-older678x", "hash": kept, "scopes": [key]}, NEGATIVE),
+    ):  # fmt: skip
+        assert code == shell("keys", "adopt", *as_json, typed=json.dumps({"user": "alice", **fields})).code, fields
+
+
 def test_books_are_told(shell: Shell, lookout: Lookout, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Usage, exports, runs and reports of calls on a user's own key."""
     from rr_clients import HI, MODEL

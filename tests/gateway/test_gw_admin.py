@@ -20,6 +20,7 @@ from runrails import Guard, Limits
 from runrails.credentials import CredentialId
 from runrails.credentials.validation import Validation
 from runrails.documents.memory import MemoryDocuments
+from runrails.documents.sqlite import SQLiteDocuments
 from runrails.errors import ConfigError
 from runrails.identity.authenticate import Authenticator
 from runrails.identity.operations import OPERATIONS
@@ -632,10 +633,27 @@ def test_the_document_names_every_answer(world: World) -> None:
     assert {"CredentialAdd", "CredentialRotate"} == names
 
 
-FUZZED = World()
-FUZZED.run(calls=2)
-FUZZED.stopped_run()
-DOCUMENT = FUZZED.app.openapi()
+@pytest.fixture(scope="module", params=["memory", "sqlite"])
+def fuzzed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """A world with something in it, in memory or in files."""
+    store: MemoryStore | SQLiteStore
+    documents: MemoryDocuments | SQLiteDocuments
+    clock = World().clock
+    if request.param == "memory":
+        store, documents = MemoryStore(clock=clock), MemoryDocuments(clock=clock)
+    else:
+        folder = tmp_path_factory.mktemp("fuzzed")
+        store = SQLiteStore(folder / "ledger.db", clock=clock, synchronous="NORMAL")
+        documents = SQLiteDocuments(folder / "vault.db", clock=clock, synchronous="NORMAL")
+    world = World(store=store, documents=documents)
+    world.run(calls=2)
+    world.stopped_run()
+    yield world
+    store.close()
+    documents.close()
+
+
+DOCUMENT = World().app.openapi()
 ROUTES = [
     (path, method, told)
     for path, methods in sorted(DOCUMENT["paths"].items())
@@ -678,17 +696,18 @@ def schema_values(schema: Mapping[str, Any], depth: int = 0) -> st.SearchStrateg
 
 
 @settings(
-    max_examples=800, deadline=None, derandomize=True,
+    max_examples=400, deadline=None, derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )  # fmt: skip
 @given(data=st.data())
-def test_no_input_makes_it_fail(data: st.DataObject) -> None:
+def test_no_input_makes_it_fail(fuzzed: World, data: st.DataObject) -> None:
     """Drawn from the OpenAPI document and from junk: no 5xx, only documented answers, and bodies as documented."""
+    world = fuzzed
     path, method, told = data.draw(st.sampled_from(ROUTES))
     if method == "delete" or path.endswith("/revoke"):
         path = path.replace("{key_id}", "nobody")  # the operator's own key is needed for the next example
     key_ids = st.sampled_from(["nobody", "0" * 16]) | ODD
-    values = {"key_id": key_ids, "run_id": st.sampled_from([next(iter(FUZZED.store.runs())).id]) | ODD}  # type: ignore[attr-defined]
+    values = {"key_id": key_ids, "run_id": st.sampled_from([next(iter(world.store.runs())).id]) | ODD}  # type: ignore[attr-defined]
     place = re.sub(r"\{(\w+)\}", lambda found: data.draw(values.get(found[1], ODD)).replace("/", "_") or "_", path)
     query: dict[str, object] = {}
     for each in told.get("parameters", ()):
@@ -700,7 +719,7 @@ def test_no_input_makes_it_fail(data: st.DataObject) -> None:
         body = data.draw(schema_values(content) | JUNK)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        with FUZZED.client() as client:
+        with world.client() as client:
             got = client.ask(method.upper(), place, body, query={k: v for k, v in query.items() if v is not None})
     assert str(got.status) in told["responses"], (place, query, body, got.body)
     assert got.status < 500

@@ -89,9 +89,13 @@ def test_a_person_who_speaks_lets_it_go_on_a_few_times() -> None:
     assert ask(check, messages) is None
 
 
+@pytest.mark.parametrize("awake", [0, 64])
 @pytest.mark.parametrize("varies", [False, True], ids=["the same text", "another text"])
-def test_a_program_that_speaks_after_every_result_hides_no_loop(varies: bool) -> None:
-    """Reminders and pictures after each result are no person's."""
+def test_a_program_that_speaks_after_every_result_hides_no_loop(
+    varies: bool, awake: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reminders and pictures after each result are no person's, whether or not others were heard in between."""
+    monkeypatch.setattr(listening, "AWAKE_MAX", awake)
     check, messages, stops = LoopCheck(), [said("Find x.")], 0
     for number in range(12):
         one = failing(number + 1)[-2:]
@@ -291,6 +295,8 @@ FAILS = st.tuples(st.just(("search", '{"q": 1}')), st.just("Error: down"))
 STEP = st.one_of(
     st.tuples(st.just("calls"), st.lists(st.tuples(CALL, OUTCOME), min_size=1, max_size=3), st.booleans()),
     st.tuples(st.just("calls"), st.lists(FAILS, min_size=1, max_size=2), st.booleans()),
+    st.tuples(st.just("fails"), st.integers(1, 4), st.booleans()),
+    st.tuples(st.just("fails and reminds"), st.integers(1, 4), st.booleans()),
     st.tuples(st.just("final"), st.sampled_from(["done", "well"]), st.booleans()),
     st.tuples(st.just("said"), st.sampled_from(["go on", "again"]), st.booleans()),
 )  # fmt: skip
@@ -305,6 +311,13 @@ def grow(messages: list[Message], steps: list[Any], *, interjected: bool = True)
             asked = [(f"c{number}_{place}", *call) for place, (call, _) in enumerate(what)]
             told = [result(f"c{number}_{place}", text) for place, (_, text) in enumerate(what)]
             messages += [answer(None, *asked), *(reversed(told) if turned else told)]
+        elif kind.startswith("fails"):
+            for again in range(what):
+                ids = [f"c{number}_{again}_{place}" for place in range(1 + turned)]
+                messages.append(answer(None, *[(call_id, "search", '{"q": 1}') for call_id in ids]))
+                messages += [result(call_id, "Error: down") for call_id in ids]
+                if kind == "fails and reminds" and interjected:
+                    messages.append(said(f"Step {again}."))
         elif kind == "final":
             messages += [answer(what), said("next")]
         elif interjected:

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from threading import Thread
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519
 
-from rr_jwt import SECRETS, Desk, b64, claims, drawn, token
+from rr_jwt import EC, ED, SECRETS, Desk, b64, claims, drawn, pem, token
 from rr_keys import PEPPERS, START_MS, CountingDocuments, make_keys
 from runrails.documents.memory import MemoryDocuments
+from runrails.egress import EgressFailed
 from runrails.errors import ConfigError
 from runrails.identity.apikeys import Peppers, used
 from runrails.identity.apikeys.making import Terms, made
 from runrails.identity.apikeys.records import ApiKeyRecord, decode, encode
 from runrails.identity.apikeys.used import EVERY_MS, KEPT_MAX, LastUsed
-from runrails.identity.jwt import KeySet
+from runrails.identity.jwt import Key, KeySet, RemoteKeys, Tokens, keyset
 from runrails.identity.jwt.jwk import read_jwks
-from runrails.identity.jwt.keyset import KEYS_MAX, is_algorithm
+from runrails.identity.jwt.keyset import KEYS_MAX, is_algorithm, load_key
+from runrails.identity.jwt.revocation import Revocations
 from runrails.identity.principal import Principal
 from runrails.secretvalue import Secret
 from runrails.testing import ManualClock
@@ -127,8 +130,6 @@ def test_a_token_with_every_claim_is_taken() -> None:
 
 def test_no_token_is_made_with_an_id_that_is_none() -> None:
     """It could never be taken back by it."""
-    from runrails.identity.jwt import Tokens
-
     tokens = Tokens(
         KeySet.shared({"hs1": Secret(SECRETS["hs1"])}), "https://a.example", "b",
         documents=MemoryDocuments(), make_id=lambda: "not an id",
@@ -217,3 +218,112 @@ def test_what_is_recalled_ends_when_the_key_does() -> None:
     assert known == [keys.recall(text), keys.recall(lasting)]
     clock.advance(1)
     assert [None, known[1]] == [keys.recall(text), keys.recall(lasting)]
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        Key("not an id", "HS256", Secret(SECRETS["hs1"])),
+        Key("k1", "HS256", Secret(b"short")),
+        Key("k1", "HS256", ED.public_key()),
+        Key("k1", "EdDSA", EC.public_key()),
+        Key("k1", "EdDSA", Secret(SECRETS["hs1"])),
+        Key("k1", "EdDSA", ed448.Ed448PrivateKey.from_private_bytes(bytes(57)).public_key()),  # type: ignore[arg-type]
+        Key("k1", "ES256", ec.derive_private_key(7, ec.SECP384R1()).public_key()),
+        Key("k1", "ES256", ED.public_key()),
+        Key("k1", "none", Secret(SECRETS["hs1"])),  # type: ignore[arg-type]
+    ],
+    ids=["id", "weak", "public as shared", "P-256", "shared as public", "Ed448", "P-384", "Ed25519", "none"],
+)
+def test_a_key_that_was_put_together_by_hand_must_fit(key: Key) -> None:
+    """Whoever makes it, and not only what a setting says."""
+    with pytest.raises(ConfigError):
+        KeySet([key])
+
+
+@pytest.mark.parametrize(("alg", "private"), [("ES256", ED), ("EdDSA", EC), ("Ed25519", EC)])
+def test_a_setting_with_the_wrong_key_is_named(alg: str, private: Any) -> None:
+    """Which of them it is, and for what it is not."""
+    with pytest.raises(ConfigError, match=f"The key in RUNRAILS_X is not for {alg}"):
+        load_key("k1", alg, Secret(pem(private)), what="RUNRAILS_X")
+
+
+def test_without_pyjwt_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rather than that a token is none of ours."""
+    monkeypatch.setitem(sys.modules, "jwt", None)
+    monkeypatch.setattr(keyset, "_engines", {})
+    with pytest.raises(ConfigError, match="need PyJWT"):
+        Desk().tokens.verify(token())
+
+
+def test_keys_that_never_came_are_none() -> None:
+    """Also where so much time went by meanwhile that they may be asked for again: nobody is let in, nothing crashes."""
+    clock = ManualClock(0)
+
+    def fetch(url: str, /) -> Any:
+        clock.advance(120_000)
+        raise EgressFailed("timeout", host="keys.example.com")
+
+    assert RemoteKeys("https://keys.example.com/jwks.json", fetch=fetch, clock=clock).find("k1") is None
+
+
+class Meanwhile(MemoryDocuments):
+    """Something happens while it is asked."""
+
+    happens: Any = None
+
+    def get(self, address: Any) -> Any:
+        """What is there, as of before."""
+        found = super().get(address)
+        happens, self.happens = self.happens, None
+        if happens is not None:
+            happens()
+        return found
+
+
+def test_what_is_revoked_while_the_store_is_asked_is_not_known_to_be_good() -> None:
+    """The answer is of before: the next question asks again."""
+    documents = Meanwhile(clock=ManualClock(START_MS))
+    revocations = Revocations(documents, clock=ManualClock(START_MS), monotonic=ManualClock(0))
+    documents.happens = lambda: revocations.revoke("token-1")
+    assert not revocations.has("token-1")
+    assert not revocations.is_known_good("token-1")
+    assert revocations.has("token-1")
+
+
+def test_both_clocks_must_find_an_answer_young() -> None:
+    """One that stands still does not make a revoked token live longer; with no time nothing is believed."""
+    for advancing in range(2):
+        clocks = [ManualClock(START_MS), ManualClock(0)]
+        documents = CountingDocuments(MemoryDocuments(clock=clocks[0]))
+        revocations = Revocations(documents, clock=clocks[0], monotonic=clocks[1])
+        assert not revocations.has("token-1")
+        clocks[advancing].advance(4_999)
+        assert revocations.is_known_good("token-1")
+        assert (False, 1) == (revocations.has("token-1"), documents.reads)
+        clocks[advancing].advance(1)
+        assert not revocations.is_known_good("token-1")
+        assert (False, 2) == (revocations.has("token-1"), documents.reads)
+    never = Revocations(documents, clock=clocks[0], monotonic=clocks[1], cache_ms=0)
+    assert (False, False) == (never.has("token-1"), never.is_known_good("token-1"))
+
+
+def test_only_a_tokens_own_id_is_passed_on() -> None:
+    """The session of another way in is not the id of the token that is made for it."""
+    tokens = Desk().tokens
+    for method, same in (("jwt", True), ("aws", False), ("local", False)):
+        who = Principal(
+            user="alice", scopes=frozenset({"ai:complete"}), method=method, session_id="session-of-alice"  # type: ignore[arg-type]
+        )  # fmt: skip
+        found = tokens.verify(tokens.issue(who).reveal())
+        assert same is (found.session_id == "session-of-alice")
+
+
+def test_tokens_wait_for_a_network_if_their_keys_or_revocations_do() -> None:
+    """Only what is all on this machine may be asked on an event loop."""
+    near, far = MemoryDocuments(), CountingDocuments(MemoryDocuments())
+    far.remote = True
+    shared = KeySet.shared({"hs1": Secret(SECRETS["hs1"])})
+    published = RemoteKeys("https://keys.example.com/jwks.json")
+    made = [Tokens(keys, "a", "b", documents=each) for keys in (shared, published) for each in (near, far)]
+    assert [False, True, True, True] == [each.waits for each in made]

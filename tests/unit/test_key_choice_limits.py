@@ -14,7 +14,7 @@ import pytest
 
 from rr_clients import HI
 from rr_routed import HOUSE, Keys
-from runrails import ConfigError, Guard, Limits
+from runrails import ConfigError, Guard, Limits, ResponseCache
 from runrails.attribution import Attribution
 from runrails.calls import ModelCall
 from runrails.clients import keys
@@ -363,3 +363,16 @@ def test_a_refusal_that_cannot_be_noted_is_told() -> None:
     assert not key_refused(edge_of(made), OWN, Denied())
     made.close()
     assert ["RuntimeError"] == [event.fields["error"] for event in told if "not_marked" in event.name], told
+
+
+def test_a_stored_answer_goes_out_on_nobodys_key() -> None:
+    """It goes nowhere: it is given also when the key is gone, and nobody's own money is counted for it."""
+    with Keys(KeyPolicy(byok="require"), cache=ResponseCache()) as world:
+        key = world.own("user:alice", KEY.reveal())
+        client = world.house()
+        for _ in range(2):
+            with world.guard.run():
+                client.chat.completions.create(model="fake-model", messages=HI, max_tokens=900, temperature=0)
+            world.vault.remove(key) if world.vault.list() else None
+        assert [KEY.reveal()] == world.seen
+        assert ("", False) == world.paid()[-1]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 
 import pytest
 
 from runrails import redaction
-from runrails.redaction import redact, redact_processor, redact_text
+from runrails.redaction import RedactingFilter, redact, redact_processor, redact_text
 
 LEFT_OUT = "[left out]"
 MASK = redact_text("password=hunter2hunter2").partition("=")[2]
@@ -100,3 +101,65 @@ def test_an_exception_is_told_only_if_somebody_asked() -> None:
         whole = redact_processor(None, "info", {"event": "x", "exc_info": sys.exc_info()})
         empty = redact_processor(None, "info", {"event": "x", "exc_info": (None, None, None)})
     assert ["exception" in each for each in (plain, asked, odd, whole, empty)] == [False, True, True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("text", "hidden"),
+    [
+        ("token=1234567", False), ("token=12345678", True), ("password=1234567", True), ("credentials: 12", False),
+        ("api_key=1234567", True), ("token=12345a", True), ("password=None here", False), ("Password: hunter22", True),
+    ],
+)  # fmt: skip
+def test_a_count_is_short_and_of_what_is_counted(text: str, hidden: bool) -> None:
+    """Seven digits at most, and no password is a number of passwords."""
+    assert hidden is (MASK in redact_text(text))
+    assert hidden or text == redact_text(text)
+
+
+@pytest.mark.parametrize(
+    ("pair", "hidden"),
+    [
+        (["password", "12345678"], True), (["password", "1234567"], False), (["password", b"12345678"], True),
+        (["password", "12345678", "x"], False), (["password", ["12345678"]], False), (["colour", "12345678"], False),
+        ((b"authorization", b"12345678"), True),
+    ],
+    ids=range(7),
+)  # fmt: skip
+def test_a_pair_is_a_name_and_eight_characters(pair: list[object], hidden: bool) -> None:
+    """As HTTP libraries keep headers; what is shorter, longer or no text is a list of its own."""
+    told = list(redact(pair))  # type: ignore[call-overload]
+    assert hidden is (told[1] == MASK)
+    assert hidden or list(pair) == told
+
+
+def record_of(**fields: object) -> logging.LogRecord:
+    """What a program logs."""
+    made = logging.LogRecord("app.token=abcdefgh", logging.INFO, "x.py", 1, "hello %s", ("token=abcdefgh",), None)
+    vars(made).update(fields)
+    return made
+
+
+def test_a_record_is_masked_and_else_as_it_was() -> None:
+    """Message and added fields; what every record has stays, and nothing is made up."""
+    record = record_of(order="token=abcdefgh", number=7)
+    before = {**vars(record)}
+    assert RedactingFilter().filter(record)
+    assert f"hello token={MASK}" == record.getMessage()
+    changed = {name for name, value in vars(record).items() if before[name] != value}
+    assert {"msg", "args", "order"} == changed
+    assert f"token={MASK}" == vars(record)["order"]
+
+
+def test_an_error_in_a_record_is_masked_text() -> None:
+    """Whether it is still to be shown or was shown before, and the stack as well."""
+    try:
+        raise ValueError("password=hunter2hunter2")
+    except ValueError:
+        fresh = record_of(exc_info=sys.exc_info())
+    shown = record_of(exc_text="password=hunter2hunter2", stack_info="Stack: password=hunter2hunter2")
+    for record in (fresh, shown):
+        RedactingFilter().filter(record)
+        assert record.exc_info is None
+        assert f"password={MASK}" in str(record.exc_text)
+    assert "ValueError" in str(fresh.exc_text)
+    assert f"Stack: password={MASK}" == shown.stack_info

@@ -11,7 +11,7 @@ from runrails.plainfields import usd_text
 from runrails.rates import Rates
 from runrails_gateway.admin.errors import Unfit
 from runrails_gateway.admin.models import Key, KeyCreate, KeyRotate, KeyShown, Listing, RateLimits
-from runrails_gateway.admin.paging import Limit, Offset, page_of
+from runrails_gateway.admin.paging import Limit, Offset, Only, page_of
 from runrails_gateway.admin.routing import CallerOf, Endpoint
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 __all__ = ["KEYS"]
 
 Status = Literal["active", "suspended", "revoked"]
-Text = Annotated[str | None, Query(max_length=128)]
 
 
 def create_key(caller: CallerOf, ask: KeyCreate) -> KeyShown:
@@ -37,7 +36,7 @@ def create_key(caller: CallerOf, ask: KeyCreate) -> KeyShown:
 
 def list_keys(
     caller: CallerOf,
-    user: Text = None,
+    user: Only = None,
     q: Annotated[str | None, Query(max_length=128, description="Part of an id, a name, a user or an org.")] = None,
     status: Status | None = None,
     limit: Limit = 100,

@@ -307,6 +307,7 @@ class RunRow(Answer):
     started_ms: int
     ended_ms: int | None
     stop_reason: str | None
+    stop_tool: str | None = Field(default=None, description="The tool whose repetitions stopped it.")
     would_have_stopped: str | None = None
     model_calls: int
     tool_calls: int

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from fastapi import Query
 
-from runrails_gateway.admin.models import Listing
+from runrails_gateway.admin.models import Id, Listing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["LIMIT_MAX", "OFFSET_MAX", "Limit", "Month", "Offset", "page_of"]
+__all__ = ["LIMIT_MAX", "OFFSET_MAX", "Limit", "Month", "Offset", "Only", "page_of"]
 
 LIMIT_MAX = 500
 OFFSET_MAX = 100_000
@@ -25,6 +25,7 @@ Month = Annotated[
         description="A month as 2026-11; this one if left out.",
     ),
 ]
+Only = Annotated[Id | None, Query(description="Only of this one.")]
 _T = TypeVar("_T")
 
 

@@ -13,9 +13,9 @@ from runrails.plainfields import run_fields, usd_text
 from runrails.report import Report
 from runrails_gateway.admin.errors import NotThere
 from runrails_gateway.admin.models import Listing, RunDetail, RunRow
-from runrails_gateway.admin.paging import Limit, page_of
+from runrails_gateway.admin.paging import Limit, Only, page_of
 from runrails_gateway.admin.routing import CallerOf, Endpoint
-from runrails_gateway.admin.timeline import findings_of, number, savings_of, text, timeline
+from runrails_gateway.admin.timeline import findings_of, items, number, savings_of, text, timeline
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -34,7 +34,6 @@ _HEAD = (
 )  # fmt: skip
 CALLS_MAX = 2_000
 STEPS_MAX = 1_000
-Text = Annotated[str | None, Query(max_length=128)]
 RunOffset = Annotated[int, Query(ge=0, le=SEARCHED_MAX, description="How many runs to leave out.")]
 RunId = Annotated[str, Path(max_length=ID_LENGTH_MAX)]
 Search = Annotated[str | None, Query(max_length=128, description="Part of an id, a name, a user, a tag or a reason.")]
@@ -51,7 +50,7 @@ class Filter(NamedTuple):
 
 
 def list_runs(
-    caller: CallerOf, user: Text = None, key: Text = None, q: Search = None,
+    caller: CallerOf, user: Only = None, key: Only = None, q: Search = None,
     stopped: Annotated[bool | None, Query(description="Only those that were stopped, or were not.")] = None,
     limit: Limit = 50, offset: RunOffset = 0,
 ) -> Listing[RunRow]:  # fmt: skip
@@ -201,7 +200,7 @@ def _row(caller: CallerOf, record: RunRecord, *, is_open: bool) -> RunRow:
 
 
 def _summary(record: RunRecord, *, is_open: bool, cost_pusd: int) -> dict[str, object]:
-    facts = record.report
+    facts, stops = record.report, reversed(items(record.report, "findings"))
     limit, cost = facts.get("limit_pusd"), max(cost_pusd, number(facts, "cost_pusd"))
     return run_fields(record) | {
         "open": is_open, "ended_ms": None if is_open else record.ended_ms, "tags": _tags(facts),
@@ -211,6 +210,7 @@ def _summary(record: RunRecord, *, is_open: bool, cost_pusd: int) -> dict[str, o
         "steps": number(facts, "steps"), "tokens": number(facts, "input_tokens") + number(facts, "output_tokens"),
         "cost_pusd": cost, "cost_usd": usd_text(cost),
         "limit_usd": usd_text(limit) if type(limit) is int else None,
+        "stop_tool": next((text(each, "tool") for each in stops if text(each, "level") == "stop"), None),
     }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from runrails.grouping import Groups, group_usage
 from runrails.periods import month_of
 from runrails.plainfields import group_fields, usd_text
 from runrails_gateway.admin.models import Group, Usage, UsageBy
-from runrails_gateway.admin.paging import Month  # noqa: TC001 -- FastAPI reads the annotations
+from runrails_gateway.admin.paging import Month, Only  # noqa: TC001 -- FastAPI reads the annotations
 from runrails_gateway.admin.routing import CallerOf, Endpoint
 
 if TYPE_CHECKING:
@@ -46,8 +46,8 @@ class Wanted(NamedTuple):
 
 
 def show_usage(
-    caller: CallerOf, by: By = None, month: Month = None, user: Text = None, org: Text = None, key: Text = None,
-    run: Text = None, model: Text = None,
+    caller: CallerOf, by: By = None, month: Month = None, user: Only = None, org: Only = None, key: Only = None,
+    run: Only = None, model: Text = None,
 ) -> Usage:  # fmt: skip
     """Calls, tokens and money of a month (UTC), by user, key, model, day and so on."""
     if caller.org is not None and org not in (None, caller.org):

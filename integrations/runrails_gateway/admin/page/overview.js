@@ -95,7 +95,7 @@ function stops(runs) {
     const [word, kind] = state(run);
     return h("li", null,
       h("a", { href: `#/runs/${encodeURIComponent(run.run)}` }, run.name || run.run.slice(0, 12)),
-      badge(word, kind),
+      badge(word, kind), run.stop_tool && h("span", { class: "mono soft" }, run.stop_tool),
       h("small", null, `${run.user}, ${usd(run.cost_usd)}, ${ago(run.ended_ms)}`));
   }));
 }

@@ -114,7 +114,7 @@ function facts(found) {
     pair("User", found.user), pair("Key", found.key && h("span", { class: "mono" }, found.key)), pair("Organisation", found.org),
     pair("Started", when(found.started_ms)),
     pair(found.open ? "Running for" : "Took", span((found.ended_ms ?? Date.now()) - found.started_ms)),
-    pair("Steps", `${many(found.model_calls, "model call")}, ${many(found.tool_calls, "tool call")}`),
+    pair("Steps", [many(found.model_calls, "model call"), found.tool_calls > 0 && `, ${many(found.tool_calls, "tool call")}`]),
     pair("Tokens", `${count(found.input_tokens)} in, ${count(found.output_tokens)} out`),
     pair("Guard", found.hints + found.blocks + found.refusals > 0 && `${many(found.hints, "hint")}, ${many(found.blocks, "block")}, ${many(found.refusals, "refusal")}`),
     pair("Not confirmed", Number(found.unresolved_usd) > 0 && usd(found.unresolved_usd)),
@@ -148,7 +148,7 @@ function steps(found) {
   const place = h("ol", { class: "timeline" });
   const draw = (from) => {
     const rows = all.slice(from).map((each, at) => step(each, all[from + at - 1]));
-    if (found.stop_reason) rows.push(h("li", { class: "end bad" }, h("span", { class: "dot" }), h("div", { class: "what" }, h("strong", null, `Stopped: ${state(found)[0].toLowerCase()}`), h("small", null, "nothing starts after this"))));
+    if (found.stop_reason) rows.push(h("li", { class: "end bad" }, h("span", { class: "dot" }), h("div", { class: "what" }, h("strong", null, `Stopped: ${state(found)[0].toLowerCase()}`), h("small", null, ending(found)))));
     else if (!found.open) rows.push(h("li", { class: "end good" }, h("span", { class: "dot" }), h("div", { class: "what" }, h("strong", null, "Finished"))));
     place.replaceChildren(...rows);
   };
@@ -157,6 +157,11 @@ function steps(found) {
   const older = from > 0 && h("button", { type: "button", class: "quiet", onclick: (event) => { draw(0); event.target.remove(); } }, `Show ${count(from)} earlier steps`);
   const lost = found.steps_left_out > 0 && h("p", { class: "empty" }, `${count(found.steps_left_out)} older steps are not kept.`);
   return card("Timeline", lost, older, place);
+}
+
+function ending(found) {
+  const stop = found.findings.findLast((each) => each.level === "stop");
+  return stop ? `after ${stop.tool} gave the same outcome ${many(stop.count, "time")}` : "nothing starts after this";
 }
 
 function step(each, before) {
