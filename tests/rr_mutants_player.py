@@ -42,6 +42,11 @@ ANEW = "anew"
 """Instead of a test: the change is not of functions alone, so that it cannot be made in a running program."""
 LIMIT_S = 1_200
 """Far more than all tests of a module take."""
+_LATE = (
+    "openai.resources", "openai.types", "openai.types.responses", "anthropic.resources", "anthropic.types",
+    "anthropic.types.beta", "rich.console", "typer.rich_utils", "botocore.session", "jwt.algorithms",
+)  # fmt: skip
+"""What packages import when they are used first."""
 _TEST_S = 30.0
 """A test that takes longer with a change has noticed it."""
 TOP = Path(__file__).resolve().parent.parent
@@ -154,6 +159,9 @@ class Player:
             if (TOP / module).read_text(encoding="utf-8") != source:
                 self.trouble = f"{module} was changed meanwhile"
                 return True
+        for package in _LATE:  # else each fork would load it anew
+            with suppress(ImportError):
+                __import__(package)
         self._functions = _functions({str(TOP / mutant.module) for mutant in self._mutants})
         gc.collect()
         gc.freeze()

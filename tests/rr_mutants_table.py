@@ -121,6 +121,14 @@ EQUIVALENT: dict[str, dict[str, str]] = {
     f"{CORE}/credentials/router.py": {
         "Router._of: or known.secret is None": f"{_TYPES}a key that is usable has been opened.",
     },
+    f"{CORE}/keyroutes.py": {
+        "_is_home: base_url is None ? None": f"{_TYPES}no text is no address either.",
+        "is_place: and place.base_url is None": f"{_TYPES}with a place of its own no text is nobody's home.",
+        "is_place: or base_url is None": f"{_TYPES}no text is no address either.",
+    },
+    f"{CORE}/routed.py": {
+        "_Routing.admit: or router is None": f"{_TYPES}only guards that choose keys have such a meter.",
+    },
     f"{CORE}/egress_rules.py": {
         "_overlap: and isinstance(other, IPv4Network)": f"{_TYPES}networks of two kinds never overlap.",
         "_overlap: and isinstance(other, IPv6Network)": f"{_TYPES}networks of two kinds never overlap.",

@@ -38,11 +38,11 @@ from runrails.ledger import Account, Store, SupportsPriceCards, SupportsUsage
 from runrails.pricing import Term
 from runrails.pricing.cards import PriceCard, card_from_text
 from runrails.recompute import recompute
-from runrails.tiers import served_tier
 from runrails.run import Run
 from runrails.stores.memory import MemoryStore
 from runrails.stores.sqlite import SQLiteStore
 from runrails.testing import ManualClock
+from runrails.tiers import served_tier
 
 __all__ = ["Outcome", "simulate"]
 

@@ -40,7 +40,7 @@ _HOT: dict[str, Dialect] = {
     "/v1/messages": MESSAGES, "/v1/messages/count_tokens": COUNT_TOKENS,
 }  # fmt: skip
 READY_S_MAX = 5.0
-COLLECT_AFTER = 5_000
+COLLECT_AFTER = 2_000
 _SAFE = {"x-content-type-options": "nosniff", "cache-control": "no-store"}
 
 
@@ -124,7 +124,7 @@ def _tune_collector() -> None:
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(COLLECT_AFTER, 20, 20)
+    gc.set_threshold(COLLECT_AFTER, 10, 10)
 
 
 @asynccontextmanager

@@ -134,8 +134,9 @@ class RunKeeper:
     async def _close_those(self) -> None:
         going, self._going = self._going, []
         for run in going:
-            # A single call is in the ledger; there is nothing more to tell of its run.
-            if run.tally.model_calls < 2 and run.stopped is None:
+            # A single call is in the ledger; there is nothing more to tell of its run, nor of one that never began.
+            calls = run.tally.model_calls
+            if calls == 0 or (calls == 1 and run.stopped is None):
                 continue
             guard = run.guard
             if guard.store.remote:

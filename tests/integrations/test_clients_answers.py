@@ -13,9 +13,9 @@ from runrails.answers.anthropic import MessageEvents
 from runrails.answers.openai import ChatEvents
 from runrails.clients.sse import SseReader
 from runrails.pricing.cards import cost_pusd
-from runrails.tiers import served_tier
 from runrails.testing.prices import PRICES
 from runrails.testing.provider import Stall, Text
+from runrails.tiers import served_tier
 from runrails.usage import Usage
 
 USED = Usage(input_tokens=1_000, output_tokens=200)

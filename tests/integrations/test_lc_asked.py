@@ -14,8 +14,8 @@ from rr_clients import MODEL, Canned, World, sse
 from runrails import Limits, Price, ResponseCache
 from runrails.calls import ServedTier
 from runrails.errors import BoundUnknown, PriceUnknown
-from runrails.tiers import premium
 from runrails.testing.provider import Text
+from runrails.tiers import premium
 from runrails_langchain import GuardrailCallbackHandler, GuardrailMiddleware, ResponseCacheAdapter
 from runrails_langchain.asked import NOTHING, asked_of
 from runrails_langchain.results import of_answer

@@ -35,9 +35,9 @@ from rr_clients import TOLD, World
 from rr_desk import BAD, EXPECTED, TASK, Desk, deaf, desk
 from runrails import Guard, GuardrailStopped, Limits, Price
 from runrails.errors import BoundUnknown, BudgetExceeded, ConfigError, GuardFault, LoopDetected, PriceUnknown
-from runrails.tiers import served_tier
 from runrails.testing.provider import Error, ProviderRequest, Stall, Text, ToolCalls, ToolUse
 from runrails.testing.provider.script import Script
+from runrails.tiers import served_tier
 from runrails_pydantic_ai import GuardrailCapability, models
 
 OPENAI = ("chat", "responses")

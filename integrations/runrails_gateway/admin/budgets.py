@@ -12,7 +12,7 @@ from runrails.periods import month_of
 from runrails.plainfields import balance_fields, limit_fields, read_limit, usd_text
 from runrails.stores.checks import check_limit_key
 from runrails_gateway.admin.errors import NotThere, Unfit
-from runrails_gateway.admin.models import Account, BudgetSet, Listing
+from runrails_gateway.admin.models import SCOPE, Account, BudgetSet, Listing
 from runrails_gateway.admin.paging import Limit, Month, Offset, page_of
 from runrails_gateway.admin.routing import CallerOf, Endpoint
 
@@ -23,7 +23,7 @@ __all__ = ["BUDGETS", "account_of"]
 
 ACCOUNTS_MAX = 10_000
 """Of one scope: a hundred years of months in several units."""
-Scope = Annotated[str, Path(max_length=192, description="Whose money: user:alice, key:ID, org:acme, run:ID.")]
+Scope = Annotated[str, Path(pattern=SCOPE, description="Whose money: user:alice, key:ID, org:acme, run:ID.")]
 Period = Annotated[
     str | None, Query(pattern=r"^(-|[0-9]{4}-(0[1-9]|1[0-2]))$", description="A month as 2026-11, or - for runs.")
 ]

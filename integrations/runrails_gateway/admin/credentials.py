@@ -13,14 +13,24 @@ from runrails.errors import RunrailsError
 from runrails.plainfields import credential_fields
 from runrails.secretvalue import Secret
 from runrails_gateway.admin.errors import Unfit
-from runrails_gateway.admin.models import Credential, CredentialAdd, CredentialChecked, CredentialRotate, Listing
+from runrails_gateway.admin.models import (
+    LABELLED,
+    OWNER,
+    PROVIDER,
+    Credential,
+    CredentialAdd,
+    CredentialChecked,
+    CredentialRotate,
+    Listing,
+)
 from runrails_gateway.admin.paging import Limit, Offset, page_of
 from runrails_gateway.admin.routing import CallerOf, Endpoint
 
 __all__ = ["CREDENTIALS"]
 
-Owner = Annotated[str, Path(max_length=140, description="user:NAME, org:NAME or platform.")]
-Part = Annotated[str, Path(max_length=64)]
+Owner = Annotated[str, Path(pattern=OWNER, description="user:NAME, org:NAME or platform.")]
+Provider = Annotated[str, Path(pattern=PROVIDER)]
+Label = Annotated[str, Path(pattern=LABELLED)]
 
 
 def add_credential(caller: CallerOf, ask: CredentialAdd) -> Credential:
@@ -37,8 +47,8 @@ def add_credential(caller: CallerOf, ask: CredentialAdd) -> Credential:
 
 def list_credentials(
     caller: CallerOf,
-    owner: Annotated[str | None, Query(max_length=140, description="Only this owner's.")] = None,
-    provider: Annotated[str | None, Query(max_length=32)] = None,
+    owner: Annotated[str | None, Query(pattern=OWNER, description="Only this owner's.")] = None,
+    provider: Annotated[str | None, Query(pattern=PROVIDER)] = None,
     limit: Limit = 100,
     offset: Offset = 0,
 ) -> Listing[Credential]:
@@ -51,7 +61,7 @@ def list_credentials(
     return page_of((_shown(each) for each in found if provider in (None, each.id.provider)), limit, offset)
 
 
-def validate_credential(caller: CallerOf, owner: Owner, provider: Part, label: Part) -> CredentialChecked:
+def validate_credential(caller: CallerOf, owner: Owner, provider: Provider, label: Label) -> CredentialChecked:
     """Ask the provider whether a key is good, by a free request, and note what it says."""
     which = _which(caller, owner, provider, label)
     services, vault = caller.desk.services, caller.desk.vault
@@ -62,7 +72,7 @@ def validate_credential(caller: CallerOf, owner: Owner, provider: Part, label: P
 
 
 def rotate_credential(
-    caller: CallerOf, owner: Owner, provider: Part, label: Part, ask: CredentialRotate
+    caller: CallerOf, owner: Owner, provider: Provider, label: Label, ask: CredentialRotate
 ) -> Credential:  # fmt: skip
     """Replace a provider key by another one."""
     which = _which(caller, owner, provider, label)
@@ -75,17 +85,17 @@ def rotate_credential(
     return _told(caller, info)
 
 
-def suspend_credential(caller: CallerOf, owner: Owner, provider: Part, label: Part) -> Credential:
+def suspend_credential(caller: CallerOf, owner: Owner, provider: Provider, label: Label) -> Credential:
     """Let no call go out on a provider key until it is resumed."""
     return _told(caller, caller.desk.vault.mark(_which(caller, owner, provider, label), "suspended"))
 
 
-def resume_credential(caller: CallerOf, owner: Owner, provider: Part, label: Part) -> Credential:
+def resume_credential(caller: CallerOf, owner: Owner, provider: Provider, label: Label) -> Credential:
     """End a suspension; the key counts as unverified."""
     return _told(caller, caller.desk.vault.resume(_which(caller, owner, provider, label)))
 
 
-def remove_credential(caller: CallerOf, owner: Owner, provider: Part, label: Part) -> Response:
+def remove_credential(caller: CallerOf, owner: Owner, provider: Provider, label: Label) -> Response:
     """Remove a provider key."""
     which = _which(caller, owner, provider, label)
     if not caller.desk.vault.remove(which):

@@ -16,9 +16,36 @@ from runrails.money import usd
 from runrails.rates.limiter import BURST_MINUTES_MAX, PER_MINUTE_MAX
 
 __all__ = [
-    "Account", "Amount", "BudgetOwn", "BudgetSet", "Credential", "CredentialAdd",
-    "CredentialChecked", "CredentialRotate", "FindingTold", "Group", "Id", "Key", "KeyCreate", "KeyRotate", "KeyShown",
-    "Listing", "Live", "Minute", "OwnAccount", "RateLimits", "RunDetail", "RunRow", "Saved", "Step", "Usage", "UsageBy",
+    "LABELLED",
+    "OWNER",
+    "PROVIDER",
+    "SCOPE",
+    "Account",
+    "Amount",
+    "BudgetOwn",
+    "BudgetSet",
+    "Credential",
+    "CredentialAdd",
+    "CredentialChecked",
+    "CredentialRotate",
+    "FindingTold",
+    "Group",
+    "Id",
+    "Key",
+    "KeyCreate",
+    "KeyRotate",
+    "KeyShown",
+    "Listing",
+    "Live",
+    "Minute",
+    "OwnAccount",
+    "RateLimits",
+    "RunDetail",
+    "RunRow",
+    "Saved",
+    "Step",
+    "Usage",
+    "UsageBy",
 ]  # fmt: skip
 
 _T = TypeVar("_T")
@@ -39,8 +66,16 @@ def _check_amount(value: str) -> str:
 Id = Annotated[
     str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+=-]*$"), AfterValidator(_check_id)
 ]
+# The domain has the last word; these tell readers of the OpenAPI document what it will say.
+_NAME = "[A-Za-z0-9][A-Za-z0-9._@+=-]{0,127}"
+OWNER = rf"^(platform|(user|org):{_NAME})$"
+SCOPE = rf"^[a-z][a-z0-9_-]{{0,31}}:{_NAME}$"
+PROVIDER = r"^[a-z][a-z0-9_-]{0,31}$"
+LABELLED = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 Amount = Annotated[
-    str, Field(max_length=32, description="Dollars as text, exact.", examples=["50.00"]), AfterValidator(_check_amount)
+    str,
+    Field(pattern=r"^[0-9]{1,7}(\.[0-9]{1,12})?$", description="Dollars as text, exact.", examples=["50.00"]),
+    AfterValidator(_check_amount),
 ]
 
 
@@ -129,8 +164,8 @@ class BudgetSet(Ask):
     """A limit that an operator sets; it wins over those in code, in every period."""
 
     limit: str | None = Field(
-        max_length=32, description="Dollars for money, a whole number for other units; null removes the limit.",
-        examples=["50.00"],
+        max_length=32, pattern=r"^[0-9][0-9,]*(\.[0-9]{1,12})?$", examples=["50.00"],
+        description="Dollars for money, a whole number for other units; null removes the limit.",
     )  # fmt: skip
     unit: str = Field(default="pusd", pattern=r"^[a-z][a-z0-9_]{0,31}$", description="`pusd` is money.")
 
@@ -186,9 +221,9 @@ class BudgetOwn(Answer):
 class CredentialAdd(Ask):
     """A provider key to be stored. It is sealed at once, and never given back."""
 
-    owner: str = Field(max_length=140, description="user:NAME, org:NAME or platform.")
-    provider: str = Field(max_length=32, examples=["openai"])
-    label: str = Field(default=LABEL, max_length=64)
+    owner: str = Field(pattern=OWNER, description="user:NAME, org:NAME or platform.")
+    provider: str = Field(pattern=PROVIDER, examples=["openai"])
+    label: str = Field(default=LABEL, pattern=LABELLED)
     key: SecretStr = Field(min_length=1, max_length=SECRET_BYTES_MAX)
     base_url: str | None = Field(default=None, max_length=1_024)
     region: str | None = Field(default=None, max_length=64)
