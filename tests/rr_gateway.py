@@ -164,9 +164,16 @@ def world(script: Script = TOLD, limits: Limits | None = None, **options: Any) -
 @contextmanager
 def serving(config: GatewayConfig) -> Iterator[str]:
     """A gateway that listens on 127.0.0.1; its address."""
+    with listening(create_app(config)) as url:
+        yield url
+
+
+@contextmanager
+def listening(app: Any) -> Iterator[str]:
+    """An application that listens on 127.0.0.1, in a thread; its address."""
     server = uvicorn.Server(
         uvicorn.Config(
-            create_app(config), host="127.0.0.1", port=0, log_level="critical", access_log=False, ws="none",
+            app, host="127.0.0.1", port=0, log_level="critical", access_log=False, ws="none",
             server_header=False, lifespan="on", timeout_graceful_shutdown=5, http=BoundedProtocol,
         )
     )  # fmt: skip

@@ -170,10 +170,13 @@ def _run(bound: socket.socket, *, workers: int, tls_cert: Path | None, tls_key: 
     from uvicorn import Config, Server
     from uvicorn.supervisors import Multiprocess
 
+    from runrails_gateway.protocol import BoundedProtocol
+
     config = Config(
         "runrails_gateway.app:app_of_environment", factory=True, fd=None, workers=workers, access_log=False,
         server_header=False, date_header=True, proxy_headers=False, lifespan="on", log_config=None,
         timeout_keep_alive=75, timeout_graceful_shutdown=35, ssl_certfile=tls_cert, ssl_keyfile=tls_key,
+        http=BoundedProtocol,
     )  # fmt: skip
     server = Server(config)
     if workers == 1:

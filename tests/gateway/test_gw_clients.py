@@ -379,6 +379,48 @@ def test_one_run_for_a_conversation() -> None:
         made.settled()
 
 
+def test_one_run_for_a_streamed_conversation() -> None:
+    """Answers that came in pieces are known again, too, in every dialect."""
+    script = [ToolCalls([ToolUse("look", {"n": 1}, id="call_1")], text="Let me look."), Text("done")]
+    with gateway([*script, *script, *script]) as made:
+        ours, theirs = client(made), claude(made)
+        said: list[Any] = list(HI)
+        for _ in range(2):
+            with ours.chat.completions.stream(model=MODEL, messages=said, tools=TOOL) as stream:
+                answer = stream.get_final_completion().choices[0].message
+            said += [answer.model_dump(exclude_none=True), {"role": "tool", "tool_call_id": "call_1", "content": "1"}]
+        asked: list[Any] = list(HI)
+        tools: Any = [{"name": "look", "input_schema": {"type": "object"}}]
+        for _ in range(2):
+            with theirs.messages.stream(model=MODEL, messages=asked, tools=tools, max_tokens=500) as streamed:
+                content = streamed.get_final_message().content
+            result = {"type": "tool_result", "tool_use_id": "call_1", "content": "1"}
+            asked += [{"role": "assistant", "content": content}, {"role": "user", "content": [result]}]
+        given: list[Any] = list(HI)
+        for _ in range(2):
+            with ours.responses.stream(model=MODEL, input=given) as events:
+                output = events.get_final_response().output
+            given += [item.model_dump(exclude_none=True) for item in output]
+            given.append({"type": "function_call_output", "call_id": "call_1", "output": "1"})
+        runs = [seen.run_id for seen in made.watching.over]
+        assert [runs[0], runs[0], runs[2], runs[2], runs[4], runs[4]] == runs
+        assert 3 == len(set(runs))
+        made.settled()
+
+
+def test_responses_chain_by_the_answer_they_go_on_from() -> None:
+    """`previous_response_id` names the run where no history is sent."""
+    with gateway(TOLD) as made:
+        ours = client(made)
+        first = ours.responses.create(model=MODEL, input="hi")
+        second = ours.responses.create(model=MODEL, input="and?", previous_response_id=first.id)
+        ours.responses.create(model=MODEL, input="and?", previous_response_id=second.id)
+        ours.responses.create(model=MODEL, input="hi")
+        runs = [seen.run_id for seen in made.watching.over]
+        assert [runs[0]] * 3 == runs[:3]
+        assert runs[3] != runs[0]
+
+
 def test_run_header_is_accepted() -> None:
     """`X-Runrails-Run` names the run, and one user's is not another's."""
     with gateway(TOLD) as made:

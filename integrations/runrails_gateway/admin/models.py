@@ -225,16 +225,16 @@ class CredentialAdd(Ask):
     provider: str = Field(pattern=PROVIDER, examples=["openai"])
     label: str = Field(default=LABEL, pattern=LABELLED)
     key: SecretStr = Field(min_length=1, max_length=SECRET_BYTES_MAX)
-    base_url: str | None = Field(default=None, max_length=1_024)
-    region: str | None = Field(default=None, max_length=64)
+    base_url: str | None = Field(default=None, max_length=1_024, pattern=r"^https?://[!-~]+$")
+    region: str | None = Field(default=None, max_length=64, pattern=r"^[a-z]{2}(-[a-z]+)+-[0-9]{1,2}$")
 
 
 class CredentialRotate(Ask):
     """The key that takes the place of another; base URL and region stay unless others are given."""
 
     key: SecretStr = Field(min_length=1, max_length=SECRET_BYTES_MAX)
-    base_url: str | None = Field(default=None, max_length=1_024)
-    region: str | None = Field(default=None, max_length=64)
+    base_url: str | None = Field(default=None, max_length=1_024, pattern=r"^https?://[!-~]+$")
+    region: str | None = Field(default=None, max_length=64, pattern=r"^[a-z]{2}(-[a-z]+)+-[0-9]{1,2}$")
 
 
 class Credential(Answer):

@@ -23,7 +23,6 @@ let current = null;
 class Page {
   constructor() {
     this.ended = new AbortController();
-    this.timers = new Set();
     this.resting = false;
     this.failures = 0;
   }
@@ -34,11 +33,20 @@ class Page {
 
   /** Do something now, and again as long as the view is shown and the tab is seen; less often while it fails. */
   every(ms, work) {
+    const over = this.ended.signal;
+    let timer = null;
+    let busy = false;
     const turn = async () => {
-      if (this.ended.signal.aborted) return;
+      clearTimeout(timer);
+      if (busy || over.aborted || this.resting) return;
+      busy = true;
       const well = document.visibilityState === "hidden" || (await this.soon(work));
-      if (!this.ended.signal.aborted && !this.resting) this.timers.add(setTimeout(turn, well ? ms : Math.min(60_000, ms * 2 ** this.failures)));
+      busy = false;
+      if (!over.aborted && !this.resting) timer = setTimeout(turn, well ? ms : Math.min(60_000, ms * 2 ** this.failures));
     };
+    over.addEventListener("abort", () => clearTimeout(timer));
+    // Who comes back to the tab sees what is now, not what was.
+    document.addEventListener("visibilitychange", turn, { signal: over });
     turn();
   }
 
@@ -77,7 +85,6 @@ class Page {
 
   end() {
     this.ended.abort();
-    this.timers.forEach(clearTimeout);
   }
 }
 

@@ -6,7 +6,7 @@ import { ago, count, usd, when } from "./words.js";
 
 const SCOPES = [
   ["ai:complete", "Complete"], ["ai:embed", "Embed"], ["ai:agent", "Run agents"], ["admin:usage", "See usage"],
-  ["admin:keys", "Manage keys"], ["admin:budgets", "Manage budgets"], ["admin:credentials", "Manage provider keys"], ["admin:tokens", "Manage tokens"],
+  ["admin:keys", "Manage keys"], ["admin:budgets", "Manage budgets"], ["admin:credentials", "Provider keys"], ["admin:tokens", "Manage tokens"],
 ];
 const text = (form, name) => form.get(name)?.trim() || null;
 const button = (label, onclick, kind = "quiet") => h("button", { type: "button", class: `${kind} small`, onclick }, label);
@@ -69,7 +69,7 @@ function limits(key) {
   if (key.rates?.tokens_per_minute) found.push(`${count(key.rates.tokens_per_minute)} tokens a minute`);
   if (key.expires_ms) found.push(`ends ${ago(key.expires_ms)}`);
   if (key.previous_until_ms && key.previous_until_ms > Date.now()) found.push(`older secret ends ${ago(key.previous_until_ms)}`);
-  return found.length ? h("small", null, found.join(", ")) : "–";
+  return found.length ? h("small", { class: "lines" }, found.map((each) => h("span", null, each))) : "–";
 }
 
 function keyButtons(key, again) {
