@@ -54,6 +54,13 @@ class Got(NamedTuple):
         return json.loads(self.body)
 
     @property
+    def error(self) -> dict[str, Any]:
+        """What is wrong, without the id of the request, which is always another."""
+        told = self.json["error"]
+        assert told.pop("request_id") == self.headers["x-request-id"]
+        return dict(told)
+
+    @property
     def code(self) -> str:
         """Which error it is."""
         return str(self.json["error"]["code"])

@@ -44,7 +44,10 @@ _JWT = (
     "tests/attacks/test_jwt_attacks.py", "tests/attacks/test_jwt_wycheproof.py", "tests/unit/test_identity_limits.py",
     "tests/unit/test_identity_doors.py", "tests/attacks/test_identity_attacked.py",
 )  # fmt: skip
-_STS = ("tests/unit/test_aws_identity.py", "tests/attacks/test_aws_attacks.py", "tests/faults/test_aws_sts_faults.py")
+_STS = (
+    "tests/unit/test_aws_identity.py", "tests/attacks/test_aws_attacks.py", "tests/faults/test_aws_sts_faults.py",
+    "tests/integrations/test_aws_limits.py",
+)  # fmt: skip
 _EGRESS = (
     "tests/integrations/test_egress.py", "tests/attacks/test_egress_attacks.py", "tests/unit/test_egress_attacked.py",
     "tests/integrations/test_egress_limits.py",
@@ -64,6 +67,10 @@ _REDACTION = (
 _CLI = (
     "tests/unit/test_cli_byok.py", "tests/unit/test_cli_byok_validate.py", "tests/unit/test_cli_byok_attacked.py",
     "tests/unit/test_cli_key_limits.py",
+)  # fmt: skip
+
+_BYPASS = (
+    "tests/faults/test_bypass.py", "tests/faults/test_bypass_attacked.py", "tests/faults/test_bypass_limits.py",
 )  # fmt: skip
 
 
@@ -87,26 +94,33 @@ TABLE: dict[str, tuple[str, ...]] = {
     **_of(CORE, "egress egress_rules", *_EGRESS),
     **_of(CORE, "redaction", *_REDACTION),
     **_of(CORE, "keyroutes routed clients/keys", *_ROUTES),
-    **_of(CORE, "bypass", "tests/faults/test_bypass.py", "tests/faults/test_bypass_attacked.py"),
+    **_of(CORE, "bypass", *_BYPASS),
     **_of(f"{CORE}/cli", "byok", *_CLI),
     **_of(f"{CORE}/cli", "keychecks", *_CHECKS, *_CLI),
-    **_of(f"{CORE}/cli", "keys", "tests/unit/test_cli_keys.py", "tests/unit/test_cli_key_limits.py"),
+    **_of(f"{CORE}/cli", "keys", "tests/unit/test_cli_keys.py", "tests/unit/test_cli_adopt.py", _CLI[-1]),
     **_of(f"{CORE}/cli", "tokens", "tests/unit/test_cli_tokens.py", "tests/unit/test_cli_key_limits.py"),
     **_of(AWS, "kms", "tests/integrations/test_aws_kms.py", "tests/integrations/test_aws_limits.py"),
     **_of(AWS, "ssm", "tests/integrations/test_aws_ssm.py", "tests/integrations/test_aws_limits.py"),
     **_of(AWS, "keycheck", "tests/unit/test_keychecks_aws.py"),
     **_of(f"{AWS}/identity", "answer arns canonical exchange grants lambda_event proof", *_STS),
     **_of(f"{AWS}/identity", "roster sign transport verify", *_STS),
-    **_of(AWS, "dynamodb/documents", "tests/dynamodb/test_ddb_documents.py", "tests/contract/test_documents.py"),
+    **_of(
+        AWS, "dynamodb/documents", "tests/dynamodb/test_ddb_documents.py", "tests/contract/test_documents.py", _STS[-1]
+    ),
     "integrations/runrails_langchain/keys.py": (
         "tests/integrations/test_keys_langchain.py",
         "tests/integrations/test_keys_langchain_attacked.py",
+        "tests/unit/test_key_choice_limits.py",
     ),
 }
 """A module, and the tests of which one must fail when one of its checks is taken out."""
 
 _TYPES = "Only type checkers need it: "
 EQUIVALENT: dict[str, dict[str, str]] = {
+    f"{AWS}/dynamodb/documents.py": {
+        "DynamoDBDocuments._put_new: and there is not None": f"{_TYPES}`_live` says no of nothing.",
+        "DynamoDBDocuments._put_new: failed is None ? None": f"{_TYPES}what has not failed is done.",
+    },
     f"{CORE}/bypass.py": {
         "Bypass._left_behind: or self._books is None": "Without books the directory is empty text, which is none.",
         "Bypass.written: if not self._open": "A shortcut without the lock: what follows says the same of an empty set.",
@@ -137,6 +151,9 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "ApiKeys._prove: or document is None": f"{_TYPES}without a record nobody has its key, so there is no place.",
         "ApiKeys._prove: or record is None": f"{_TYPES}without a record nobody has its key, so there is no place.",
         "ApiKeys.recall: or principal.key_id is None": f"{_TYPES}whom a key proved has a key.",
+    },
+    f"{CORE}/identity/apikeys/desk.py": {
+        "_authorise_within: principal.org is None ? None": "Who is of no organisation reaches all, whoever is named.",
     },
     f"{CORE}/identity/apikeys/legacy.py": {
         "BcryptPool.proves: and kept is not None #2": f"{_TYPES}`known` says so already.",

@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, runtime_checkab
 from runrails.values import value
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from runrails.attribution import Tags
     from runrails.usage import Usage
@@ -59,6 +59,7 @@ __all__ = [
     "Settled",
     "State",
     "Store",
+    "SupportsBalances",
     "SupportsCorrections",
     "SupportsExtend",
     "SupportsLimits",
@@ -394,6 +395,15 @@ class SupportsLimits(Protocol):
 
     def balances(self, *, scope: str | None = None, period: str | None = None) -> Iterator[Balance]:
         """Every account, newest period first, or those of one scope or period."""
+        ...
+
+
+@runtime_checkable
+class SupportsBalances(Protocol):
+    """A store that tells of several accounts for the price of one."""
+
+    def balances_of(self, accounts: Sequence[Account]) -> list[Balance]:
+        """The accounts as they stand at one moment, in any order."""
         ...
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -12,14 +13,13 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from runrails import aio
-from runrails.errors import RunrailsError, StoreUnavailable
+from runrails.errors import RunrailsError
 from runrails.identity.authenticate import enter
 from runrails_gateway.admin import Services, admin_router, own_router, page_router
+from runrails_gateway.callers import caller_of
 from runrails_gateway.config import GatewayConfig
 from runrails_gateway.dialects import CHAT, COUNT_TOKENS, EMBEDDINGS, MESSAGES, RESPONSES, tell
 from runrails_gateway.errors import BadRequest, ModelNotFound, NotServed
-from runrails_gateway.exchange import check_headers
 from runrails_gateway.hot import Endpoint, Hot
 from runrails_gateway.models import Model, models_for, one_model, page_of
 from runrails_gateway.upstream.sending import HttpSender
@@ -40,7 +40,7 @@ _HOT: dict[str, Dialect] = {
     "/v1/messages": MESSAGES, "/v1/messages/count_tokens": COUNT_TOKENS,
 }  # fmt: skip
 READY_S_MAX = 5.0
-COLLECT_AFTER = 2_000
+COLLECT_AFTER = 10_000
 _SAFE = {"x-content-type-options": "nosniff", "cache-control": "no-store"}
 
 
@@ -56,7 +56,7 @@ class Gateway(FastAPI):
         docs = config.docs
         super().__init__(
             title="runrails gateway", version="1", lifespan=_lifespan, openapi_url="/openapi.json" if docs else None,
-            docs_url="/docs" if docs else None, redoc_url=None,
+            docs_url="/docs" if docs else None, redoc_url=None, redirect_slashes=False,
         )  # fmt: skip
         self.config = config
         self.hot: Hot | None = None
@@ -78,10 +78,13 @@ class Gateway(FastAPI):
 
     def open(self) -> Hot:
         """Begin to serve, in the running event loop."""
-        senders: dict[str, Sender] = {}
+        self.config.guard.prices.prepare()  # The first request would wait for them, and all others beside it.
         http = HttpSender()
-        for upstream in self.config.upstreams:
-            senders.setdefault(upstream.dialect, http)
+        senders: dict[str, Sender] = {"openai": http, "anthropic": http}
+        if any(upstream.dialect == "bedrock" for upstream in self.config.upstreams):
+            from runrails_gateway.bedrock.sending import BedrockSender  # botocore, which takes its time
+
+            senders["bedrock"] = BedrockSender(http, self.config.guard)
         self.hot = hot = Hot(self.config, senders)
         self._endpoints = {path: Endpoint(hot, dialect) for path, dialect in _HOT.items()}
         return hot
@@ -98,6 +101,8 @@ def create_app(config: GatewayConfig) -> Gateway:
         app.add_exception_handler(kind, _told)
     app.add_api_route("/healthz", _health, methods=["GET"], include_in_schema=False)
     app.add_api_route("/readyz", _ready, methods=["GET"], include_in_schema=False)
+    if config.metrics is not None:
+        app.add_api_route("/metrics", _metrics, methods=["GET"], include_in_schema=False)
     app.add_api_route("/v1/models", _models, methods=["GET"], include_in_schema=False)
     app.add_api_route("/v1/models/{name:path}", _model, methods=["GET"], include_in_schema=False)
     services = Services(
@@ -153,16 +158,37 @@ async def _health(request: Request) -> Response:
 
 
 async def _ready(request: Request) -> Response:
-    """Whether it can let calls through: it is open, and the ledger answers."""
+    """
+    Whether it can let calls through: it is open, and the ledger answers. Upstreams that rest are named, but are no
+    reason to be sent no more requests: one of those is how they are found to be back.
+    """
     hot = _gateway(request).hot
-    try:
-        async with asyncio.timeout(READY_S_MAX):
-            if hot is not None:
+    ledger = False
+    if hot is not None:
+        try:
+            async with asyncio.timeout(READY_S_MAX):
                 await hot.check_ready()
-                return _answer(b'{"status":"ready"}')
-    except (StoreUnavailable, TimeoutError):
-        pass
-    return _answer(b'{"status":"unavailable"}', 503)
+                ledger = True
+        except (RunrailsError, TimeoutError):
+            pass
+    resting = () if hot is None else hot.resting
+    told = {
+        "status": "ready" if ledger else "unavailable", "ledger": "reachable" if ledger else "out_of_reach",
+        "upstreams": {each.name: "resting" if each.name in resting else "in_use" for each in
+                      _gateway(request).config.upstreams},
+    }  # fmt: skip
+    return _answer(json.dumps(told).encode(), 200 if ledger else 503)
+
+
+async def _metrics(request: Request) -> Response:
+    """Figures of everybody, for whoever may see the platform's usage. They are read from files, where others write."""
+    config = _gateway(request).config
+    principal = await caller_of(config, request.headers.raw)
+    enter(principal, "usage.list", guard=config.guard)
+    if config.metrics is None:
+        raise NotServed
+    text = await asyncio.to_thread(config.metrics.text)
+    return Response(text, headers={**_SAFE, "content-type": config.metrics.content_type})
 
 
 async def _models(request: Request) -> Response:
@@ -182,14 +208,8 @@ async def _model(request: Request) -> Response:
 
 async def _listed(request: Request) -> tuple[Model, ...]:
     config = _gateway(request).config
-    guard = config.guard
-    check_headers(request.headers.raw, config.limited)
-    authenticate = config.authenticator.authenticate
-    if config.authentication_waits:
-        principal = await aio.off_loop(guard, authenticate, request.headers.raw)
-    else:
-        principal = authenticate(request.headers.raw)
-    enter(principal, "models.list", guard=guard)
+    principal = await caller_of(config, request.headers.raw)
+    enter(principal, "models.list", guard=config.guard)
     return models_for(config, principal)
 
 

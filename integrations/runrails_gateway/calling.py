@@ -168,7 +168,7 @@ class Call:
                 if not data:
                     how = "ended"
                     break
-                shown = passing.feed(data)
+                shown = self._fed(passing, data)
                 if passing.coming.grown and not await passing.may_go_on():
                     await self._break_off(ticket, answer, passing, shown)
                     return
@@ -194,6 +194,13 @@ class Call:
             raise
         await self._end_stream(ticket, passing, how)
         await exchange.body(rest, more=False)
+
+    def _fed(self, passing: Passing, data: bytes) -> bytes:
+        """A piece that has been read along with. Raises NoAnswer for one of too many."""
+        shown = passing.feed(data)
+        if passing.size > self._config.limited.answer_bytes_max:
+            raise NoAnswer(sent=True, timed_out=False)
+        return shown
 
     async def _end_stream(self, ticket: Ticket, passing: Passing, how: Leaving) -> None:
         if not ticket.open:

@@ -30,12 +30,31 @@ if TYPE_CHECKING:
             """End it. Closing twice is fine."""
             ...
 
+    class Figures(Protocol):
+        """What monitoring asks for; see `runrails_gateway.ops.metrics`."""
 
-__all__ = ["GatewayConfig", "Limited", "Upstream", "UpstreamDialect", "matches"]
+        content_type: str
+
+        def text(self) -> bytes:
+            """All of them, as of now."""
+            ...
+
+
+__all__ = ["BEDROCK_MODELS", "GatewayConfig", "Limited", "Upstream", "UpstreamDialect", "matches"]
 
 UpstreamDialect = Literal["openai", "anthropic", "bedrock"]
 _DIALECTS = ("openai", "anthropic", "bedrock")
 _PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}\*?|\*")
+_REGION = re.compile(r"[a-z]{2,4}(-[a-z]{2,12}){1,3}-[0-9]{1,2}")
+BEDROCK_MODELS = (
+    "ai21.*", "amazon.*", "anthropic.*", "cohere.*", "deepseek.*", "google.*", "meta.*", "minimax.*", "mistral.*",
+    "moonshot.*", "moonshotai.*", "nvidia.*", "openai.*", "qwen.*", "writer.*", "zai.*",
+    "apac.*", "au.*", "ca.*", "eu.*", "global.*", "jp.*", "us.*", "us-gov.*",
+)  # fmt: skip
+"""
+What names of models on Bedrock begin with: their maker, or the geography of an inference profile. ARNs are not among
+them: an operator names those that may be called, as ``arn:aws:bedrock:eu-west-1:*`` or in full.
+"""
 RETRIES_MAX = 5
 MS_MAX = 3_600_000
 
@@ -48,12 +67,14 @@ class Upstream:
     Args:
         name: What it is called in headers, logs and metrics.
         dialect: Which HTTP it speaks.
-        base_url: Where it is, as its SDK wants it: ``https://api.openai.com/v1``, ``https://api.anthropic.com``.
-        key: The platform's key for it; None where every caller must have one of their own, or none is needed.
+        base_url: Where it is, as its SDK wants it: ``https://api.openai.com/v1``, ``https://api.anthropic.com``. On
+            Bedrock it follows from the region.
+        key: The platform's key for it; None where every caller must have one of their own, or none is needed. On
+            Bedrock None, so that requests are signed with the AWS credentials of the process; or an API key of Bedrock.
         provider: Whose prices apply, as in price tables; None: OpenAI's and Anthropic's own addresses are known, and
             elsewhere the model's name must be enough.
-        models: The models it serves; an entry may end in ``*``.
-        region: The cloud region it is in, on Bedrock.
+        models: The models it serves; an entry may end in ``*``. On Bedrock ``*`` alone stands for `BEDROCK_MODELS`.
+        region: The cloud region it is in, on Bedrock. Prices are that region's.
         retries: How often a request may be sent once more before its answer has begun. Each is paid for in advance,
             where there is money for it.
         connect_ms: How long a connection may take.
@@ -65,7 +86,7 @@ class Upstream:
 
     name: str
     dialect: UpstreamDialect
-    base_url: str
+    base_url: str = ""
     key: Secret | None = None
     provider: str | None = None
     models: tuple[str, ...] = ("*",)
@@ -92,6 +113,8 @@ class Upstream:
         for ms in (self.connect_ms, self.silence_ms):
             fine = type(ms) is int and 0 < ms <= MS_MAX
             _check(fine, f"{self._what} has a malformed time.", "Write connect_ms=10_000.")
+        if self.dialect == "bedrock":
+            self._settle_in_region()
         object.__setattr__(self, "base_url", self._checked_url())
         home = self._home()
         if self.provider is None:
@@ -109,6 +132,15 @@ class Upstream:
         except ValueError:
             return False
         return True
+
+    def _settle_in_region(self) -> None:
+        region: object = self.region
+        fine = isinstance(region, str) and _REGION.fullmatch(region) is not None
+        _check(fine, f"{self._what} needs the AWS region it is in.", 'Write region="us-east-1".')
+        end = "amazonaws.com.cn" if str(region).startswith("cn-") else "amazonaws.com"
+        object.__setattr__(self, "base_url", self.base_url or f"https://bedrock-runtime.{region}.{end}")
+        named = [BEDROCK_MODELS if name == "*" else (name,) for name in self.models]
+        object.__setattr__(self, "models", tuple(name for names in named for name in names))
 
     def _checked_url(self) -> str:
         parts = urlsplit(self.base_url)
@@ -176,8 +208,9 @@ class GatewayConfig:
         limited: What a single request may take.
         hide_amounts: Whether callers are not told what calls cost and what is left.
         docs: Whether `/docs` and `/openapi.json` are served.
-        authentication_waits: Whether proving a credential may wait for a network, so that it is done off the loop.
+        authentication_waits: Whether credentials are proven off the loop, even where none has to be asked for far away.
         watchers: Who hears of every request that ended.
+        metrics: What `/metrics` tells whoever may see everybody's usage; None: there is no such address.
         owned: What is closed with the gateway, in this order.
 
     Raises:
@@ -196,6 +229,7 @@ class GatewayConfig:
     docs: bool = False
     authentication_waits: bool = False
     watchers: tuple[Watcher, ...] = ()
+    metrics: Figures | None = None
     owned: tuple[Closable, ...] = ()
 
     def __post_init__(self) -> None:
@@ -222,7 +256,11 @@ class GatewayConfig:
         at the same prices, and on the same keys.
         """
         found = [each for each in self.upstreams if each.dialect in dialects and matches(each.models, model)]
-        return tuple(each for each in found if (each.dialect, each.provider) == (found[0].dialect, found[0].provider))
+        return tuple(each for each in found if _prices(each) == _prices(found[0]))
+
+
+def _prices(upstream: Upstream) -> tuple[str, str | None, str | None]:
+    return upstream.dialect, upstream.provider, upstream.region
 
 
 def matches(patterns: Iterable[str], model: str) -> bool:

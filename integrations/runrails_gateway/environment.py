@@ -12,6 +12,13 @@ are set, ``OPENAI_API_KEY`` and ``ANTHROPIC_API_KEY``, at the providers' own add
     base_url = "https://api.openai.com/v1"
     key = "env:OPENAI_API_KEY"      # or file:/path, ssm:///name; never the key itself
     models = ["gpt-*", "o3*"]
+
+    [[upstream]]
+    name = "bedrock"
+    dialect = "bedrock"
+    region = "eu-west-1"            # requests are signed with the AWS credentials of the process
+
+Bedrock is there only if it is named: credentials for AWS are on most machines, and seldom for this.
 """
 
 from __future__ import annotations
@@ -30,11 +37,12 @@ if TYPE_CHECKING:
 
     from runrails.credentials import Vault
     from runrails.documents import DocumentStore
+    from runrails.events import Sink
     from runrails.guard import Guard
     from runrails.identity.jwt.tokens import Tokens
     from runrails_gateway.config import Closable
 
-__all__ = ["UPSTREAMS", "config_of_environment", "upstreams_of_environment"]
+__all__ = ["UPSTREAMS", "config_of_environment", "limited_of_environment", "runs_url", "upstreams_of_environment"]
 
 UPSTREAMS = "RUNRAILS_UPSTREAMS"
 _FILE_BYTES_MAX = 1_048_576
@@ -67,10 +75,12 @@ def config_of_environment() -> GatewayConfig:
     from runrails.identity.authenticate import Authenticator
     from runrails.identity.startup import check_secrets
     from runrails.machinesecrets import setting_of
+    from runrails_gateway.ops.watching import ops_of_environment
 
     check_secrets()
-    upstreams, limited = upstreams_of_environment(), _limited()
-    owned: list[Closable] = []
+    upstreams, limited = upstreams_of_environment(), limited_of_environment()
+    ops = ops_of_environment()
+    owned: list[Closable] = list(ops.owned)
     try:
         documents = open_documents()
         owned.insert(0, documents)
@@ -83,19 +93,36 @@ def config_of_environment() -> GatewayConfig:
 
             vault = open_vault()
             owned.insert(0, vault)
-        guard = _guard(vault)
+        runs = open_documents(runs_url())
+        owned.insert(0, runs)
+        guard = _guard(vault, ops.metrics)
         owned.insert(0, guard)
         return GatewayConfig(
             guard=guard, authenticator=Authenticator(api_keys, tokens), upstreams=upstreams,
-            documents=documents, api_keys=api_keys, vault=vault, tokens=tokens, limited=limited,
+            documents=runs, api_keys=api_keys, vault=vault, tokens=tokens, limited=limited,
             hide_amounts=_is_set("RUNRAILS_GATEWAY_HIDE_AMOUNTS"), docs=_is_set("RUNRAILS_GATEWAY_DOCS"),
-            authentication_waits=_remote(documents) or bool(os.environ.get("RUNRAILS_JWT_JWKS_URL")),
-            owned=tuple(owned),
+            watchers=ops.watchers, metrics=ops.metrics, owned=tuple(owned),
         )  # fmt: skip
     except BaseException:
         for each in owned:
             each.close()
         raise
+
+
+def runs_url() -> str:
+    """
+    Where it is noted which run a conversation belongs to: beside the vault's file, in one of its own, which forgets its
+    last seconds in a power cut. Every answer writes there, and nobody is to wait for that who has a key to prove.
+    """
+    from runrails.documents.opening import documents_url
+    from runrails.stores import parse_sqlite
+
+    url = documents_url()
+    scheme, _, rest = url.partition(":")
+    if scheme != "sqlite":
+        return url
+    path = parse_sqlite(rest)[0].removesuffix(".db").removesuffix(".vault")
+    return f"sqlite:///{path}.runs.db?synchronous=normal"
 
 
 def upstreams_of_environment() -> tuple[Upstream, ...]:
@@ -142,7 +169,7 @@ def _upstream(table: Mapping[str, object]) -> Upstream:
     texts = {name: table[name] for name in _TEXTS if name in table}
     numbers = {name: table[name] for name in _NUMBERS if name in table}
     fine = (
-        {"name", "dialect", "base_url"} <= set(table) <= {*_TEXTS, *_NUMBERS, "models"}
+        {"name", "dialect"} <= set(table) <= {*_TEXTS, *_NUMBERS, "models"}
         and all(isinstance(text, str) for text in texts.values())
         and all(type(number) is int for number in numbers.values())
         and isinstance(models, list)
@@ -160,15 +187,16 @@ def _malformed(why: str) -> ConfigError:
     return ConfigError(
         f"The file that {UPSTREAMS} names {why}.",
         next_step='Write [[upstream]] with name, dialect ("openai" or "anthropic"), base_url, key = "env:NAME" and '
-        'models = ["gpt-*"].',
+        'models = ["gpt-*"]; or with name, dialect = "bedrock" and region.',
         setting=UPSTREAMS,
     )
 
 
-def _guard(vault: Vault | None) -> Guard:
+def _guard(vault: Vault | None, metrics: Sink) -> Guard:
     from runrails.autoguard import boot
     from runrails.autoguard.plan import read_plan
     from runrails.credentials.router import Router
+    from runrails.events import log_sink
     from runrails.guard import Guard
     from runrails.loops import ToolRule
 
@@ -182,7 +210,7 @@ def _guard(vault: Vault | None) -> Guard:
         plan.limits, tags=plan.tags, store=plan.store, prices=plan.prices, price_file=plan.price_file,
         mode="observe" if plan.observe else "enforce", zone=plan.zone, markup_bp=plan.markup_bp,
         tools={name: ToolRule(poll=True) for name in plan.polls},
-        credentials=None if vault is None else Router(vault),
+        credentials=None if vault is None else Router(vault), sinks=(log_sink, metrics),
     )  # fmt: skip
 
 
@@ -194,7 +222,8 @@ def _tokens(documents: DocumentStore) -> Tokens | None:
     return open_tokens(documents)
 
 
-def _limited() -> Limited:
+def limited_of_environment() -> Limited:
+    """What a single request may take, as the environment says. Raises ConfigError."""
     found: dict[str, int] = {}
     for setting, name in _LIMITS.items():
         text = os.environ.get(setting, "").strip()
@@ -207,7 +236,3 @@ def _limited() -> Limited:
 
 def _is_set(setting: str) -> bool:
     return os.environ.get(setting, "").strip().lower() in _YES
-
-
-def _remote(part: object) -> bool:
-    return bool(getattr(part, "remote", True))

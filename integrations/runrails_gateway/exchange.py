@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from runrails_gateway.dialects import Dialect, Told
     from runrails_gateway.ticket import Ticket
 
-__all__ = ["Ending", "Exchange", "Headers", "Left", "Watcher", "check_headers", "header_of", "read_body"]
+__all__ = ["Ending", "Exchange", "Headers", "Left", "Watcher", "check_headers", "header_of", "read_body", "the_header"]
 
 Headers = list[tuple[bytes, bytes]]
 Ending = Literal["answered", "refused", "failed", "left"]
@@ -125,6 +125,13 @@ def header_of(headers: Headers, name: bytes) -> str | None:
     """The header of that name, in lower case, if there is exactly one."""
     found = [value for key, value in headers if key == name]
     return found[0].decode("latin-1") if len(found) == 1 else None
+
+
+def the_header(headers: Headers, name: bytes) -> str | None:
+    """The same; raises BadRequest if there are several: another reader may take the other one."""
+    if sum(key == name for key, _ in headers) > 1:
+        raise BadRequest("header_repeated", "A header that may be there once is there several times.")
+    return header_of(headers, name)
 
 
 def check_headers(headers: Headers, limited: Limited) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
-from runrails.ledger import RUN_PERIOD
+from runrails.ledger import RUN_PERIOD, SupportsBalances
 from runrails.money import PUSD_PER_USD
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from runrails.calls import Permit
     from runrails.guard import Guard
-    from runrails.ledger import Account
+    from runrails.ledger import Account, Balance, Store
     from runrails.run import Run
     from runrails_gateway.config import GatewayConfig
     from runrails_gateway.exchange import Exchange
@@ -61,13 +64,16 @@ def remaining_pusd(run: Run, permit: Permit) -> int | None:
     drawn = run.accounts.of(permit.by or run.attribution, permit.started_ms)
     now_ms, unlimited = guard.monotonic(), _unlimited_of(guard)
     left: int | None = None
-    for account, in_code in drawn.pairs:
-        if in_code is None and unlimited.has(account, now_ms):
-            continue
-        balance = store.balance(account)
+    codes = {
+        account: in_code
+        for account, in_code in drawn.pairs
+        if in_code is not None or not unlimited.has(account, now_ms)
+    }
+    for balance in unlimited.ask(tuple(codes)):
+        in_code = codes[balance.account]
         limit = balance.limit if balance.limit_source == "operator" or in_code is None else in_code
         if limit is None:
-            unlimited.note(account, now_ms)
+            unlimited.note(balance.account, now_ms)
         else:
             own = limit - balance.spent - balance.held
             left = own if left is None else min(left, own)
@@ -80,8 +86,11 @@ class _Unlimited:
     a header says is no decision; those ask the ledger every time.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, store: Store) -> None:
         self._until_ms: dict[Account, int] = {}
+
+        self.ask = store.balances_of if isinstance(store, SupportsBalances) else partial(_each, store)
+        """Accounts as they stand."""
 
     def has(self, account: Account, now_ms: int) -> bool:
         return self._until_ms.get(account, 0) > now_ms
@@ -96,8 +105,12 @@ class _Unlimited:
 def _unlimited_of(guard: Guard) -> _Unlimited:
     found = guard.adapters.get(_Unlimited)
     if not isinstance(found, _Unlimited):
-        found = guard.adapters[_Unlimited] = _Unlimited()
+        found = guard.adapters[_Unlimited] = _Unlimited(guard.store)
     return found
+
+
+def _each(store: Store, accounts: Sequence[Account]) -> list[Balance]:
+    return [store.balance(account) for account in accounts]
 
 
 def dollars(amount_pusd: int) -> bytes:

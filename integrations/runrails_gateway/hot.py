@@ -15,14 +15,18 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from runrails import aio
+from runrails.attribution import Attribution
+from runrails.calls import ModelCall
 from runrails.errors import RunrailsError
 from runrails.identity.authenticate import enter
 from runrails.ledger import RUN_PERIOD, Account
+from runrails_gateway.bedrock.wording import on_bedrock
+from runrails_gateway.callers import caller_of
 from runrails_gateway.calling import Call
 from runrails_gateway.conversations import Conversations
 from runrails_gateway.dialects import tell
 from runrails_gateway.errors import ModelNotFound, NotServed, UpstreamError
-from runrails_gateway.exchange import Exchange, Left, check_headers, header_of, read_body
+from runrails_gateway.exchange import Exchange, Left, header_of, read_body, the_header
 from runrails_gateway.figures import about_request
 from runrails_gateway.jsonin import read_json
 from runrails_gateway.keeping import RunKeeper
@@ -35,6 +39,8 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from runrails.identity.authenticate import Entered
+    from runrails.identity.principal import Principal
+    from runrails.keyroutes import Route
     from runrails.run import Run
     from runrails_gateway.config import GatewayConfig, Upstream
     from runrails_gateway.dialects import Ask, Dialect
@@ -126,11 +132,7 @@ class Hot:
         """Who it is, and whether they may. Nothing of the body is looked at before."""
         if method != "POST":
             raise NotServed(methods="POST")
-        check_headers(exchange.headers, self._config.limited)
-        authenticate = partial(self._config.authenticator.authenticate, exchange.headers)
-        waits = self._config.authentication_waits
-        principal = await aio.off_loop(self._guard, authenticate) if waits else authenticate()
-        exchange.principal = principal
+        principal = exchange.principal = await caller_of(self._config, exchange.headers)
         return enter(principal, exchange.dialect.operation, guard=self._guard)
 
     async def _carry(
@@ -144,7 +146,7 @@ class Hot:
                     exchange.left = partial(self._drain, timer)
                     watch = asyncio.create_task(_watch(exchange, receive))
                 if ask.plan is None:
-                    await self._free(exchange, attempts, raw)
+                    await self._free(exchange, entered, ask, attempts, raw)
                 else:
                     await self._paid(exchange, entered, ask, attempts, raw)
         except TimeoutError:
@@ -152,6 +154,7 @@ class Hot:
         except Exception as exc:  # noqa: BLE001 -- whatever it is, the caller is told
             await self._refuse(exchange, exc)
         finally:
+            exchange.left = None  # There is no timer any more that it could set.
             if watch is not None:
                 watch.cancel()
             self._tell("ended", exchange)
@@ -168,6 +171,8 @@ class Hot:
             body, provider=first.provider, place=first.place, region=first.region, retries=first.retries,
             user_agent=header_of(exchange.headers, b"user-agent") or "",
         )  # fmt: skip
+        if first.dialect == "bedrock":
+            ask = on_bedrock(dialect, ask)
         exchange.model, exchange.stream = ask.model, ask.stream
         return ask, attempts
 
@@ -181,7 +186,7 @@ class Hot:
         plan = ask.plan
         if plan is None:
             raise TypeError("what costs nothing is not paid for")
-        header = header_of(exchange.headers, b"x-runrails-run")
+        header = the_header(exchange.headers, b"x-runrails-run")
         talk = await self._conversations.recognise(entered.principal, ask, header=header)
         found = talk.recognised
         exchange.run_id = found.run_id
@@ -195,8 +200,10 @@ class Hot:
         finally:
             await self._keeper.give(kept)
 
-    async def _free(self, exchange: Exchange, attempts: Attempts, raw: bytes) -> None:
-        answer = await attempts.free_answer(raw)
+    async def _free(
+        self, exchange: Exchange, entered: Entered, ask: Ask, attempts: Attempts, raw: bytes
+    ) -> None:  # fmt: skip
+        answer = await attempts.free_answer(raw, await self._route(entered.principal, ask, attempts.first))
         try:
             if 200 <= answer.status < 300:
                 body = await answer.whole(self._config.limited.answer_bytes_max)
@@ -208,6 +215,15 @@ class Hot:
             await exchange.answer(answer.status, headers, body)
         finally:
             answer.close()
+
+    async def _route(self, principal: Principal, ask: Ask, upstream: Upstream) -> Route | None:
+        """The key for what costs nothing: the same as for what does. Raises CredentialError."""
+        router = self._guard.credentials
+        if router is None:
+            return None
+        call = ModelCall(model=ask.model, provider=upstream.provider, place=upstream.place)
+        by = Attribution(user=principal.user, key=principal.key_id, org=principal.org)
+        return await aio.off_loop(self._guard, router.route, call, by) if router.remote else router.route(call, by)
 
     def _drain(self, timer: asyncio.Timeout) -> None:
         """The caller has left: what still comes is read for a while, to learn what it costs."""

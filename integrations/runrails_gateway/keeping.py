@@ -104,8 +104,7 @@ class RunKeeper:
             self._going.append(kept.run)
         elif is_kept and kept.run.stopped is not None:
             self._let_go(kept)
-        if len(self._kept) > self._kept_max or (self._kept and self._is_idle()):
-            self._let_oldest_go()
+        self._let_oldest_go()
         if self._going:
             await self._close_those()
 
@@ -115,14 +114,15 @@ class RunKeeper:
         self._kept.clear()
         await self._close_those()
 
-    def _is_idle(self) -> bool:
-        oldest = next(iter(self._kept.values()))
-        return not oldest.open and self._monotonic() - oldest.at_ms > self._idle_ms_max
-
     def _let_oldest_go(self) -> None:
-        # Those in use are passed over: a few, as the others are far more.
-        idle = [kept for kept in islice(self._kept.values(), 4 * _AT_ONCE) if not kept.open]
-        for kept in idle[:_AT_ONCE]:
+        before_ms = self._monotonic() - self._idle_ms_max
+        for kept in list(islice(self._kept.values(), _AT_ONCE)):
+            if kept.open:  # Its turn comes again, and those behind it are looked at next time.
+                kept.at_ms = self._monotonic()
+                self._kept.move_to_end(kept.key)
+                continue
+            if len(self._kept) <= self._kept_max and kept.at_ms >= before_ms:
+                return
             self._let_go(kept)
 
     def _let_go(self, kept: Kept) -> None:

@@ -128,7 +128,8 @@ class LoopCheck:
 
     def _check(self, policy: LoopPolicy, keys: Sequence[bytes], history: History) -> Finding | None:
         place = len(history)
-        while place > 0 and keys[place] not in self._kept:
+        # What was kept when an answer was given (`answered`) has its calls as fingerprints only; here they are whole.
+        while place > 0 and (history.roles[place - 1] == "assistant" or keys[place] not in self._kept):
             place -= 1
         listener = self._kept.take(keys[place], policy, self._tools)
         if listener is None:

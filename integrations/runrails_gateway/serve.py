@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
+from enum import StrEnum
 from importlib.util import find_spec
-from inspect import signature
+from ipaddress import ip_address
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -18,7 +19,7 @@ from runrails.errors import ConfigError
 from runrails.stores import absolute_url
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from runrails.secretvalue import Secret
     from runrails_gateway.config import GatewayConfig
@@ -26,8 +27,18 @@ if TYPE_CHECKING:
 __all__ = ["serve"]
 
 PORT = 4700
-_LOCAL = frozenset({"127.0.0.1", "::1", "localhost"})
+_YES = frozenset({"1", "true", "yes", "on"})
 WORKERS_MAX = 64
+_QUICK = "?synchronous=normal"
+_QUICK_MEANS = "a killed process loses nothing; a power cut may lose the last seconds"
+
+
+class LogChoice(StrEnum):
+    """Which requests are logged."""
+
+    ALL = "all"
+    PROBLEMS = "problems"
+    OFF = "off"
 
 
 def serve(  # noqa: PLR0917 -- Typer names them all
@@ -49,6 +60,9 @@ def serve(  # noqa: PLR0917 -- Typer names them all
         Path | None, typer.Option("--tls-cert", exists=True, dir_okay=False, help="Certificate, for HTTPS.")
     ] = None,
     tls_key: Annotated[Path | None, typer.Option("--tls-key", exists=True, dir_okay=False, help="Its key.")] = None,
+    log: Annotated[
+        LogChoice | None, typer.Option("--log", help="Which requests are logged, as JSON; by default problems.")
+    ] = None,
     check: Annotated[bool, typer.Option("--check", help="See that everything is there; serve nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -59,18 +73,23 @@ def serve(  # noqa: PLR0917 -- Typer names them all
     The first start makes an administrator's key and prints it, once.
     """
     _check_installed()
-    _settings(store, vault, docs=docs, hide_amounts=hide_amounts)
-    _check_reachable(host, tls_cert)
+    _settings(store, vault, log, docs=docs, hide_amounts=hide_amounts)
+    _check_reachable(host, tls_cert, tls_key)
     from runrails_gateway.firststart import admin_key, make_secrets
+    from runrails_gateway.ops.loglines import configure
+    from runrails_gateway.serving import figures_together, serve_on
 
+    configure()
     made = make_secrets()
-    upstreams = _upstreams()
-    bound = None if check else _bind(host, port)
-    key = None if check else admin_key()
-    url = _url(host, port if bound is None else bound.getsockname()[1], tls=tls_cert is not None)
-    _tell(url, upstreams, made, key, as_json=as_json)
-    if bound is not None:
-        _run(bound, workers=workers, tls_cert=tls_cert, tls_key=tls_key)
+    with figures_together(workers):
+        upstreams = _upstreams()
+        bound = None if check else _bind(host, port)
+        key = None if check else admin_key()
+        url = _url(host, port if bound is None else bound.getsockname()[1], tls=tls_cert is not None)
+        _tell(url, upstreams, made, key, as_json=as_json)
+        if bound is not None:
+            with bound:
+                serve_on(bound, workers=workers, tls_cert=tls_cert, tls_key=tls_key)
 
 
 def _check_installed() -> None:
@@ -82,13 +101,18 @@ def _check_installed() -> None:
         )
 
 
-def _settings(store: str | None, vault: str | None, *, docs: bool, hide_amounts: bool) -> None:
+def _settings(store: str | None, vault: str | None, log: LogChoice | None, *, docs: bool, hide_amounts: bool) -> None:
     """Options become settings, which the workers inherit. The limits there are of runs, not of a worker."""
     os.environ["RUNRAILS_AUTOGUARD"] = "0"
     if store is not None:
         os.environ["RUNRAILS_STORE"] = absolute_url(store)
+    elif not os.environ.get("RUNRAILS_STORE"):
+        # An fsync for every call would be most of what a call costs.
+        os.environ["RUNRAILS_STORE"] = f"{absolute_url()}{_QUICK}"
     if vault is not None:
         os.environ["RUNRAILS_VAULT"] = absolute_url(vault)
+    if log is not None:
+        os.environ["RUNRAILS_GATEWAY_LOG"] = log.value
     for name, wanted in (("RUNRAILS_GATEWAY_DOCS", docs), ("RUNRAILS_GATEWAY_HIDE_AMOUNTS", hide_amounts)):
         if wanted:
             os.environ[name] = "1"
@@ -99,12 +123,22 @@ def _settings(store: str | None, vault: str | None, *, docs: bool, hide_amounts:
         )
 
 
-def _check_reachable(host: str, tls_cert: Path | None) -> None:
-    if host not in _LOCAL and tls_cert is None and not os.environ.get("RUNRAILS_BEHIND_PROXY"):
+def _check_reachable(host: str, tls_cert: Path | None, tls_key: Path | None) -> None:
+    if tls_key is not None and tls_cert is None:
+        raise ConfigError("There is a key for HTTPS, and no certificate.", next_step="Give --tls-cert as well.")
+    behind = os.environ.get("RUNRAILS_BEHIND_PROXY", "").strip().lower() in _YES
+    if not _is_local(host) and tls_cert is None and not behind:
         raise ConfigError(
             f"Keys would cross the network to {host} without encryption.",
             next_step="Give --tls-cert and --tls-key; or set RUNRAILS_BEHIND_PROXY=1 if a proxy in front does HTTPS.",
         )
+
+
+def _is_local(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _upstreams() -> Sequence[tuple[str, str, str]]:
@@ -130,7 +164,6 @@ def _bind(host: str, port: int) -> socket.socket:
             f"Nothing can listen at {host}, port {port}: {error.strerror or 'no such address'}.",
             next_step="End what listens there, or choose another one with --port.",
         ) from None
-    bound.set_inheritable(True)
     return bound
 
 
@@ -153,7 +186,9 @@ def _tell(
         )  # fmt: skip
         return
     table = Table.grid(padding=(0, 2))
-    rows = [("listening", url), ("page", f"{url}/admin"), ("ledger", absolute_url())]
+    ledger = absolute_url()
+    rows = [("listening", url), ("page", f"{url}/admin"), ("ledger", ledger)]
+    rows += [("", _QUICK_MEANS)] if ledger.endswith(_QUICK) else []
     rows += [("upstream", f"{name}  {base}  {models}") for name, base, models in upstreams]
     rows += [("made here", setting) for setting in made]
     for name, text in rows:
@@ -164,24 +199,3 @@ def _tell(
         out.print("\nThe administrator's key, shown this once:", soft_wrap=True)
         print(key.reveal(), flush=True)
         out.print(f"\nTry it:  curl -H 'x-api-key: …' {url}/v1/models", soft_wrap=True)
-
-
-def _run(bound: socket.socket, *, workers: int, tls_cert: Path | None, tls_key: Path | None) -> None:
-    from uvicorn import Config, Server
-    from uvicorn.supervisors import Multiprocess
-
-    from runrails_gateway.protocol import BoundedProtocol
-
-    config = Config(
-        "runrails_gateway.app:app_of_environment", factory=True, fd=None, workers=workers, access_log=False,
-        server_header=False, date_header=True, proxy_headers=False, lifespan="on", log_config=None,
-        timeout_keep_alive=75, timeout_graceful_shutdown=35, ssl_certfile=tls_cert, ssl_keyfile=tls_key,
-        http=BoundedProtocol,
-    )  # fmt: skip
-    server = Server(config)
-    if workers == 1:
-        server.run(sockets=[bound])
-    else:
-        # Older versions are told what the processes do, newer ones know it.
-        told = {"target": server.run} if "target" in signature(Multiprocess).parameters else {}
-        cast("Callable[..., Multiprocess]", Multiprocess)(config, sockets=[bound], **told).run()

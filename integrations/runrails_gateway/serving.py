@@ -15,7 +15,6 @@ from uvicorn import Config, Server
 
 from runrails.errors import RunrailsError
 from runrails_gateway.environment import limited_of_environment
-from runrails_gateway.ops.loglines import configure
 from runrails_gateway.protocol import BoundedProtocol
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from socket import socket
     from types import FrameType
 
-__all__ = ["serve_on"]
+__all__ = ["figures_together", "serve_on"]
 
 MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
 KEPT_ALIVE_S = 75
@@ -42,7 +41,6 @@ def serve_on(bound: socket, *, workers: int, tls_cert: Path | None, tls_key: Pat
         ConfigError: A setting is wrong, or this system cannot have several workers.
         StoreUnavailable: A store is out of reach, where there is one process.
     """
-    configure()
     patience_s = limited_of_environment().shutdown_ms_max / 1_000
 
     def serve() -> None:
@@ -52,7 +50,7 @@ def serve_on(bound: socket, *, workers: int, tls_cert: Path | None, tls_key: Pat
         try:
             serve()
         except RunrailsError as error:
-            _log.error("%s %s", error.what, error.next_step)  # noqa: TRY400 -- a traceback would tell nobody more
+            _log.error("%s %s", error.what, error.next_step)
             raise SystemExit(1) from None
 
     if workers == 1:
@@ -61,16 +59,15 @@ def serve_on(bound: socket, *, workers: int, tls_cert: Path | None, tls_key: Pat
     from runrails_gateway.supervisor import Supervisor
 
     supervisor = Supervisor(work, workers, patience_s=2 * patience_s + MARGIN_S)
-    with _figures_together():
-        import runrails_gateway.app  # noqa: F401 -- loaded here once, for all workers
+    import runrails_gateway.app  # noqa: F401 -- loaded here once, for all workers
 
-        gc.collect()
-        gc.freeze()  # What is shared stays shared: looking through it would copy it.
-        supervisor.run()
+    gc.collect()
+    gc.freeze()  # What is shared stays shared: looking through it would copy it.
+    supervisor.run()
 
 
 def _serve(bound: socket, *, tls_cert: Path | None, tls_key: Path | None, patience_s: float) -> None:
-    from runrails_gateway.app import app_of_environment  # after it is decided where metrics are kept
+    from runrails_gateway.app import app_of_environment
 
     config = Config(
         app_of_environment(), http=BoundedProtocol, ws="none", lifespan="on",
@@ -91,9 +88,12 @@ def _serve(bound: socket, *, tls_cert: Path | None, tls_key: Path | None, patien
 
 
 @contextmanager
-def _figures_together() -> Iterator[None]:
-    """A directory in which the workers' metrics come together, unless a setting names one."""
-    if os.environ.get(MULTIPROCESS):
+def figures_together(workers: int) -> Iterator[None]:
+    """
+    Around all that several workers do: a directory in which their metrics come together, unless a setting names one.
+    It has to be there before anything of Prometheus is loaded.
+    """
+    if workers == 1 or os.environ.get(MULTIPROCESS):
         yield
         return
     directory = tempfile.mkdtemp(prefix="runrails-metrics-")

@@ -28,7 +28,9 @@ __all__ = ["Supervisor"]
 LOOK_S = 0.5
 """How long a signal may wait in the worst case; the end of a worker is noticed at once."""
 LIVES_S = 5.0
-"""A worker that ends sooner could not start, and the next one waits this long: what is wrong may be over by then."""
+"""A worker that gives up sooner could not start; the next one waits so long: what is wrong may be over by then."""
+KILLED_S = 1.0
+"""The same for one that is killed, which says nothing about the next one unless it was at once."""
 PARENT_LOOK_S = 1.0
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _log = logging.getLogger("runrails.workers")
@@ -98,7 +100,8 @@ class Supervisor:
         now = time.monotonic()
         for worker in [each for each in self._workers if not each.is_alive()]:
             lived_s = now - self._workers.pop(worker)
-            self._begin_at.append(now if lived_s >= LIVES_S else now + LIVES_S)
+            least_s = KILLED_S if worker.exitcode is not None and worker.exitcode < 0 else LIVES_S
+            self._begin_at.append(now if lived_s >= least_s else now + least_s)
             if not self._ending.is_set():
                 _log.warning("worker %d ended with %s; another one is begun", worker.pid, worker.exitcode)
 

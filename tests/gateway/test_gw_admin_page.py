@@ -244,7 +244,7 @@ def test_hostile_names_are_shown_and_never_obeyed(served: Served, tab: Tab) -> N
     sign_in(tab, served.world.operator)
     for place, ready in (
         ("/", ".shares"), ("/runs", "table a"), (f"/runs/{served.hostile.id}", ".timeline"), ("/keys", "table"),
-        (f"/usage?by=user&user={HOSTILE}", ".empty"), (f"/runs?q={HOSTILE}", "q"), (f"/runs/{HOSTILE}", ".card p"),
+        (f"/usage?by=user&user={HOSTILE}", ".card p"), (f"/runs?q={HOSTILE}", "q"), (f"/runs/{HOSTILE}", ".card p"),
         (f"/budgets?q={HOSTILE}&kind={HOSTILE}", ".empty"),
     ):  # fmt: skip
         show(tab, f"#{place}", f"document.querySelector('main {ready}')")
@@ -324,6 +324,7 @@ def test_it_is_used_by_keyboard_alone(served: Served, tab: Tab) -> None:
     tab.until("document.querySelector('dialog kbd')")
     tab.press("Escape")
     tab.until("!document.querySelector('dialog')")
+    tab.until("document.querySelector('.plot')")
     tab.run("document.querySelector('.plot').focus()")
     tab.press("End")
     tab.until("document.querySelector('.readout').textContent.includes('call')")

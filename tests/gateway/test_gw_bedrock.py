@@ -18,7 +18,7 @@ from runrails.clients.sse import SseReader
 from runrails.testing.provider import Error, FakeProvider, Text, ToolCalls
 from runrails.usage import Usage
 from runrails.usage_wire import from_anthropic, from_openai_chat
-from runrails_gateway.bedrock.asking import Failed, Frames, converse_path, signer_of_environment
+from runrails_gateway.bedrock.asking import Failed, Frames, converse_path
 from runrails_gateway.bedrock.chat import chat_answer, chat_request
 from runrails_gateway.bedrock.messages import messages_answer, messages_request
 from runrails_gateway.bedrock.streams import ChatStream, LateInput, MessagesStream
@@ -343,15 +343,3 @@ def test_a_models_name_never_leaves_its_place() -> None:
     """ARNs, slashes and dots are escaped."""
     assert "/model/arn%3Aaws%3Abedrock%3A%3A1%3Ax%2Fy/converse" == converse_path("arn:aws:bedrock::1:x/y", stream=False)
     assert "/model/..%2F..%2Fadmin%3Fx%3D1/converse-stream" == converse_path("../../admin?x=1", stream=True)
-
-
-def test_requests_are_signed_as_boto3_signs_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the service's name and region, over the very body and path; without credentials nothing is sent."""
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    sign = signer_of_environment("eu-west-1")
-    url = "https://bedrock-runtime.eu-west-1.amazonaws.com" + converse_path(MODEL, stream=False)
-    headers = sign("POST", url, {"content-type": "application/json"}, b"{}")
-    assert "/eu-west-1/bedrock/aws4_request" in headers["Authorization"]
-    assert {"content-type", "X-Amz-Date", "Authorization"} <= set(headers)
-    assert headers["Authorization"] != sign("POST", url, {"content-type": "application/json"}, b"{ }")["Authorization"]

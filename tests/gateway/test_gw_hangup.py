@@ -116,6 +116,35 @@ async def test_cancelled_at_every_await(kind: str, stream: bool, handed_back: di
         assert made.billed <= made.spent, "what nobody knows is charged at the hold"
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_cancelled_at_every_await_of_a_remote_ledger(
+    stream: bool, handed_back: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same where every question to the ledger is a wait: handed back once, or withdrawn where nobody waits."""
+    from rr_far import FarStore
+
+    withdrawn: list[str] = []
+    withdraw = Run.withdraw
+    monkeypatch.setattr(Run, "withdraw", lambda run, permit: (withdrawn.append(permit.id), withdraw(run, permit)))
+    store = FarStore()
+    with world(LONG, store=store) as made:
+        for turns in range(0, 40, 2):
+            async with running(made.config) as app:
+                caller = asked(made, stream=stream)
+                serving = asyncio.create_task(app(caller.scope, caller.receive, caller.send))
+                for _ in range(turns):
+                    await asyncio.sleep(0.0005)
+                assert app.hot is not None
+                for task in list(app.hot._open):
+                    task.cancel()
+                await asyncio.wait([serving])
+        assert [] == store.on_loop
+        await asyncio.to_thread(_wait_settled, made)
+        made.provider.wait_idle()
+        assert sorted(handed_back["given"]) == sorted(handed_back["back"] + withdrawn)
+        assert made.billed <= made.spent
+
+
 async def test_hang_up_before_anything_is_sent_costs_nothing(handed_back: dict[str, list[str]]) -> None:
     """A caller that left while it waited for others' money: nothing was sent."""
     with world(LONG) as made:

@@ -366,7 +366,7 @@ async def test_silent_upstream_times_out() -> None:
 
 async def test_failing_upstream_rests() -> None:
     """After five failures in a row it is not asked for a moment, and nothing is held for it."""
-    with world(Error(500)) as made:
+    with world(Error(503)) as made:
         async with running(made.config) as app:
             statuses = []
             for _ in range(7):
@@ -375,8 +375,18 @@ async def test_failing_upstream_rests() -> None:
                 statuses.append(caller.status)
             assert app.hot is not None
             assert ("fake-openai",) == app.hot.resting
-        assert [500] * 5 + [503] * 2 == statuses
+        assert [503] * 7 == statuses
         assert (5, 5, 0, 0) == (made.hits, len(made.rows()), made.spent, made.held)
+
+
+async def test_one_callers_bad_requests_let_nothing_rest() -> None:
+    """A request that has the provider fail, again and again, is no reason not to ask it for others."""
+    with world(Error(500)) as made:
+        async with running(made.config) as app:
+            for _ in range(7):
+                caller = asked(made)
+                await app(caller.scope, caller.receive, caller.send)
+        assert 7 == made.hits
 
 
 async def test_second_upstream_takes_over() -> None:
@@ -525,6 +535,32 @@ async def test_counting_tokens_costs_nothing() -> None:
         caller = Caller(path, {"model": MODEL, "messages": HI}, {"x-api-key": made.key})
         assert (200, []) == ((await told(made, caller)).status, made.rows())
         assert caller.json()["input_tokens"] > 0
+
+
+async def test_counting_goes_out_on_the_key_that_calls_do() -> None:
+    """The platform's own is not for those who must have one."""
+    with world() as made:
+        made.guard.credentials = vault_of(made, policy=KeyPolicy(byok="require"))
+        path = "/v1/messages/count_tokens"
+        refused(made, await told(made, Caller(path, {"model": MODEL, "messages": HI}, {"x-api-key": made.key})), 403)
+
+
+async def test_repeated_run_header() -> None:
+    """Which of two is meant, nobody can tell."""
+    with world() as made:
+        caller = asked(made, headers={"x-runrails-run": "a"})
+        caller.scope["headers"].append((b"x-runrails-run", b"b"))
+        refused(made, await told(made, caller), 400)
+
+
+@pytest.mark.parametrize("host", ["evil.example", "gw/#@evil.example"])
+async def test_no_answer_depends_on_the_host_header(host: str) -> None:
+    """There are no redirects made from it."""
+    with world() as made:
+        for path in ("/v1/models/", "/v1/chat/completions/", "//evil.example/v1/models"):
+            caller = await told(made, Caller(path, b"", {"host": host, "x-api-key": made.key}, method="GET"))
+            assert 404 == caller.status
+            assert "location" not in caller.headers
 
 
 @pytest.mark.parametrize(
@@ -729,3 +765,93 @@ def test_usage_of_every_call_is_exact() -> None:
             assert {200} == set(pool.map(ask, range(60)))
         made.settled()
         assert 60 == len(made.rows())
+
+
+# Runs.
+
+
+async def test_run_goes_on_once_its_budget_is_raised() -> None:
+    """A stop does not outlive its reason: an operator raises a limit, and the same conversation goes on."""
+    with world(Text("x", usage=Usage(input_tokens=10, output_tokens=10)), Limits(run=None, month="0.002")) as made:
+        async with running(made.config) as app:
+
+            async def ask() -> int:
+                caller = asked(made, max_tokens=20, headers={"x-runrails-run": "nightly"})
+                await app(caller.scope, caller.receive, caller.send)
+                return caller.status
+
+            while await ask() == 200:
+                pass
+            assert [402, 402] == [await ask(), await ask()]
+            spent = made.spent
+            made.store.set_limit("user:alice", 10**12)  # type: ignore[attr-defined]
+            assert 200 == await ask()
+        assert made.spent > spent
+        made.settled()
+
+
+async def test_runs_are_let_go() -> None:
+    """The oldest idle ones first; what they have spent is in the ledger, and their budget goes on from there."""
+    from runrails.identity.authenticate import enter
+    from runrails_gateway.keeping import RunKeeper
+
+    with world() as made:
+        keeper = RunKeeper(made.guard.monotonic, made.guard.limits, kept_max=3)
+        entered = enter(made.keys.verify(made.key), "chat.complete", guard=made.guard)
+        busy = [keeper.take(entered, f"run-busy-{n}", "", 0) for n in range(10)]
+        for n in range(30):
+            await keeper.give(keeper.take(entered, f"run-{n}", "", 0))
+        names = {run.id for run in keeper.open_runs()}
+        assert {f"run-busy-{n}" for n in range(10)} <= names
+        assert len(names) <= 14
+        for kept in busy:
+            await keeper.give(kept)
+        assert len(keeper) <= 4
+        await keeper.close()
+        assert 0 == len(keeper)
+
+
+async def test_idle_runs_are_let_go() -> None:
+    """After a while, when others come."""
+    from runrails.identity.authenticate import enter
+    from runrails.testing import ManualClock
+    from runrails_gateway.keeping import RunKeeper
+
+    clock = ManualClock()
+    with world() as made:
+        keeper = RunKeeper(clock, made.guard.limits, idle_ms_max=1_000)
+        entered = enter(made.keys.verify(made.key), "chat.complete", guard=made.guard)
+        await keeper.give(keeper.take(entered, "run-a", "", 0))
+        clock.advance(1_000)
+        await keeper.give(keeper.take(entered, "run-b", "", 0))
+        assert ["run-a", "run-b"] == [run.id for run in keeper.open_runs()]
+        clock.advance(1)
+        await keeper.give(keeper.take(entered, "run-b", "", 0))
+        assert ["run-b"] == [run.id for run in keeper.open_runs()]
+
+
+async def test_steps_from_elsewhere_count() -> None:
+    """A run that another process began has what it took there behind it."""
+    from runrails.identity.authenticate import enter
+    from runrails_gateway.keeping import RunKeeper
+
+    with world() as made:
+        keeper = RunKeeper(made.guard.monotonic, made.guard.limits)
+        entered = enter(made.keys.verify(made.key), "chat.complete", guard=made.guard)
+        assert 7 == keeper.take(entered, "run-a", "", 7).run.report().steps
+        assert 7 == keeper.take(entered, "run-a", "", 7).run.report().steps
+
+
+async def test_two_keys_of_a_user_are_two_runs_of_one_budget() -> None:
+    """Each key's own terms apply, and what the run may cost is counted once."""
+    with world(limits=Limits(run="1.00")) as made:
+        other = made.new_key("alice")
+        async with running(made.config) as app:
+            for key in (made.key, other):
+                headers = {"authorization": f"Bearer {key}", "x-runrails-run": "nightly"}
+                caller = asked(made, headers=headers)
+                await app(caller.scope, caller.receive, caller.send)
+                assert 200 == caller.status
+        rows = made.rows()
+        assert 1 == len({row.facts.run for row in rows})
+        assert 2 == len({row.facts.key for row in rows})

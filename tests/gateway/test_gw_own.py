@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
+
 import pytest
 
 from rr_admin import World, call_of
+from rr_gateway import BODIES, gateway, serving
 from runrails import Limits
 from runrails.ledger import SupportsLimits
+from runrails.plainfields import usd_text
 from runrails.rates import Rates
+from runrails.stores.memory import MemoryStore
 
 
 @pytest.fixture
@@ -28,6 +37,26 @@ def test_usage_is_ones_own(world: World) -> None:
         assert ["alice"] == [each["name"] for each in alice.get("/v1/usage", by="user").json["groups"]["user"]]
         assert 0 == alice.get("/v1/usage", month="2026-10").json["calls"]
         assert 422 == alice.get("/v1/usage", month="2026-10-01").status
+
+
+def test_asking_in_many_ways_reads_the_books_once() -> None:
+    """Whoever has a key could ask in a hundred ways at once, and each would read all calls of the month."""
+    reads: list[object] = []
+
+    class Counting(MemoryStore):
+        def usage(self, *, user: str | None = None, period: str | None = None, run: str | None = None) -> Any:
+            reads.append((user, period))
+            return super().usage(user=user, period=period, run=run)
+
+    world = World(store=Counting(clock=World().clock))
+    world.run(calls=2, user="alice")
+    with world.client(world.key("alice")) as alice:
+        for by in ("day", "model", "user", "key", "org", "agent", "run", ["day", "run"]):
+            got = alice.get("/v1/usage", by=by).json
+            assert (2, {by} if isinstance(by, str) else set(by)) == (got["calls"], got["groups"].keys())
+        assert [("alice", "2026-11")] == reads
+        assert 0 == alice.get("/v1/usage", month="2026-01").json["calls"]
+        assert [("alice", "2026-11"), ("alice", "2026-01")] == reads
 
 
 def test_budget_says_what_is_left_in_every_account(world: World) -> None:
@@ -81,7 +110,7 @@ def test_runs_are_ones_own(world: World) -> None:
         nobodys = alice.get("/v1/runs/18ea5595f4582bd8r278ebc47b0b99451c20c")
         for run in (theirs, going):
             got = alice.get(f"/v1/runs/{run.id}")
-            assert (404, nobodys.body) == (got.status, got.body)
+            assert (404, nobodys.error) == (got.status, got.error)
 
 
 def test_a_run_told_by_its_calls_is_ones_own_too(world: World) -> None:
@@ -89,6 +118,31 @@ def test_a_run_told_by_its_calls_is_ones_own_too(world: World) -> None:
     run = world.run(user="alice", close=False)
     with world.client(world.key("bob")) as bob, world.client(world.key("alice")) as alice:
         assert (404, 200) == (bob.get(f"/v1/runs/{run.id}").status, alice.get(f"/v1/runs/{run.id}").status)
+
+
+def test_what_the_gateway_charges_is_what_it_tells() -> None:
+    """Through the whole gateway: usage, budget, run and live spend are the provider's bill, to the picodollar."""
+    with gateway() as made, serving(replace(made.config, api_keys=made.keys)) as url:
+
+        def ask(path: str, key: str = made.key, body: object = None) -> Any:
+            data = None if body is None else json.dumps(body).encode()
+            headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
+            with urlopen(Request(url + path, data=data, headers=headers), timeout=20) as answer:  # noqa: S310 -- ours
+                return json.load(answer)
+
+        for _ in range(3):
+            ask("/v1/chat/completions", body=BODIES["chat"][1])
+        made.settled()
+        usage, budget = ask("/v1/usage"), ask("/v1/budget")["accounts"][0]
+        assert (made.billed, 3) == (usage["cost_pusd"], usage["calls"])
+        assert usd_text(made.billed) == usage["cost_usd"] == budget["spent_usd"]
+        run = ask("/v1/runs")["data"][0]
+        assert (made.billed, True) == (3 * ask(f"/v1/runs/{run['run']}")["cost_pusd"], run["open"])
+        root = made.new_key("root", scopes=["admin:usage"])
+        live = ask("/admin/api/live", root)
+        assert (usd_text(made.billed), 3) == (live["today_usd"], live["hour_calls"])
+        with urlopen(f"{url}/admin", timeout=20) as page:  # noqa: S310 -- ours
+            assert (200, "/admin/") == (page.status, urlsplit(page.url).path)
 
 
 def test_a_key_without_any_scope_may_know_its_own_and_no_more(world: World) -> None:
@@ -108,4 +162,4 @@ def test_a_suspended_or_expired_key_learns_nothing(world: World) -> None:
         expired = alice.get("/v1/budget")
         world.keys.suspend(info.id)
         never = alice.ask("GET", "/v1/budget", key="rr_live_" + "x" * 66)
-        assert (401, never.body, never.body) == (expired.status, expired.body, alice.get("/v1/budget").body)
+        assert (401, never.error, never.error) == (expired.status, expired.error, alice.get("/v1/budget").error)

@@ -120,7 +120,8 @@ def test_retry_after_is_read(seconds: str | None, milliseconds: str | None, ms: 
 
 
 @pytest.mark.parametrize(
-    ("status", "fault"), [(200, False), (400, False), (408, False), (429, False), (500, True), (503, True), (529, True)]
+    ("status", "fault"),
+    [(200, False), (400, False), (408, False), (429, False), (500, False), (502, True), (503, True), (529, True)],
 )
 def test_whose_fault(status: int, fault: bool) -> None:
     """What the request brought about does not have an upstream rest."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import resource
 import sys
 from pathlib import Path
 
@@ -12,7 +13,10 @@ import pytest
 from rr_jwt import b64, drawn
 from rr_keys import PEPPER
 from rr_vault import CANARY, leaks
-from runrails.cli.shell import OK, USAGE, run
+from runrails.cli.byok import _write_new
+from runrails.cli.shell import NEGATIVE, OK, USAGE, run
+from runrails.errors import ConfigError
+from runrails.secretvalue import Secret
 
 Capture = pytest.CaptureFixture[str]
 
@@ -120,3 +124,63 @@ def test_an_error_of_a_setting_is_told_as_it_is(monkeypatch: pytest.MonkeyPatch,
     err = capsys.readouterr().err
     assert "Give it a private key" in err
     assert "No token was made" not in err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["keys", "create", "alice"], ["tokens", "revoke", "0123456789abcdef"], ["byok", "add", "openai"]],
+    ids=["create", "revoke", "add"],
+)
+def test_a_vault_that_ends_with_the_command_is_refused(
+    command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:  # fmt: skip
+    """A key that was made there works nowhere, and what was revoked there works on."""
+    waiting = typed(monkeypatch, CANARY)
+    assert USAGE == run([*command, "--vault", "memory:"])
+    out, err = capsys.readouterr()
+    assert "A vault in memory ends with this command" in err
+    assert ("", CANARY) == (out, waiting.read())
+
+
+def test_rates_are_told_as_they_are(capsys: Capture) -> None:
+    """The one that there is, and not the other."""
+    assert OK == run(["keys", "create", "alice", "--requests-per-minute", "5"])
+    err = capsys.readouterr().err
+    assert "at most 5 requests a minute" in err
+    assert "tokens" not in err
+
+
+def test_an_error_about_the_key_says_how_to_give_it(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    """Its own advice, and not that of a rule about owners."""
+    typed(monkeypatch, "")
+    assert USAGE == run(["byok", "add", "openai"])
+    assert "byok add --help" not in capsys.readouterr().err
+
+
+def test_half_a_master_key_is_not_left_behind(place: Path) -> None:
+    """A disk that is full in the middle of it: the file is gone, and the next try is not in its way."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))
+    try:
+        with pytest.raises(ConfigError, match="cannot be made"):
+            _write_new(place / "k2.key", Secret(CANARY))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not (place / "k2.key").exists()
+
+
+def test_a_line_that_is_not_taken_over_makes_it_fail(place: Path, capsys: Capture) -> None:
+    """A script has to see it, whether it reads the JSON or not."""
+    file = place / "old.csv"
+    file.write_text("this is no hash\n")
+    for options in ([], ["--json"]):
+        assert NEGATIVE == run(["keys", "adopt", str(file), *options])
+        assert "1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("verb", ["add", "rotate"])
+def test_what_stands_where_nothing_belongs_is_not_shown(verb: str, capsys: Capture) -> None:
+    """Also what looks like no key of anybody's: it may be one."""
+    assert USAGE == run(["byok", verb, "openai", "plainword"])
+    out, err = capsys.readouterr()
+    assert "plainword" not in out + err

@@ -18,6 +18,7 @@ from runrails.egress import EgressFailed
 from runrails.errors import ConfigError
 from runrails.identity.apikeys import Peppers, used
 from runrails.identity.apikeys.making import Terms, made
+from runrails.identity.apikeys.opening import peppers_of_environment
 from runrails.identity.apikeys.records import ApiKeyRecord, decode, encode
 from runrails.identity.apikeys.used import EVERY_MS, KEPT_MAX, LastUsed
 from runrails.identity.jwt import Key, KeySet, RemoteKeys, Tokens, keyset
@@ -327,3 +328,33 @@ def test_tokens_wait_for_a_network_if_their_keys_or_revocations_do() -> None:
     published = RemoteKeys("https://keys.example.com/jwks.json")
     made = [Tokens(keys, "a", "b", documents=each) for keys in (shared, published) for each in (near, far)]
     assert [False, True, True, True] == [each.waits for each in made]
+
+
+def test_a_key_that_is_loaded_is_checked_where_its_setting_is_known() -> None:
+    """So that the error names the setting; a set of keys would look at them again, and not know it."""
+    with pytest.raises(ConfigError, match="key's id must be"):
+        load_key("not an id", "HS256", Secret(SECRETS["hs1"]), what="RUNRAILS_X")
+    for weak in (b"short", b"-----BEGIN PUBLIC KEY-----" + SECRETS["hs1"]):
+        with pytest.raises(ConfigError, match="RUNRAILS_X"):
+            load_key("k1", "HS256", Secret(weak), what="RUNRAILS_X")
+
+
+def test_without_a_pepper_the_error_says_that_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rather than that an empty setting is malformed."""
+    for setting in ("", "  "):
+        monkeypatch.setenv("RUNRAILS_KEY_PEPPERS", setting)
+        with pytest.raises(ConfigError, match="names none"):
+            peppers_of_environment()
+
+
+def test_a_use_within_the_minute_asks_nobody() -> None:
+    """It is on the way of every request: neither the store nor another thread has to do with it."""
+    documents = CountingDocuments(MemoryDocuments(clock=ManualClock(START_MS)))
+    noted = LastUsed(documents)
+    noted.note("key-1", START_MS)
+    noted.flush()
+    before = documents.reads
+    for later_ms in (0, 1, EVERY_MS - 1):
+        noted.note("key-1", START_MS + later_ms)
+    noted.flush()
+    assert before == documents.reads

@@ -16,7 +16,7 @@ from rr_clients import HI
 from rr_routed import HOUSE, Keys
 from runrails import ConfigError, Guard, Limits, ResponseCache
 from runrails.attribution import Attribution
-from runrails.calls import ModelCall
+from runrails.calls import Economy, ModelCall
 from runrails.clients import keys
 from runrails.clients.edge import Edge
 from runrails.clients.keys import akey_refused, in_place, key_refused, place_of, put_key
@@ -30,6 +30,7 @@ from runrails.keyroutes import PLATFORM, KeyPlace, KeyPolicy, Route, address_of,
 from runrails.secretvalue import Secret
 from runrails.stores.memory import MemoryStore
 from runrails.testing import ManualClock
+from runrails_langchain.keys import key_place, use_keys
 
 START_MS = 1_795_000_000_000
 CALL = ModelCall(model="gpt-5-mini", place=KeyPlace("openai", None))
@@ -333,10 +334,13 @@ def test_outside_of_calls_there_is_no_key() -> None:
     keys._covered.reset(token)
 
 
-async def test_only_a_chosen_key_can_be_refused(guard: Guard) -> None:
+async def test_only_a_chosen_key_can_be_refused() -> None:
     """Without somebody who chooses, or without a key of the vault, the provider's answer is the caller's to see."""
-    assert [False, False] == [key_refused(edge_of(guard), route, Denied()) for route in (None, OWN)]
-    assert not await akey_refused(edge_of(guard), OWN, Denied())
+    told: list[Any] = []
+    with contextlib.closing(Guard(Limits(run="1"), store=MemoryStore(), sinks=[told.append])) as guard:
+        assert [False, False] == [key_refused(edge_of(guard), route, Denied()) for route in (None, OWN)]
+        assert not await akey_refused(edge_of(guard), OWN, Denied())
+    assert [] == [event.name for event in told if "not_marked" in event.name]
     choosing = Choosing()
     with contextlib.closing(Guard(Limits(run="1"), store=MemoryStore(), credentials=choosing)) as other:
         assert [False, False] == [key_refused(edge_of(other), route, Denied()) for route in (None, PLATFORM)]
@@ -377,3 +381,48 @@ def test_a_stored_answer_goes_out_on_nobodys_key() -> None:
                 world.vault.remove(key)
         assert [KEY.reveal()] == world.seen
         assert ("", False) == world.paid()[-1]
+
+
+def test_what_a_policy_lets_be_called_can_be_asked_before(vault: Vault) -> None:
+    """Without a key being looked for, and as the call itself will be judged."""
+    router = Router(vault, KeyPolicy(byok="require", models=("gpt-*",), providers=("openai",)), fresh_ms=0)
+    by = Attribution(user="alice")
+    assert router.allows(CALL, by)
+    assert not router.allows(replace(CALL, model="o3"), by)
+    assert not router.allows(replace(CALL, place=KeyPlace("anthropic", None)), by)
+
+
+@pytest.mark.parametrize(("stored", "payer"), [(False, "user"), (True, None)])
+def test_only_what_is_sent_has_a_key(stored: bool, payer: str | None) -> None:
+    """A call that was made cheaper is sent all the same."""
+    with Keys() as world:
+        world.own("user:alice", KEY.reveal(), base_url=None)
+        with world.guard.run() as run:
+            call = ModelCall(
+                model="fake-model", max_tokens=9, place=KeyPlace("openai", None), economy=Economy(stored=stored)
+            )
+            route = run.before_model(call).route
+        assert payer == (None if route is None else route.payer)
+
+
+class Chat:
+    """As much of LangChain's chat model as its keys need: its SDK's clients, and what it says of itself."""
+
+    metadata: dict[str, Any] | None = None
+    _serialized = "chat"
+
+    def __init__(self, first: str, second: str) -> None:
+        self.root_client = openai.OpenAI(api_key=HOUSE, base_url=first)
+        self.root_async_client = openai.AsyncOpenAI(api_key=HOUSE, base_url=second)
+
+
+def test_a_model_of_two_places_takes_no_keys() -> None:
+    """One key cannot belong to both, and nobody knows through which client a call will leave."""
+    with contextlib.closing(Guard(Limits(run="1"), store=MemoryStore(), credentials=Choosing())) as guard:
+        same: Any = Chat("https://gw.example/v1", "https://gw.example/v1")
+        assert KeyPlace("openai", "https://gw.example/v1/") == key_place(use_keys(guard, same).metadata, "chat")
+        two: Any = Chat("https://gw.example/v1", "https://elsewhere.example/v1")
+        with pytest.raises(ConfigError, match="has no client of its own"):
+            use_keys(guard, two)
+        assert two.metadata is None
+    assert key_place(None, "chat") is None

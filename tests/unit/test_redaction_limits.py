@@ -121,9 +121,9 @@ def test_a_count_is_short_and_of_what_is_counted(text: str, hidden: bool) -> Non
     [
         (["password", "12345678"], True), (["password", "1234567"], False), (["password", b"12345678"], True),
         (["password", "12345678", "x"], False), (["password", ["12345678"]], False), (["colour", "12345678"], False),
-        ((b"authorization", b"12345678"), True),
+        ((b"authorization", b"12345678"), True), (["password", 12345678], False), (["password", ["x"] * 8], False),
     ],
-    ids=range(7),
+    ids=range(9),
 )  # fmt: skip
 def test_a_pair_is_a_name_and_eight_characters(pair: list[object], hidden: bool) -> None:
     """As HTTP libraries keep headers; what is shorter, longer or no text is a list of its own."""

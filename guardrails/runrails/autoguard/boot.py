@@ -40,9 +40,16 @@ def start() -> None:
 
 def _serves(argv: list[str]) -> bool:
     """Whether this is `runrails serve`: there the limits are those of its callers' runs, and not of the process."""
-    program = argv[1:2] if argv[1:2] != ["-m"] else argv[2:3]
-    names = {name.replace("\\", "/").rpartition("/")[2].removesuffix(".exe") for name in program}
-    return names == {"runrails"} and "serve" in argv[2:4]
+    words = iter(argv[1:])
+    for word in words:
+        if word in {"-X", "-W"}:
+            next(words, None)
+        elif word == "-m":
+            return next(words, "") in {"runrails", "runrails.cli"} and next(words, "") == "serve"
+        elif not word.startswith("-"):
+            name = word.replace("\\", "/").rpartition("/")[2].removesuffix(".exe")
+            return name == "runrails" and next(words, "") == "serve"
+    return False
 
 
 def _begin() -> Session:

@@ -19,9 +19,26 @@ __all__ = ["SCHEMA", "SQLiteDocuments"]
 _PAGE = 256
 _SWEPT_MAX = 64
 """Most expired documents that one write takes away, so that none takes long."""
+_SWEEP_EVERY = 16
+_SWEEP_EVERY_MS = 1_000
+"""Not every write looks for them: that would double what a write takes."""
 _Row = tuple[str, str, str, bytes, int, int | None]
 _COLUMNS = "kind, owner, name, data, version, expires_ms"
 _LIVE = "(expires_ms IS NULL OR expires_ms > ?)"
+# What has expired is as good as not there.
+_ADD = (
+    "INSERT INTO document (kind, owner, name, data, version, expires_ms) VALUES (?, ?, ?, ?, 1, ?) "
+    "ON CONFLICT (kind, owner, name) DO UPDATE SET data = excluded.data, version = 1, expires_ms = excluded.expires_ms "
+    "WHERE document.expires_ms <= ?"
+)
+_CHANGE = (
+    "UPDATE document SET data = ?, version = version + 1, expires_ms = ? "  # noqa: S608 -- texts of this module alone
+    f"WHERE kind = ? AND owner = ? AND name = ? AND version = ? AND {_LIVE}"
+)
+_SWEEP = (
+    "DELETE FROM document WHERE (kind, owner, name) IN (SELECT kind, owner, name FROM document "
+    "WHERE expires_ms <= ? ORDER BY expires_ms LIMIT ?)"
+)
 
 # Two conditions on types, because SQLite keeps what it is given, whatever the column says.
 _TABLE = """
@@ -74,6 +91,8 @@ class SQLiteDocuments:
         busy_timeout_ms: int = 5_000,
     ) -> None:
         self._clock = clock
+        self._sweep_in = 0
+        self._swept_ms: int | None = None
         # Who reads has a connection apart, and waits neither for the disk nor for who writes in another process: what
         # is read decides whether somebody comes in, and may be asked for by an event loop.
         self._file, self._reads = [
@@ -95,18 +114,14 @@ class SQLiteDocuments:
         check_write(address, data, expected, expires_ms)
         written = Document(address, data, expected + 1, expires_ms)
 
-        def step(connection: sqlite3.Connection) -> Document | None:
+        def step(connection: sqlite3.Connection) -> int:
             now_ms = self._clock()
-            _sweep(connection, now_ms)
-            if _version(connection, address, now_ms) != expected:
-                return None
-            connection.execute(
-                f"INSERT OR REPLACE INTO document ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)",  # noqa: S608 -- texts of this module alone
-                (*address, data, expected + 1, expires_ms),
-            )
-            return written
+            if expected == 0:
+                return connection.execute(_ADD, (*address, data, expires_ms, now_ms)).rowcount
+            return connection.execute(_CHANGE, (data, expires_ms, *address, expected, now_ms)).rowcount
 
-        return self._file.write(step)
+        self._sweep_sometimes()
+        return written if self._file.at_once(step) == 1 else None
 
     def delete(self, address: Address, *, expected: int) -> bool:
         """Remove if nobody else has changed it. See `runrails.documents.DocumentStore.delete`."""
@@ -127,6 +142,13 @@ class SQLiteDocuments:
         """Let go of the file. Closing twice is fine."""
         self._reads.close()
         self._file.close()
+
+    def _sweep_sometimes(self) -> None:
+        now_ms, last_ms = self._clock(), self._swept_ms
+        self._sweep_in -= 1
+        if self._sweep_in <= 0 or last_ms is None or abs(now_ms - last_ms) >= _SWEEP_EVERY_MS:
+            self._sweep_in, self._swept_ms = _SWEEP_EVERY, now_ms
+            self._file.at_once(lambda connection: connection.execute(_SWEEP, (now_ms, _SWEPT_MAX)).rowcount)
 
     def _find(self, kind: str, owner: str | None) -> Iterator[Document]:
         after = ("", "")
@@ -180,15 +202,6 @@ def _delete(connection: sqlite3.Connection, address: Address, expected: int, now
         return False
     connection.execute("DELETE FROM document WHERE kind = ? AND owner = ? AND name = ?", address)
     return True
-
-
-def _sweep(connection: sqlite3.Connection, now_ms: int) -> None:
-    """Take away some of what has expired."""
-    connection.execute(
-        "DELETE FROM document WHERE (kind, owner, name) IN (SELECT kind, owner, name FROM document "
-        "WHERE expires_ms <= ? ORDER BY expires_ms LIMIT ?)",
-        (now_ms, _SWEPT_MAX),
-    )
 
 
 def _document(row: _Row) -> Document:

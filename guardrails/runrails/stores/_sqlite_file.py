@@ -92,6 +92,10 @@ class SharedFile:
         """Run `step`, which only reads (and may do so twice), on one moment of the file."""
         return self._run(step, begin="BEGIN")
 
+    def at_once(self, step: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `step`, which makes one statement (and may do so twice): it needs no transaction around it."""
+        return self._run(step, begin="")
+
     def close(self) -> None:
         """Let go of the file. Every later use raises `StoreUnavailable`."""
         with self._lock:
@@ -122,11 +126,18 @@ class SharedFile:
             if connection.in_transaction:  # Ctrl-C kept the step before from being undone.
                 self._roll_back(connection)
                 connection = self._connection or self._connect(deadline_ms)
+            if not begin:
+                return _patiently(lambda: step(connection), deadline_ms)
             if begin == "BEGIN":
                 # Reading begins with the first statement, so that is where another program's lock is met.
                 outcome = _patiently(lambda: self._look(connection, step), deadline_ms)
             else:
-                _patiently(lambda: connection.execute(begin), deadline_ms)
+                try:
+                    connection.execute(begin)
+                except sqlite3.OperationalError as error:
+                    if error.sqlite_errorcode & 0xFF not in _BUSY:
+                        raise
+                    _patiently(lambda: connection.execute(begin), deadline_ms)
                 outcome = step(connection)
             connection.execute("COMMIT")
             return outcome

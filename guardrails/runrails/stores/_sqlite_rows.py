@@ -23,6 +23,7 @@ __all__ = [
     "add_account",
     "add_amounts",
     "balance_of",
+    "balances_of",
     "can_be_id",
     "find",
     "glance",
@@ -48,6 +49,10 @@ _GLANCE = tuple(
     f"EXISTS (SELECT 1 FROM reservation WHERE state = 'held' AND expires_ms <= ?) FROM account WHERE id IN ({m})"
     for m in _MARKS
 )
+_STANDING = tuple(
+    f"SELECT id, code_limit, operator_limit, spent, held FROM account WHERE id IN ({m})"  # noqa: S608 -- only question marks go in
+    for m in _MARKS
+)
 _UPDATE = tuple(
     f"UPDATE account SET held = held + ?, spent = spent + ? WHERE id IN ({m}) AND spent + held <= ?"  # noqa: S608 -- only question marks go in
     for m in _MARKS
@@ -67,6 +72,10 @@ class AccountIds:
 
     def __contains__(self, account: object) -> bool:
         return account in self._by_account
+
+    def known(self, account: Account) -> int | None:
+        """The account's id, if it is remembered."""
+        return self._by_account.get(account)
 
     def find(self, connection: sqlite3.Connection, account: Account) -> int | None:
         """The account's id; None if it is not in the file."""
@@ -211,12 +220,13 @@ def operator_limit(connection: sqlite3.Connection, scope: str, unit: str) -> int
     return None if row is None else row[0]
 
 
-def add_account(connection: sqlite3.Connection, account: Account) -> int:
+def add_account(connection: sqlite3.Connection, account: Account, *, held: int = 0, limit: int | None = None) -> int:
     """Make an account, with the limit an operator may have set for its scope, and return its id."""
     cursor = connection.execute(
-        "INSERT INTO account (scope, period, unit, operator_limit) "
-        "VALUES (?, ?, ?, (SELECT amount FROM operator_limit WHERE scope = ? AND unit = ?))",
-        (*account, account.scope, account.unit),  # numbered places are refused by sqlite3 of Python 3.12.0 to 3.12.3
+        "INSERT INTO account (scope, period, unit, code_limit, held, operator_limit) "
+        "VALUES (?, ?, ?, ?, ?, (SELECT amount FROM operator_limit WHERE scope = ? AND unit = ?))",
+        # Numbered places are refused by sqlite3 of Python 3.12.0 to 3.12.3.
+        (*account, limit, held, account.scope, account.unit),
     )
     return cast("int", cursor.lastrowid)
 
@@ -236,6 +246,15 @@ def add_amounts(connection: sqlite3.Connection, account_ids: Sequence[int], delt
         if connection.execute(_UPDATE[len(group)], (held, spent, *group, most)).rowcount != len(group):
             return False
     return True
+
+
+def balances_of(connection: sqlite3.Connection, accounts: dict[int, Account]) -> list[Balance]:
+    """Accounts that are there as callers see them, by their ids; 16 at most."""
+    found = cast(
+        "list[tuple[int, int | None, int | None, int, int]]",
+        connection.execute(_STANDING[len(accounts)], tuple(accounts)).fetchall(),
+    )
+    return [balance_of((*accounts[row[0]], *row[1:])) for row in found]
 
 
 def standings_of(connection: sqlite3.Connection, account_ids: Sequence[int]) -> list[rules.Standing]:

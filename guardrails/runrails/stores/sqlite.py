@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 
 from runrails.clocks import Clock, system_ms
 from runrails.ledger import (
+    SCOPES_MAX,
     Account,
     Balance,
     Correction,
@@ -104,13 +105,19 @@ class SQLiteStore:
             impossible = rules.overflow(holds, standings)
             if impossible is not None or reservation.enforce:
                 return _Taken(impossible or refused)
+        for place in changed:
+            if account_ids[place] is not None:
+                connection.execute(
+                    "UPDATE account SET code_limit = ? WHERE id = ?", (holds[place].limit, account_ids[place])
+                )
+        there = [known for known in account_ids if known is not None]
+        if there:
+            deltas = [(h.amount, 0) for h, known in zip(holds, account_ids, strict=True) if known is not None]
+            rows.add_amounts(connection, there, deltas)
         ids = [
-            rows.add_account(connection, hold.account) if known is None else known
+            rows.add_account(connection, hold.account, held=hold.amount, limit=hold.limit) if known is None else known
             for hold, known in zip(holds, account_ids, strict=True)
         ]
-        for place in changed:
-            connection.execute("UPDATE account SET code_limit = ? WHERE id = ?", (holds[place].limit, ids[place]))
-        rows.add_amounts(connection, ids, [(hold.amount, 0) for hold in holds])
         _insert(connection, reservation, ids, now_ms, refused)
         accounts = tuple(zip((hold.account for hold in holds), ids, strict=True))
         return _Taken(Reserved(reservation.id, would_refuse=refused), accounts)
@@ -274,6 +281,13 @@ class SQLiteStore:
             return rows.balance_of((account.scope, account.period, account.unit, None, limit, 0, 0))
 
         return self._file.read(step)
+
+    def balances_of(self, accounts: Sequence[Account]) -> list[Balance]:
+        """Some accounts as they stand, in any order. See `runrails.ledger.SupportsBalances`."""
+        known = {account_id: account for account in accounts if (account_id := self._ids.known(account)) is not None}
+        if len(known) != len(accounts) or len(known) > SCOPES_MAX:
+            return [self.balance(account) for account in accounts]
+        return self._file.at_once(lambda connection: rows.balances_of(connection, known))
 
     def balances(self, *, scope: str | None = None, period: str | None = None) -> Iterator[Balance]:
         """Every account, newest period first, then by scope and unit."""

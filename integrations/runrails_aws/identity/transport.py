@@ -94,7 +94,7 @@ class HTTPSTransport:
             allow_hosts=(request.host,), ports=(self._port,), networks=self._networks,
             body_bytes_max=ANSWER_BYTES_MAX, timeout_ms=self._timeout_ms,
         )  # fmt: skip
-        headers = {name: value for name, value in request.headers if name != "host"}  # which is the egress guard's
+        headers = dict(request.headers)  # whatever their host is, the egress guard sends its own
         try:
             answer = fetch(
                 f"https://{request.host}:{self._port}{PATH}", policy=policy, method=METHOD, headers=headers, body=BODY,

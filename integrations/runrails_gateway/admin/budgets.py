@@ -97,7 +97,7 @@ def _may(caller: CallerOf, scope: str) -> None:
     try:
         check_limit_key(scope, "pusd")
     except ValueError as error:
-        raise Unfit(str(error), "scope") from None
+        raise Unfit(str(error)) from None
     kind, _, name = scope.partition(":")
     if kind in ("user", OWN_KEY):
         caller.may_user(name)
@@ -124,8 +124,7 @@ def _limit(amount: str, unit: str) -> int:
         return read_limit(amount, unit, what="limit")
     except ValueError:
         raise Unfit(
-            "A limit is more than 0: dollars like 12.50 for money, a whole number for other units. Null removes it.",
-            "limit",
+            "A limit is more than 0: dollars like 12.50 for money, a whole number for other units. Null removes it."
         ) from None
 
 

@@ -134,7 +134,7 @@ def _may(caller: CallerOf, owner: str) -> None:
     try:
         scope_of(owner)
     except ValueError as error:
-        raise Unfit(str(error), "owner") from None
+        raise Unfit(str(error)) from None
     kind, _, name = owner.partition(":")
     if kind == "user":
         caller.may_user(name)
@@ -152,7 +152,7 @@ def _existing(caller: CallerOf, which: CredentialId) -> CredentialInfo:
 def _secret(text: str) -> Secret:
     held = text.strip().encode("utf-8", "surrogatepass")
     if not held:
-        raise Unfit("The key is empty.", "key")
+        raise Unfit("The key is empty.")
     return Secret(held)
 
 

@@ -6,7 +6,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar, cast
 
 from runrails.clocks import monotonic_ms
-from runrails.errors import StoreUnavailable
+from runrails_gateway.admin.errors import Busy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -60,7 +60,7 @@ class Kept:
         The answer under that key; made if there is none, or it is too old.
 
         Raises:
-            StoreUnavailable: Somebody is making it, and takes longer than one should wait.
+            Busy: Somebody is making it, and takes longer than one should wait.
             Exception: What `make` raises.
         """
         maker = self._maker(key)
@@ -69,7 +69,7 @@ class Kept:
             return cast("_T", older.value)
         if not maker.lock.acquire(timeout=WAIT_S_MAX if older is None else 0):
             if older is None:
-                raise StoreUnavailable("This takes a while to add up.", next_step="Ask again in some seconds.")
+                raise Busy
             return cast("_T", older.value)
         try:
             return cast("_T", self._made(maker, make))

@@ -106,11 +106,11 @@ def _rates(given: RateLimits | None) -> Rates | None:
     try:
         return None if given is None else Rates(**given.model_dump())
     except ValueError as error:
-        raise Unfit(str(error), "rates") from None
+        raise Unfit(str(error)) from None
 
 
 def _month(amount: str | None) -> int | None:
     found = None if amount is None else usd(amount)
     if found is not None and found <= 0:
-        raise Unfit("A monthly budget must be more than $0. For no budget, leave it out.", "month_usd")
+        raise Unfit("A monthly budget must be more than $0. For no budget, leave it out.")
     return found

@@ -66,14 +66,16 @@ class GuardedRoute(APIRoute):
         desk, changes = type(self).desk, self.methods != {"GET"}
 
         async def guarded(request: Request) -> Response:
+            request_id = f"req_{desk.services.guard.new_id()}"
             try:
                 request.state.runrails_caller = await run_in_threadpool(_admit, desk, operation, request)
                 response = await handle(await _bounded(request) if changes else request)
             except Exception as error:
-                told = answer(error, changes=changes)
+                told = answer(error, changes=changes, request_id=request_id)
                 if told is None:
                     raise
                 response = told
+            response.headers["x-request-id"] = request_id
             response.headers["cache-control"] = "no-store"
             response.headers["x-content-type-options"] = "nosniff"
             return response

@@ -10,7 +10,7 @@ from fastapi import Path, Query
 from runrails.ids import ID_LENGTH_MAX, check_id
 from runrails.ledger import RUN_PERIOD, Account, RunRecord
 from runrails.plainfields import run_fields, usd_text
-from runrails.report import Report
+from runrails.report import STEPS_KEPT_MAX, Report
 from runrails_gateway.admin.errors import NotThere
 from runrails_gateway.admin.models import Listing, RunDetail, RunRow
 from runrails_gateway.admin.paging import Limit, Only, page_of
@@ -18,10 +18,11 @@ from runrails_gateway.admin.routing import CallerOf, Endpoint
 from runrails_gateway.admin.timeline import findings_of, items, number, savings_of, text, timeline
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from runrails.ledger import UsageRecord
     from runrails.run import Run
+    from runrails_gateway.admin.models import Step
 
 __all__ = ["RUNS", "one_run", "page_of_runs"]
 
@@ -214,6 +215,12 @@ def _summary(record: RunRecord, *, is_open: bool, cost_pusd: int) -> dict[str, o
     }  # fmt: skip
 
 
+def _left_out(facts: Mapping[str, object], steps: Sequence[Step]) -> int:
+    """How many older steps are not told, where as many are as there may be. Some numbers of steps were never taken."""
+    full = len(steps) > STEPS_MAX or len(items(facts, "rows")) >= STEPS_KEPT_MAX
+    return max(number(facts, "steps"), len(steps)) - min(len(steps), STEPS_MAX) if full else 0
+
+
 def _detail(record: RunRecord, calls: list[UsageRecord], *, is_open: bool) -> RunDetail:
     facts, booked = record.report, _booked(calls)
     steps = timeline(facts, calls)
@@ -229,6 +236,6 @@ def _detail(record: RunRecord, calls: list[UsageRecord], *, is_open: bool) -> Ru
             "unresolved_usd": usd_text(number(facts, "unresolved_pusd")),
             "overrun_usd": usd_text(number(facts, "overrun_pusd")),
             "findings": findings_of(facts), "savings": savings_of(facts), "timeline": steps[-STEPS_MAX:],
-            "steps_left_out": max(0, max(number(facts, "steps"), len(steps)) - min(len(steps), STEPS_MAX)),
+            "steps_left_out": _left_out(facts, steps),
         }
     )  # fmt: skip

@@ -1,8 +1,9 @@
-"""Requests to Bedrock: where they go, how they are signed, and the frames that streams come in."""
+"""Requests to Bedrock: where they go, and the frames that streams come in."""
 
 from __future__ import annotations
 
 import json
+from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Protocol, cast
 from urllib.parse import quote
@@ -10,19 +11,11 @@ from urllib.parse import quote
 from runrails.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
     from runrails_gateway.bedrock.parts import Body
 
-__all__ = ["Failed", "Frames", "Signer", "converse_path", "signer_of_environment"]
-
-
-class Signer(Protocol):
-    """Makes the headers that prove who asks."""
-
-    def __call__(self, method: str, url: str, headers: dict[str, str], body: bytes) -> dict[str, str]:
-        """The headers, with the signature. Raises ConfigError if there are no credentials."""
-        ...
+__all__ = ["Failed", "Frames", "converse_path"]
 
 
 class Failed(Exception):
@@ -38,63 +31,6 @@ def converse_path(model: str, *, stream: bool) -> str:
     return f"/model/{quote(model, safe='')}/{'converse-stream' if stream else 'converse'}"
 
 
-class _Credentials(Protocol):
-    def get_frozen_credentials(self) -> object: ...
-
-
-class _Session(Protocol):
-    def get_credentials(self) -> _Credentials | None: ...
-
-
-class _Request(Protocol):
-    headers: Mapping[str, str]
-
-
-class _Auth(Protocol):
-    def add_auth(self, request: _Request) -> None: ...
-
-
-class _Botocore(Protocol):
-    """What is used of botocore, which brings no types."""
-
-    Session: Callable[[], _Session]
-    AWSRequest: Callable[..., _Request]
-    SigV4Auth: Callable[[object, str, str], _Auth]
-
-
-def signer_of_environment(region: str) -> Signer:
-    """
-    Signs with what botocore finds: the environment, a profile, or the role of the task or machine.
-
-    Raises:
-        ConfigError: botocore is not installed.
-    """
-    session = _botocore("session").Session()
-    make_request, make_auth = _botocore("awsrequest").AWSRequest, _botocore("auth").SigV4Auth
-
-    def sign(method: str, url: str, headers: dict[str, str], body: bytes) -> dict[str, str]:
-        credentials = session.get_credentials()
-        if credentials is None:
-            raise ConfigError(
-                "There are no AWS credentials for Bedrock.",
-                next_step="Set AWS_PROFILE or AWS_ACCESS_KEY_ID, or give the machine a role.",
-            )
-        request = make_request(method=method, url=url, data=body, headers=headers)
-        make_auth(credentials.get_frozen_credentials(), "bedrock", region).add_auth(request)
-        return dict(request.headers.items())
-
-    return sign
-
-
-def _botocore(module: str) -> _Botocore:
-    try:
-        return cast("_Botocore", import_module(f"botocore.{module}"))
-    except ImportError:
-        raise ConfigError(
-            "Bedrock needs botocore to sign requests.", next_step="pip install 'runrails[gateway,aws]'"
-        ) from None
-
-
 class _Frame(Protocol):
     def to_response_dict(self) -> dict[str, object]: ...
 
@@ -104,13 +40,25 @@ class _Buffer(Protocol):
     def __iter__(self) -> Iterator[_Frame]: ...
 
 
+class _Module(Protocol):
+    """What is used of botocore, which brings no types."""
+
+    EventStreamBuffer: Callable[[], _Buffer]
+    ParserError: type[Exception]
+
+
 class Frames:
-    """Takes an AWS event stream apart, whose checksums botocore looks at."""
+    """
+    Takes an AWS event stream apart, whose checksums botocore looks at.
+
+    Raises:
+        ConfigError: botocore is not installed.
+    """
 
     def __init__(self) -> None:
-        module = import_module("botocore.eventstream")
-        self._buffer = cast("_Buffer", module.EventStreamBuffer())
-        self._broken = cast("type[Exception]", module.ParserError)
+        module = _eventstream()
+        self._buffer = module.EventStreamBuffer()
+        self._broken = module.ParserError
 
     def feed(self, data: bytes) -> Iterator[tuple[str, Body]]:
         """
@@ -130,6 +78,14 @@ class Frames:
                 yield str(headers.get(":event-type")), _decoded(cast("bytes", told["body"]))
         except self._broken:
             raise ValueError("The frames of the stream are broken.") from None
+
+
+@cache
+def _eventstream() -> _Module:
+    try:
+        return cast("_Module", import_module("botocore.eventstream"))
+    except ImportError:
+        raise ConfigError("Bedrock needs botocore.", next_step="pip install 'runrails[gateway,aws]'") from None
 
 
 def _decoded(body: bytes) -> Body:

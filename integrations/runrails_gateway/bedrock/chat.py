@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from math import isfinite
 from typing import TYPE_CHECKING, cast
 
 from runrails_gateway.bedrock.parts import Turns, image, list_of, map_of, numbers, only, spoken, stops, text_of
@@ -121,12 +122,20 @@ def _calls(message: Body) -> list[Json]:
 def _arguments(given: object) -> object:
     text = text_of(given, "messages")
     try:
-        found: object = json.loads(text) if text else {}
+        found: object = json.loads(text, parse_constant=_finite, parse_float=_finite) if text else {}
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
         raise BadRequest("invalid_arguments", "The arguments of a tool call are no JSON object.", param="messages")
     return cast("object", found)
+
+
+def _finite(text: str) -> float:
+    """A number that JSON has, and not only Python. Raises ValueError."""
+    number = float(text)
+    if not isfinite(number):
+        raise ValueError("no number of JSON's")
+    return number
 
 
 def _tools(body: Body) -> Json:

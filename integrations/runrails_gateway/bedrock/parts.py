@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, TypeAlias, cast
 
@@ -13,7 +14,8 @@ if TYPE_CHECKING:
     from typing import LiteralString
 
 __all__ = [
-    "Body", "Json", "Turns", "image", "list_of", "map_of", "number", "numbers", "only", "spoken", "stops", "text_of",
+    "Body", "Json", "Turns", "compact", "image", "list_of", "map_of", "number", "numbers", "only", "spoken", "stops",
+    "text_of",
 ]  # fmt: skip
 
 Body: TypeAlias = Mapping[str, object]
@@ -37,6 +39,15 @@ class Turns:
             cast("list[Json]", self.messages[-1]["content"]).extend(content)
             return
         self.messages.append({"role": role, "content": content})
+
+
+def compact(value: Mapping[str, object]) -> bytes:
+    """JSON as it is sent. Raises ValueError for numbers that JSON has not."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    try:
+        return text.encode()
+    except UnicodeEncodeError:  # half of a sign; JSON can say that, UTF-8 cannot
+        return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
 
 
 def map_of(value: object) -> Body:

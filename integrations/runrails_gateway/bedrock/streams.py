@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Protocol
 
 from runrails.answers.anthropic import MessageEvents
+from runrails.answers.openai import ChatEvents
 from runrails_gateway.bedrock.chat import FINISHED, chat_usage
 from runrails_gateway.bedrock.messages import STOPPED, messages_usage
-from runrails_gateway.bedrock.parts import map_of
+from runrails_gateway.bedrock.parts import compact, map_of
 
 if TYPE_CHECKING:
+    from runrails.usage import Usage
     from runrails_gateway.bedrock.parts import Body, Json
 
-__all__ = ["ChatStream", "LateInput", "MessagesStream", "Retold"]
+__all__ = ["ChatStream", "LateInput", "MessagesStream", "Retold", "Thoughtful"]
+
+THOUGHTS = b'data: {"runrails":"thoughts"}'
+"""For whoever reads along, once in a stream."""
 
 
 class Retold(Protocol):
@@ -32,13 +36,15 @@ class ChatStream:
     """
     Chunks of a chat completion. The last one has the usage, which the gateway hides from callers who did not ask.
 
-    Thoughts are left out: a chat completion has no place for them.
+    Thoughts are left out: a chat completion has no place for them. That there were some is said to `Thoughtful`, which
+    keeps it from the caller.
     """
 
     def __init__(self, *, model: str, answer_id: str, created_s: int) -> None:
         self._head: Json = {
             "id": answer_id, "object": "chat.completion.chunk", "created": created_s, "model": model,
         }  # fmt: skip
+        self._thinks = False
         self._calls: dict[object, int] = {}
         """Blocks that are tool calls, and which one each is."""
         self._usage: Body = {}
@@ -80,6 +86,9 @@ class ChatStream:
         delta = map_of(told.get("delta"))
         if isinstance(delta.get("text"), str):
             return self._delta({"content": delta["text"]})
+        if "reasoningContent" in delta and not self._thinks:
+            self._thinks = True
+            return THOUGHTS + b"\n\n"
         use = map_of(delta.get("toolUse"))
         place = self._calls.get(told.get("contentBlockIndex"))
         if not use or place is None:
@@ -176,12 +185,25 @@ class LateInput(MessageEvents):
     def telling(self, data: bytes) -> bool | None:
         """See `MessageEvents`."""
         told = super().telling(data)
-        self.input_usage = None
+        self.input_usage: Usage | None = None
         return told
 
 
+class Thoughtful(ChatEvents):
+    """Reads a `ChatStream` along: what is left out of it may have to be paid for, should it break off."""
+
+    signs = (*ChatEvents.signs, THOUGHTS)
+
+    def telling(self, data: bytes) -> bool | None:
+        """See `ChatEvents`."""
+        if not data.startswith(THOUGHTS):
+            return super().telling(data)
+        self.reasoning = True
+        return False
+
+
 def _data(value: Json) -> bytes:
-    return b"data: " + json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
+    return b"data: " + compact(value) + b"\n\n"
 
 
 def _event(kind: str, value: Json) -> bytes:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+from importlib import import_module
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from runrails.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SpanExporter
 
     from runrails_gateway.ops.tracing import Tracing
 
@@ -49,7 +53,7 @@ def open_tracing() -> Tracing | None:
 
 def _provider() -> TracerProvider:
     try:
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        exporter = vars(import_module("opentelemetry.exporter.otlp.proto.http.trace_exporter"))["OTLPSpanExporter"]
         from opentelemetry.sdk.resources import SERVICE_NAME, Resource
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
@@ -57,13 +61,13 @@ def _provider() -> TracerProvider:
         raise _missing() from None
     named = {} if os.environ.get("OTEL_SERVICE_NAME") else {SERVICE_NAME: "runrails-gateway"}
     provider = TracerProvider(resource=Resource.create(named), shutdown_on_exit=False)
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    provider.add_span_processor(BatchSpanProcessor(cast("Callable[[], SpanExporter]", exporter)()))
     return provider
 
 
 def _missing() -> ConfigError:
     return ConfigError(
         "Traces are to be sent to an OTLP endpoint, and what sends them is not installed.",
-        next_step="pip install opentelemetry-sdk opentelemetry-exporter-otlp-proto-http, or set OTEL_SDK_DISABLED=true.",
+        next_step="pip install opentelemetry-sdk opentelemetry-exporter-otlp-proto-http (or OTEL_SDK_DISABLED=true).",
         setting=_ENDPOINTS[1],
     )

@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 from datetime import UTC, datetime
-from typing import Literal, cast, get_args
+from typing import Literal, get_args
 
 from runrails.errors import ConfigError
 from runrails.redaction import redact_text
@@ -41,7 +41,7 @@ def choice_of_environment() -> Choice:
     text = os.environ.get(LOG, "").strip().lower() or "problems"
     if text not in _LEVELS:
         raise ConfigError(f"{LOG} must be one of {get_args(Choice)}.", next_step="Leave it out.", setting=LOG)
-    return cast("Choice", text)
+    return text
 
 
 def configure() -> None:

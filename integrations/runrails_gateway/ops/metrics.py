@@ -8,6 +8,7 @@ the first few hundred of them; users and keys are in the ledger, not here.
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, multiprocess
@@ -39,6 +40,8 @@ class Metrics:
     Args:
         monotonic: The clock that exchanges are timed by, in milliseconds.
     """
+
+    content_type = CONTENT_TYPE
 
     def __init__(self, monotonic: Clock) -> None:
         self._monotonic = monotonic
@@ -92,6 +95,7 @@ class Metrics:
     def text(self) -> bytes:
         """All figures as Prometheus reads them."""
         if os.environ.get(MULTIPROCESS):
+            _forget_the_dead(os.environ[MULTIPROCESS])
             together = CollectorRegistry()
             cast("Callable[[CollectorRegistry], object]", multiprocess.MultiProcessCollector)(together)
             return generate_latest(together)
@@ -100,7 +104,7 @@ class Metrics:
     def close(self) -> None:
         """This process ends: what it had under way is not counted on."""
         if os.environ.get(MULTIPROCESS):
-            cast("Callable[[int], None]", vars(multiprocess)["mark_process_dead"])(os.getpid())
+            _mark_dead(os.getpid())
 
     def _model(self, exchange: Exchange) -> str:
         if exchange.ticket is None:
@@ -119,3 +123,25 @@ class Metrics:
         self._tokens.labels(model, "output").inc(usage.output_tokens)
         if usage.cache_read_tokens:
             self._tokens.labels(model, "cache_read").inc(usage.cache_read_tokens)
+
+
+def _forget_the_dead(directory: str) -> None:
+    """What workers had under way that were killed: nobody else takes that out of the sum."""
+    for path in Path(directory).glob("gauge_live*_*.db"):
+        pid = path.stem.rpartition("_")[2]
+        if pid.isdigit() and not _lives(int(pid)):
+            _mark_dead(int(pid))
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's by now, or none of ours to ask
+        return True
+    return True
+
+
+def _mark_dead(pid: int) -> None:
+    cast("Callable[[int], None]", vars(multiprocess)["mark_process_dead"])(pid)

@@ -18,6 +18,8 @@ __all__ = ["LOGGER", "RequestLog", "line_of"]
 
 LOGGER = "runrails.gateway"
 _QUIET = frozenset({"answered"})
+STRANGERS_MAX = 20
+"""Most lines a second about requests of nobody who is known: anybody can send those, and the log is not theirs."""
 
 
 class RequestLog:
@@ -33,6 +35,8 @@ class RequestLog:
         self._clock = clock
         self._monotonic = monotonic
         self._logger = logging.getLogger(LOGGER)
+        self._second = 0
+        self._strangers = 0
 
     def began(self, exchange: Exchange) -> None:
         """Nothing is written yet."""
@@ -40,8 +44,20 @@ class RequestLog:
     def ended(self, exchange: Exchange) -> None:
         """See `runrails_gateway.exchange.Watcher`."""
         level = logging.INFO if exchange.ending in _QUIET else logging.WARNING
-        if self._logger.isEnabledFor(level):
-            self._logger.log(level, "%s", line_of(exchange, self._clock(), self._monotonic() - exchange.started_ms))
+        if not self._logger.isEnabledFor(level):
+            return
+        now_ms = self._monotonic()
+        if exchange.principal is None and not self._has_room(now_ms // 1_000):
+            return
+        self._logger.log(level, "%s", line_of(exchange, self._clock(), now_ms - exchange.started_ms))
+
+    def _has_room(self, second: int) -> bool:
+        if second != self._second:
+            untold, self._second, self._strangers = self._strangers - STRANGERS_MAX, second, 0
+            if untold > 0:
+                self._logger.warning("%s", json.dumps({"untold": untold, "code": "unauthenticated"}))
+        self._strangers += 1
+        return self._strangers <= STRANGERS_MAX
 
 
 def line_of(exchange: Exchange, now_ms: int, duration_ms: int) -> str:
@@ -78,9 +94,8 @@ def _cost_of(exchange: Exchange) -> dict[str, object]:
     ticket, result = exchange.ticket, exchange.result
     if ticket is None:
         return {}
-    told: dict[str, object] = {"reservation": ticket.permit.id}
-    if ticket.permit.route is not None:
-        told["payer"] = ticket.permit.route.payer
+    route = ticket.permit.route
+    told: dict[str, object] = {"reservation": ticket.permit.id, "payer": "platform" if route is None else route.payer}
     if ticket.settlement is not None:
         told |= {"cost": format_usd(ticket.settlement.actual_pusd), "unresolved": ticket.settlement.unresolved}
     if result is not None and result.usage is not None:

@@ -14,6 +14,8 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 from runrails.money import PUSD_PER_USD
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from opentelemetry.trace import Span, TracerProvider
 
     from runrails_gateway.exchange import Exchange
@@ -34,9 +36,11 @@ class Tracing:
 
     Args:
         provider: Where spans go; None: the process's own, as `opentelemetry-instrument` sets it.
+        close: What is called when no more come, such as the provider's `shutdown`.
     """
 
-    def __init__(self, provider: TracerProvider | None = None) -> None:
+    def __init__(self, provider: TracerProvider | None = None, *, close: Callable[[], object] | None = None) -> None:
+        self._close = close
         self._tracer = trace.get_tracer("runrails.gateway", tracer_provider=provider)
         self._spans: dict[int, Span] = {}
         """By the identity of the exchange, which is alive until it has ended."""
@@ -64,6 +68,12 @@ class Tracing:
             if exchange.status >= 500 or exchange.ending == "failed":
                 span.set_status(Status(StatusCode.ERROR))
         span.end()
+
+    def close(self) -> None:
+        """Send what is left. Closing twice is fine."""
+        close, self._close = self._close, None
+        if close is not None:
+            close()
 
 
 def _attributes(exchange: Exchange) -> dict[str, str | int | float]:

@@ -76,6 +76,11 @@ class Attempts:
         self.made = 0
         """How many there were."""
 
+    @property
+    def first(self) -> Upstream:
+        """Who is asked first."""
+        return self._upstreams[0]
+
     def check_rest(self) -> None:
         """Raise UpstreamError if all upstreams rest, before anything is held for the call."""
         now_ms = self._lines.monotonic()
@@ -110,8 +115,9 @@ class Attempts:
             left -= 1
             await asyncio.sleep(pause / 1_000)
 
-    async def free_answer(self, body: bytes) -> Answer:
-        """Send what costs nothing, once. Raises UpstreamError."""
+    async def free_answer(self, body: bytes, route: Route | None) -> Answer:
+        """Send what costs nothing, once, on that key. Raises UpstreamError, CredentialError."""
+        self._route = route
         answer, attempt = await self._try(self._next(), None, body)
         if answer is None:
             raise self._no_answer(attempt)
@@ -160,7 +166,8 @@ class Attempts:
         except NoAnswer as exc:
             if ticket is not None:
                 ticket.sent = exc.sent
-            breaker.failed(lines.monotonic())
+            if not (exc.sent and exc.timed_out):  # which may be about this request alone
+                breaker.failed(lines.monotonic())
             return None, Attempt(None, exc.sent, timed_out=exc.timed_out)
         status = answer.status
         if is_upstreams_fault(status):

@@ -12,6 +12,7 @@ PAUSE_MS_MAX = 2_000
 AFTER_MS_MAX = 60_000
 _TRANSIENT = frozenset({408, 500, 502, 503, 504, 529})
 """Answers that another attempt may better; 529 is Anthropic's word for too much to do."""
+_DOWN = frozenset({502, 503, 529})
 _BUSY = 429
 
 
@@ -58,8 +59,12 @@ def pause_ms(attempt: Attempt, *, made: int, left: int, jitter: float) -> int | 
 
 
 def is_upstreams_fault(status: int) -> bool:
-    """Whether an answer says that the provider itself has failed, and not the request."""
-    return status in _TRANSIENT and status != 408
+    """
+    Whether an answer says that the provider is down for everybody.
+
+    500 and 504 may be about a single request, and whoever can bring them about must not have it rest for the others.
+    """
+    return status in _DOWN
 
 
 def retry_after_ms(seconds: str | None, milliseconds: str | None) -> int | None:

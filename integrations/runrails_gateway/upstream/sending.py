@@ -12,6 +12,7 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Protocol
 
 import aiohttp
+from yarl import URL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -106,8 +107,10 @@ class HttpSender:
         data = body if len(body) < AT_ONCE_BYTES_MAX else BytesIO(body)
         try:
             response = await self._session.post(
-                upstream.base_url + path, data=data, headers=headers, allow_redirects=False, timeout=timeout
-            )
+                # As it is: what is escaped in a path may have been signed so.
+                URL(upstream.base_url + path, encoded=True), data=data, headers=headers, allow_redirects=False,
+                timeout=timeout,
+            )  # fmt: skip
         except _NOT_SENT as exc:
             raise NoAnswer(sent=False, timed_out=isinstance(exc, TimeoutError)) from None
         except _BROKEN as exc:
