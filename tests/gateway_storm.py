@@ -12,8 +12,8 @@ then expired by a clock that runs ahead. What must hold:
 - no more calls reach the provider than there is money for;
 - the ledger is the provider's count times the price, to the picodollar; with kills each call that reached the provider
   is in it, by what it cost or by its hold, and it is still within the budget;
-- nothing is held in the end, and whoever was refused was told so by a 402 that no SDK tries again. With kills some are
-  told 429 until the holds of the dead expire, which takes two minutes: that money may yet come back.
+- nothing is held in the end, and whoever was refused was told so by a 402 that no SDK tries again. As long as money is
+  held that may yet come back (with kills two minutes, until the holds of the dead expire) some are told 429 instead.
 """
 
 from __future__ import annotations
@@ -60,6 +60,8 @@ class Storm(NamedTuple):
     rows: int
     seconds: float
     killed: int
+    events: Counter[str]
+    """What the gateway warned of."""
 
     def faults(self, calls: int) -> list[str]:
         """What must hold and does not."""
@@ -74,9 +76,12 @@ class Storm(NamedTuple):
             found.append(f"the ledger says {self.spent}, which is less than the provider's {self.upstream * CENT}")
         if self.spent != self.rows * CENT:
             found.append(f"{self.rows} rows do not add up to {self.spent}")
-        if self.killed == 0 and (self.upstream != calls or self.answers["200"] != calls):
-            found.append(f"{self.answers['200']} of {calls} calls were answered, {self.upstream} were sent")
-        if self.killed == 0 and set(self.answers) - {"200", "402"}:
+        refusals = set(self.answers) - {"200"}
+        if self.killed == 0 and self.answers["200"] != self.upstream:
+            found.append(f"{self.upstream} calls were sent, {self.answers['200']} were answered")
+        if refusals == {"402"} and self.upstream != calls:
+            found.append(f"only {self.upstream} of {calls} calls were made")
+        if refusals - {"402", "429", "503"} - ({"lost"} if self.killed else set()):
             found.append("some were neither answered nor refused")
         if self.sent_again:
             found.append(f"{self.sent_again} refusals would be sent again")
@@ -180,12 +185,16 @@ def storm(
                 blow(served, key, requests=requests, connections=connections, kills=kills)
             )  # fmt: skip
             served.wait_for(workers)
+            served.end()
+            warned = Counter(
+                re.findall(r"runrails\.(\w+)", " ".join(line.get("message", "") for line in served.lines()))
+            )
         seconds = time.monotonic() - began
         provider.wait_idle()
         upstream = sum(provider.requests.values())
     spent, held, rows = books(url, LATER_MS if kills else 0)
     assert held == 0, f"{held} is still held"
-    return Storm(answers, again, upstream, spent, rows, seconds, killed)
+    return Storm(answers, again, upstream, spent, rows, seconds, killed, warned)
 
 
 def main() -> int:
@@ -213,7 +222,7 @@ def main() -> int:
         print(
             f"{asked.engine}, budget of the {scope}: {dict(came.answers)}; {came.upstream} reached the provider, "
             f"{came.rows} in the ledger, ${came.spent / 10**12:.2f} of ${CALLS / 100:.2f}; {came.killed} killed; "
-            f"{came.seconds:.1f} s{''.join(f'; FAULT: {each}' for each in faults)}",
+            f"{came.seconds:.1f} s; warned of {dict(came.events)}{''.join(f'; FAULT: {each}' for each in faults)}",
             flush=True,
         )
     return 1 if failed else 0

@@ -50,6 +50,7 @@ class NaiveGateway:
         self.key = "rr_live_naive_0123456789"
         self.url = ""
         self.count = 0
+        self.open_streams = 0
         self.alerts: list[str] = []
         self.rows: dict[str, float] = {}
         self.spent = 0.0
@@ -127,11 +128,16 @@ class NaiveGateway:
 
         async def passed() -> AsyncIterator[bytes]:
             usage = None
-            async for line in answer.content:
-                if b'"usage":{' in line:
-                    usage = json.loads(line.removeprefix(b"data: "))["usage"]
-                yield line
-            self._count(request, body, usage, connection)  # 6: whoever hangs up has not been here
+            self.open_streams += 1
+            try:
+                async for line in answer.content:
+                    if b'"usage":{' in line:
+                        usage = json.loads(line.removeprefix(b"data: "))["usage"]
+                    yield line
+                self._count(request, body, usage, connection)  # 6: whoever hangs up has not been here
+            finally:
+                self.open_streams -= 1
+                answer.close()
 
         return StreamingResponse(passed(), 200, told, "text/event-stream")
 

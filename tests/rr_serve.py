@@ -176,7 +176,7 @@ class Served:
 
 
 def _text(file: IO[str]) -> str:
-    return os.pread(file.fileno(), 1 << 22, 0).decode()
+    return os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0).decode()
 
 
 def _decoded(raw: bytes) -> Any:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from runrails.calls import ModelCall, Permit
 from runrails.meter import Meter
 from runrails.pacing import PacedMeter
+from runrails.values import changing
 
 if TYPE_CHECKING:
-    from runrails.calls import ModelCall, Permit
     from runrails.ledger import Refused
 
 __all__ = ["RoutedMeter", "RoutedPacedMeter"]
+
+_on_key, _on_route = changing(ModelCall, "by", "credential"), changing(Permit, "route")
 
 
 class _Routing(Meter):
@@ -27,8 +29,8 @@ class _Routing(Meter):
         if router is None or (call.economy is not None and call.economy.stored):
             return super().admit(call, step)
         route = router.route(call, self._accounts.payer(call))
-        permit, refused = super().admit(replace(call, by=route.of(call.by), credential=route.name), step)
-        return replace(permit, route=route), refused
+        permit, refused = super().admit(_on_key(call, route.of(call.by), route.name), step)
+        return _on_route(permit, route), refused
 
     def covers(self, permit: Permit, call: ModelCall) -> bool:
         """See `Meter.covers`; the permit's key stays, where it belongs."""
@@ -36,7 +38,7 @@ class _Routing(Meter):
         if call.place != permit.call.place:
             return False  # Another client will send it, into whose requests this key may not be put.
         if route is not None:
-            call = replace(call, by=route.of(call.by), credential=route.name)
+            call = _on_key(call, route.of(call.by), route.name)
         return super().covers(permit, call)
 
 

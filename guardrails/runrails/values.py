@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Protocol, TypeVar, cast, dataclass_transform
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import FunctionType
 
-__all__ = ["named", "quick", "value"]
+__all__ = ["changing", "named", "quick", "value"]
 
 _T = TypeVar("_T")
 
@@ -79,6 +80,20 @@ def quick(kind: type[_T], *, checks: bool = True) -> type[_T]:
         checks: False for a caller who knows already that the fields are as the class wants them.
     """
     return cast("type[_T]", _makers[kind][not checks])
+
+
+def changing(kind: type[_T], *changed: str) -> Callable[..., _T]:
+    """
+    As `dataclasses.replace` for these fields of such values, in a tenth of the time: called with a value and the new
+    contents of those fields, in their order. Nothing is checked.
+    """
+    assume = cast("FunctionType", _makers[kind][1])
+    code = assume.__code__  # Given by place, in the order it has them in, they are handed over quickest.
+    names = code.co_varnames[: code.co_argcount]
+    given = ", ".join(name if name in changed else f"old.{name}" for name in names)
+    space: dict[str, object] = {"_assume": assume}
+    exec(f"def change(old, {', '.join(changed)}): return _assume({given})", space)  # noqa: S102 -- as in `value`
+    return cast("Callable[..., _T]", space["change"])
 
 
 def _refuse_subclass(kind: type, /, **_: object) -> None:

@@ -16,6 +16,8 @@ from starlette.responses import Response
 from runrails.errors import RunrailsError
 from runrails.identity.authenticate import enter
 from runrails_gateway.admin import Services, admin_router, own_router, page_router
+from runrails_gateway.bedrock.sending import BedrockSender
+from runrails_gateway.bedrock.signing import check_installed
 from runrails_gateway.callers import caller_of
 from runrails_gateway.config import GatewayConfig
 from runrails_gateway.dialects import CHAT, COUNT_TOKENS, EMBEDDINGS, MESSAGES, RESPONSES, tell
@@ -40,7 +42,8 @@ _HOT: dict[str, Dialect] = {
     "/v1/messages": MESSAGES, "/v1/messages/count_tokens": COUNT_TOKENS,
 }  # fmt: skip
 READY_S_MAX = 5.0
-COLLECT_AFTER = 10_000
+COLLECT_AFTER, COLLECT_MORE_AFTER, COLLECT_ALL_AFTER = 5_000, 5, 3
+"""A run that is over is a cycle, and old by then: were all looked through seldom, thousands of them would wait."""
 _SAFE = {"x-content-type-options": "nosniff", "cache-control": "no-store"}
 
 
@@ -79,12 +82,12 @@ class Gateway(FastAPI):
     def open(self) -> Hot:
         """Begin to serve, in the running event loop."""
         self.config.guard.prices.prepare()  # The first request would wait for them, and all others beside it.
+        if any(each.dialect == "bedrock" and each.key is None for each in self.config.upstreams):
+            check_installed()
         http = HttpSender()
-        senders: dict[str, Sender] = {"openai": http, "anthropic": http}
-        if any(upstream.dialect == "bedrock" for upstream in self.config.upstreams):
-            from runrails_gateway.bedrock.sending import BedrockSender  # botocore, which takes its time
-
-            senders["bedrock"] = BedrockSender(http, self.config.guard)
+        senders: dict[str, Sender] = {
+            "openai": http, "anthropic": http, "bedrock": BedrockSender(http, self.config.guard)
+        }  # fmt: skip
         self.hot = hot = Hot(self.config, senders)
         self._endpoints = {path: Endpoint(hot, dialect) for path, dialect in _HOT.items()}
         return hot
@@ -129,7 +132,7 @@ def _tune_collector() -> None:
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(COLLECT_AFTER, 10, 10)
+    gc.set_threshold(COLLECT_AFTER, COLLECT_MORE_AFTER, COLLECT_ALL_AFTER)
 
 
 @asynccontextmanager

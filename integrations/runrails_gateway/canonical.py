@@ -77,6 +77,9 @@ def content_digest(kind: str, content: object, *more: str) -> bytes:
     if type(content) is str:
         if not more:  # nearly all that people say
             return _named(f"{kind}{len(content)}:{content}")
+        if len(more) == 1:  # results of tools
+            (first,) = more
+            return _named(f"{kind}{len(first)}:{first}{len(content)}:{content}")
         return _digest(kind, (*more, content))
     parts = [*more]
     for part in cast("list[object]", content) if isinstance(content, list) else (content,):

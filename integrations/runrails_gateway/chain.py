@@ -33,10 +33,10 @@ def chain(owner: str | bytes, history: History) -> tuple[bytes, ...]:
         history: The turns.
     """
     key = root(owner) if isinstance(owner, str) else owner
-    keys = [key]
+    keys, made = [key], blake2b
     for role, digest in zip(history.roles, history.digests, strict=True):
         if role != "system":
-            key = blake2b(key + digest, digest_size=_BYTES).digest()
+            key = made(key + digest, digest_size=_BYTES).digest()
         keys.append(key)
     return tuple(keys)
 

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Conversations", "Talk"]
 
+KNOWN_MAX = 4_000
+"""Runs that are known without asking the documents; they take a kilobyte each."""
+
 
 class Talk(NamedTuple):
     """A request as a part of its conversation."""
@@ -34,7 +37,9 @@ class Conversations:
 
     def __init__(self, config: GatewayConfig) -> None:
         guard = config.guard
-        self._runs = Runs(config.documents, clock=guard.clock, new_id=guard.run_id, emit=guard.emit)
+        self._runs = Runs(
+            config.documents, clock=guard.clock, new_id=guard.run_id, emit=guard.emit, kept_max=KNOWN_MAX
+        )  # fmt: skip
         self._loops = LoopCheck(
             guard.limits.loops, guard.tools,
             failed=lambda error: guard.emit("detector_failed", "error", error=error),

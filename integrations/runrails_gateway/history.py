@@ -350,9 +350,10 @@ def _results_digest(results: list[Body]) -> bytes:
 def _maps(value: object) -> Iterator[Body]:
     """The objects in a list."""
     if isinstance(value, list):
-        for item in cast("list[object]", value):
-            if isinstance(item, Mapping):
-                yield cast("Body", item)
+        items: list[object] = value  # pyright: ignore[reportUnknownVariableType] -- a cast is one call more
+        for item in items:
+            if type(item) is dict or isinstance(item, Mapping):
+                yield item  # pyright: ignore[reportUnknownVariableType] -- see above
 
 
 def _text(value: object) -> str:

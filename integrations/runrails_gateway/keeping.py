@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Kept", "RunKeeper"]
 
-KEPT_MAX = 256
+KEPT_MAX = 128
+"""What they make of their own is gone soon after them, as long as they are few; see `app._tune_collector`."""
 IDLE_MS_MAX = 900_000
 _AT_ONCE = 4
 """How many are let go for each that comes, so that no request pays for many."""

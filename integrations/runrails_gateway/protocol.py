@@ -7,6 +7,7 @@ application hears of it.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -23,6 +24,7 @@ REST_S_MAX = 30.0
 """How long the rest of a body is taken in, and thrown away, after its request has been answered."""
 _TOO_LARGE = b"431 Request Header Fields Too Large"
 _TOO_SLOW = b"408 Request Timeout"
+_UPGRADE = re.compile(rb"\r\nupgrade(?=[ \t]*:)", re.IGNORECASE)
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -48,6 +50,8 @@ class BoundedProtocol(HttpToolsProtocol):
         """Some bytes came."""
         if self._in_head:
             self._head_bytes += len(data)
+        if not self._in_body and data.find(b"pgrade", 0, HEAD_BYTES_MAX) >= 0:
+            data = _without_upgrade(data)
         super().data_received(data)
         # What came behind the head in the same piece is body, and in the head no more.
         if self._in_head and self._head_bytes > HEAD_BYTES_MAX:
@@ -100,3 +104,12 @@ class BoundedProtocol(HttpToolsProtocol):
         if status:
             transport.write(b"HTTP/1.1 " + status + b"\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
         transport.close()
+
+
+def _without_upgrade(data: bytes) -> bytes:
+    """
+    The beginning of a request without a wish for another protocol, which a server may pass over. Java's own client has
+    one in each request, for HTTP/2, and the parser would take the body for the other protocol's.
+    """
+    head, end, rest = data.partition(b"\r\n\r\n")
+    return _UPGRADE.sub(b"\r\nx-upgrade", head) + end + rest

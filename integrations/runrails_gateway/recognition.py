@@ -154,7 +154,7 @@ class Runs:
             self._places.add(keys[-1], Place(seen, keys[-1], steps))
         return Recognised(
             seen.id, seen.name, how, max(0, steps - seen.base), keys, seen, steps, (user, owner),
-            previous_id is not None or not history.answers, None if before is None else before.heard,
+            how not in ("chain", "tool_call"), None if before is None else before.heard,
         )  # fmt: skip
 
     async def answered(self, recognised: Recognised, mark: AnswerMark | None, *, heard: str | None = None) -> None:

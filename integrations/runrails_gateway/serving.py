@@ -9,6 +9,7 @@ import shutil
 import signal
 import tempfile
 from contextlib import contextmanager
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from uvicorn import Config, Server
@@ -18,7 +19,7 @@ from runrails_gateway.environment import limited_of_environment
 from runrails_gateway.protocol import BoundedProtocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
     from pathlib import Path
     from socket import socket
     from types import FrameType
@@ -59,8 +60,7 @@ def serve_on(bound: socket, *, workers: int, tls_cert: Path | None, tls_key: Pat
     from runrails_gateway.supervisor import Supervisor
 
     supervisor = Supervisor(work, workers, patience_s=2 * patience_s + MARGIN_S)
-    import runrails_gateway.app  # noqa: F401 -- loaded here once, for all workers
-
+    import_module("runrails_gateway.app")  # here, once for all workers
     gc.collect()
     gc.freeze()  # What is shared stays shared: looking through it would copy it.
     supervisor.run()
@@ -88,7 +88,7 @@ def _serve(bound: socket, *, tls_cert: Path | None, tls_key: Path | None, patien
 
 
 @contextmanager
-def figures_together(workers: int) -> Iterator[None]:
+def figures_together(workers: int) -> Generator[None]:
     """
     Around all that several workers do: a directory in which their metrics come together, unless a setting names one.
     It has to be there before anything of Prometheus is loaded.

@@ -343,3 +343,37 @@ def test_a_models_name_never_leaves_its_place() -> None:
     """ARNs, slashes and dots are escaped."""
     assert "/model/arn%3Aaws%3Abedrock%3A%3A1%3Ax%2Fy/converse" == converse_path("arn:aws:bedrock::1:x/y", stream=False)
     assert "/model/..%2F..%2Fadmin%3Fx%3D1/converse-stream" == converse_path("../../admin?x=1", stream=True)
+
+
+@pytest.mark.parametrize("size", [1, 7, 100_000])
+def test_frames_are_read_as_botocore_reads_them(provider: FakeProvider, size: int) -> None:
+    """However they are cut, with headers of every type."""
+    import struct
+    import zlib
+
+    from botocore.eventstream import EventStreamBuffer
+
+    def packed(head: bytes, body: bytes) -> bytes:
+        prelude = struct.pack("!II", 16 + len(head) + len(body), len(head))
+        message = prelude + struct.pack("!I", zlib.crc32(prelude)) + head + body
+        return message + struct.pack("!I", zlib.crc32(message))
+
+    def named(name: str, kind: int, value: bytes) -> bytes:
+        return bytes([len(name)]) + name.encode() + bytes([kind]) + value
+
+    values = {0: b"", 1: b"", 2: b"x", 3: b"xx", 4: b"x" * 4, 5: b"x" * 8, 6: b"\0\x03abc", 8: b"x" * 8, 9: b"x" * 16}
+    odd = b"".join(named(f"h{kind}", kind, value) for kind, value in values.items())
+    event = named(":event-type", 7, b"\0\x04what") + named(":message-type", 7, b"\0\x05event")
+    provider.use(ToolCalls(TWO_CALLS, usage=CACHED))
+    data = packed(odd + event, b'{"a":1}') + asked(provider, chat_request(CHAT), stream=True)
+    theirs = EventStreamBuffer()
+    theirs.add_data(data)
+    wanted = [(told.headers[":event-type"], json.loads(told.payload)) for told in theirs]
+    frames = Frames()
+    found = [each for at in range(0, len(data), size) for each in frames.feed(data[at : at + size])]
+    assert wanted == found
+    assert ("what", {"a": 1}) == found[0]
+    for bad in (packed(named("h", 10, b""), b"{}"), packed(b"\x09h", b"{}"), packed(b"\x01h\x07\0\x09x", b"{}"),
+                packed(b"\x01h\x07\0\x01\xff", b"{}"), struct.pack("!II", 2**31, 0) + b"\0" * 12):  # fmt: skip
+        with pytest.raises(ValueError, match=r"frames|utf-8"):
+            list(Frames().feed(bad))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import calendar
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from botocore.credentials import ReadOnlyCredentials, RefreshableCredentials
 
 from rr_gateway import Caller, World, asked, drained, running
 from rr_gateway_bedrock import KEY_ID, SECRET, TOKEN, bare, bedrock_world, credentials
+from runrails.errors import ConfigError
 from runrails.secretvalue import Secret
 from runrails.testing import ManualClock
 from runrails.testing.provider import Error
@@ -77,7 +79,7 @@ async def test_what_is_signed_is_what_is_sent(caplog: pytest.LogCaptureFixture) 
         sent = request.headers
         assert "/model/us.anthropic.claude-sonnet-4-5-20250929-v1%3A0/converse" == request.path
         assert (TOKEN, "mine/1") == (sent["x-amz-security-token"], sent["user-agent"])
-        stated = {"Content-Type": sent["content-type"], "Accept": sent["accept"]}
+        stated = {"Content-Type": sent["content-type"]}
         again = signed(
             ReadOnlyCredentials(KEY_ID, SECRET, TOKEN), region="us-east-1", headers=stated,
             url=made.provider.bedrock_url + request.path, body=compact(request.body), now_ms=_ms(sent["x-amz-date"]),
@@ -284,3 +286,14 @@ async def test_none_are_none() -> None:
     held = Credentials(lambda: Found(lambda: None), ManualClock())
     with pytest.raises(NoCredentials, match="NoCredentials"):
         await held.frozen()
+
+
+async def test_what_is_not_installed_is_said_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not at the first request; an API key of Bedrock needs nothing."""
+    monkeypatch.setitem(sys.modules, "botocore", None)
+    with bedrock_world() as made:
+        with pytest.raises(ConfigError, match="aws"):
+            async with running(made.config):
+                pass
+    with bedrock_world(upstream={"key": Secret("bedrock-api-key-0123456789")}) as made:
+        assert 200 == (await told(made, asked(made))).status

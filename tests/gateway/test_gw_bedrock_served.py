@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import threading
@@ -262,6 +263,32 @@ def test_exactly_one_request_after_the_budget_is_exhausted(kind: str) -> None:
         made.untouched()
 
 
+async def test_many_at_once_on_a_small_budget() -> None:
+    """In both dialects, streamed and not: no more reach Bedrock than can be paid for."""
+    with bedrock_world(TOLD, Limits(run=None, month="0.1")) as made:
+        async with running(made.config) as app:
+            callers = [asked(made, DIALECTS[n % 2], stream=n % 3 == 0) for n in range(40)]
+            await asyncio.gather(*(app(each.scope, each.receive, each.send) for each in callers))
+            await drained(app)
+        assert {200, 402} == {each.status for each in callers}
+        assert made.hits == [each.status for each in callers].count(200)
+        assert made.spent <= 10**11
+        made.settled()
+
+
+@pytest.mark.parametrize("kind", DIALECTS)
+async def test_a_stream_that_is_worth_more_than_can_be_paid_is_broken_off(kind: str) -> None:
+    """A model that does not obey its cap: an event says why it ends, and Bedrock's connection is closed."""
+    endless = Text("word " * 5000, chunks=5000, ignores_max_tokens=True)
+    with bedrock_world(endless, Limits(run=None, month="0.02")) as made:
+        caller = await told(made, asked(made, kind, stream=True, max_tokens=20))
+        made.provider.wait_idle()
+        assert (200, True, 0) == (caller.status, caller.complete, made.held)
+        assert b"budget_exhausted" in caller.body.splitlines()[-2]
+        assert (["cut"], True) == ([row.result.end for row in made.rows()], made.billed <= made.spent)
+        assert caller.body.count(b"word") < 5000
+
+
 # What is refused here.
 
 
@@ -364,29 +391,36 @@ async def test_errors_of_aws(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", DIALECTS)
 def test_sdks_raise_what_callers_expect(kind: str) -> None:
-    """And do not send again what is in vain."""
+    """By the status that AWS's is told as."""
     sdk: Any = openai if kind == "chat" else anthropic
-    for error, wanted in ((Error(429), sdk.RateLimitError), (Error(400), sdk.BadRequestError),
-                          (Error(403), sdk.InternalServerError), (Error(404), sdk.NotFoundError)):  # fmt: skip
-        with bedrock_gateway(error) as made:
-            with pytest.raises(wanted):
+    wanted = {429: sdk.RateLimitError, 400: sdk.BadRequestError, 403: sdk.InternalServerError, 404: sdk.NotFoundError}
+    with bedrock_gateway() as made:
+        ours, theirs = client(made, max_retries=0), claude(made, max_retries=0)
+        for status, error in wanted.items():
+            made.provider.use(Error(status))
+            with pytest.raises(error):
                 if kind == "chat":
-                    client(made, max_retries=0).chat.completions.create(model=MODEL, messages=HI, max_tokens=20)
+                    ours.chat.completions.create(model=MODEL, messages=HI, max_tokens=20)
                 else:
-                    claude(made, max_retries=0).messages.create(model=MODEL, messages=HI, max_tokens=20)
-            assert (0, 0) == (made.spent, made.held)
+                    theirs.messages.create(model=MODEL, messages=HI, max_tokens=20)
+        assert (4, 0, 0) == (made.hits, made.spent, made.held)
 
 
-async def test_throttled_requests_are_sent_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Within one reservation, where an attempt more is paid for."""
-    monkeypatch.setattr("runrails_gateway.bedrock.refusing._LATER", (("retry-after", "0"),))
-    with bedrock_world([Error(500), TOLD], upstream={"retries": 1}) as made:
+async def test_throttled_requests_are_sent_once_more() -> None:
+    """When AWS says, within one reservation, where an attempt more is paid for."""
+    with bedrock_world([Error(429, headers={"retry-after": "0"}), TOLD], upstream={"retries": 1}) as made:
         caller = await told(made, asked(made))
         assert (200, 2, 1) == (caller.status, made.hits, len(made.rows()))
         made.settled()
+    with bedrock_world(Error(429, headers={"retry-after": "3600"}), upstream={"retries": 1}) as made:
+        caller = await told(made, asked(made))
+        assert (429, 1, "60", "false") == (
+            caller.status, made.hits, caller.headers["retry-after"], caller.headers["x-should-retry"]
+        )  # fmt: skip
+        assert (0, 0) == (made.spent, made.held)
 
 
-async def test_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_unreachable() -> None:
     """Nobody is there: 502, and it costs nothing."""
     with bedrock_world() as made:
         gone = replace(made.config.upstreams[0], base_url="http://127.0.0.1:9")

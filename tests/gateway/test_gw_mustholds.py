@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import http.client
 import json
+import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
@@ -17,7 +19,7 @@ import pytest
 import rr_json_attacks
 from rr_dialects import BAD_NAMES, CANARY
 from rr_gateway import BODIES, HI, MODEL, PATIENCE_S, STREAMED, World, gateway
-from rr_gateway_http import CHAT, exchange, hang_up_after, head_of, post
+from rr_gateway_http import CHAT, exchange, hang_up_after, head_of, port_of, post
 from rr_json_attacks import ATTACKS
 from rr_keys import PEPPERS, START_MS
 from runrails import Limits
@@ -174,13 +176,15 @@ SMALL_CONTEXT = Price(
 """What is not sent again may be as long as the model reads: that much is held for it, so it must fit into a run."""
 
 
-def by_responses(made: World, *, named: bool, stream: bool) -> int:
+def by_responses(
+    made: World, *, named: bool, stream: bool, before: Iterable[dict[str, str]] = (), header: str | None = None
+) -> int:
     """
     The agent over the Responses API, until it is stopped: how many calls were executed. `named` sends the last answer's
     id and the new results, instead of everything again.
     """
-    client, executed = ours(made), 0
-    items: list[Any] = [ASKED]
+    client, executed = ours(made, default_headers={"x-runrails-run": header} if header else {}), 0
+    items: list[Any] = [*before, ASKED]
     last: str | None = None
     with pytest.raises(openai.PermissionDeniedError) as caught:
         for _ in range(50):
@@ -212,6 +216,16 @@ def test_founding_story_over_the_responses_api(named: bool, stream: bool) -> Non
         assert (5, 5, 6) == (executed, made.hits, made.watching.began_count)
         made.settled()
         assert 1 == len({row.facts.run for row in made.rows()})
+
+
+@pytest.mark.parametrize("header", [None, "nightly"])
+@pytest.mark.parametrize("named", [False, True], ids=["resent", "previous_response_id"])
+def test_examples_in_front_hide_no_call(named: bool, header: str | None) -> None:
+    """The same where the first request has answers in it that the model never gave, and with a name for the run."""
+    before = [{"role": "user", "content": "An example."}, {"role": "assistant", "content": "Good."}]
+    with gateway(founding(), Limits(), guard={"prices": {MODEL: SMALL_CONTEXT}}) as made:
+        assert 5 == by_responses(made, named=named, stream=False, before=before, header=header)
+        assert (5, 6) == (made.hits, made.watching.began_count)
 
 
 def by_chat_stream(made: World) -> int:
@@ -334,6 +348,17 @@ def until(true: Callable[[], object]) -> None:
 # Hostile callers.
 
 
+SOON_S = PATIENCE_S / 2
+"""Long before anybody has lost their patience, on a machine that has other things to do."""
+
+
+@pytest.fixture(scope="module")
+def idle() -> Iterator[World]:
+    """One gateway for callers who get nothing from it."""
+    with gateway() as made:
+        yield made
+
+
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Connections whose patience ends soon."""
@@ -359,7 +384,7 @@ def test_headers_that_trickle_are_cut_off(hasty: None, sent: bytes, slowly: byte
     with gateway() as made:
         came, seconds = exchange(made, sent, slowly=slowly)
         assert came[9:12] in answers
-        assert seconds < 3
+        assert seconds < SOON_S
         made.untouched()
         assert 200 == post(made).status, "the others are served"
 
@@ -374,7 +399,7 @@ def test_bodies_that_trickle_are_cut_off(chunked: bool) -> None:
             made, head + (b"" if chunked else b'{"model":"'), slowly=b"1\r\n{\r\n" if chunked else b"x"
         )
         assert b"408" == came[9:12]
-        assert seconds < 3
+        assert seconds < SOON_S
         made.untouched()
 
 
@@ -385,19 +410,18 @@ def test_a_hundred_megabytes_in_pieces_are_not_taken_in() -> None:
         began = time.monotonic()
         came, _ = exchange(made, head_of(made, CHAT, "transfer-encoding: chunked"), slowly=piece * 16, pause_s=0.001)
         assert b"413" == came[9:12]
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < SOON_S
         made.untouched()
 
 
-def test_a_hundred_megabytes_announced_are_not_waited_for() -> None:
+def test_a_hundred_megabytes_announced_are_not_waited_for(idle: World) -> None:
     """413 by the head alone, in each dialect; what nobody is known for is 401, however large."""
-    with gateway() as made:
-        for path, _ in BODIES.values():
-            came, seconds = exchange(made, head_of(made, path, "content-length: 104857600"))
-            assert (b"413", True) == (came[9:12], seconds < 2)
-        came, seconds = exchange(made, head_of(made, CHAT, "content-length: 104857600", key="nobody"))
-        assert (True, True) == (came[9:12] in {b"401", b"413"}, seconds < 2)
-        made.untouched()
+    for path, _ in BODIES.values():
+        came, seconds = exchange(idle, head_of(idle, path, "content-length: 104857600"))
+        assert (b"413", True) == (came[9:12], seconds < SOON_S)
+    came, seconds = exchange(idle, head_of(idle, CHAT, "content-length: 104857600", key="nobody"))
+    assert (True, True) == (came[9:12] in {b"401", b"413"}, seconds < SOON_S)
+    idle.untouched()
 
 
 AMBIGUOUS = {
@@ -415,44 +439,76 @@ AMBIGUOUS = {
 
 
 @pytest.mark.parametrize("what", AMBIGUOUS)
-def test_requests_that_two_servers_read_differently_are_refused(what: str) -> None:
+def test_requests_that_two_servers_read_differently_are_refused(idle: World, what: str) -> None:
     """Two credentials, two ideas of where the body ends: 4xx or closed, in time, and nothing of it comes back."""
     body = json.dumps(BODIES["chat"][1]).encode()
-    with gateway() as made:
-        lines = [line.format(key=made.key) for line in AMBIGUOUS[what]]
-        framed = any("length" in line or "transfer" in line for line in lines)
-        if not framed:
-            lines.append(f"content-length: {len(body)}")
-        came, seconds = exchange(made, head_of(made, CHAT, *lines) + body)
-        assert came == b"" or came[9:10] == b"4"
-        assert seconds < 3
-        assert made.key.encode() not in came
-        made.untouched()
+    lines = [line.format(key=idle.key) for line in AMBIGUOUS[what]]
+    framed = any("length" in line or "transfer" in line for line in lines)
+    if not framed:
+        lines.append(f"content-length: {len(body)}")
+    came, seconds = exchange(idle, head_of(idle, CHAT, *lines) + body)
+    assert came == b"" or came[9:10] == b"4"
+    assert seconds < SOON_S
+    assert idle.key.encode() not in came
+    idle.untouched()
+
+
+def whole_answer(line: socket.socket) -> int:
+    """The status of the next answer on a connection, all of it being read."""
+    answer = http.client.HTTPResponse(line)
+    answer.begin()
+    answer.read()
+    return answer.status
+
+
+@pytest.mark.parametrize("wish", ["h2c", "websocket"])
+def test_wish_for_another_protocol_is_passed_over(wish: str) -> None:
+    """Java's own client asks for HTTP/2 with every request, on one connection: it is answered as if it had not."""
+    body = json.dumps({"model": FLAT, "messages": HI}).encode()
+    more = ("connection: Upgrade, HTTP2-Settings", f"upgrade: {wish}", "http2-settings: AAMAAABk")
+    with gateway(SMALL) as made, socket.create_connection(("127.0.0.1", port_of(made)), PATIENCE_S) as line:
+        for count in (1, 2, 3):
+            head = head_of(made, CHAT, f"content-length: {len(body)}", *more)
+            line.sendall(head + body if count < 3 else head)
+            if count == 3:
+                line.sendall(body)
+            assert 200 == whole_answer(line)
+            assert count == made.hits
+        made.settled()
+
+
+def test_requests_in_one_piece_share_no_check() -> None:
+    """Ten requests at once on one connection, where five are paid for."""
+    body = json.dumps({"model": FLAT, "messages": HI}).encode()
+    with gateway(SMALL, Limits(run=None, month="0.05")) as made:
+        with socket.create_connection(("127.0.0.1", port_of(made)), PATIENCE_S) as line:
+            line.sendall((head_of(made, CHAT, f"content-length: {len(body)}") + body) * 10)
+            until(lambda: len(made.watching.over) == 10)
+        assert [200] * 5 + [402] * 5 == [each.status for each in made.watching.over]
+        made.settled()
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses", "/v1/messages", "/v1/embeddings"])
-def test_malformed_json_over_a_socket(path: str) -> None:
+def test_malformed_json_over_a_socket(idle: World, path: str) -> None:
     """Depth, duplicate members, NaN, half pairs and the like: 400 in time, nothing echoed, nothing held."""
-    with gateway() as made:
-        for raw, reason in ATTACKS.values():
-            answer = post(made, path, raw=raw)
-            assert (400, reason) == (answer.status, answer.code)
-            assert rr_json_attacks.CANARY not in answer.raw.decode() + repr(answer.headers)
-        made.untouched()
+    for raw, reason in ATTACKS.values():
+        answer = post(idle, path, raw=raw)
+        assert (400, reason) == (answer.status, answer.code)
+        assert rr_json_attacks.CANARY not in answer.raw.decode() + repr(answer.headers)
+    idle.untouched()
 
 
-def test_names_of_models_lead_nowhere() -> None:
+def test_names_of_models_lead_nowhere(idle: World) -> None:
     """Traversal and worse, in a body and in the address of a model: 4xx, nothing echoed, nothing is asked upstream."""
-    with gateway() as made:
-        for name in BAD_NAMES.values():
-            answer = post(made, model=name)
-            assert 400 <= answer.status < 500
-            assert CANARY not in answer.raw.decode()
-        for path in ("..%2f..%2fetc%2fpasswd", "../../etc/passwd", "%00", "a" * 4000, "..;/admin", "%c0%ae%c0%ae/x"):
-            came, _ = exchange(made, head_of(made, f"/v1/models/{path}").replace(b"POST", b"GET", 1))
-            assert b"404" == came[9:12] or came[9:10] == b"4"
-            assert b"passwd" not in came
-        made.untouched()
+    for name in BAD_NAMES.values():
+        answer = post(idle, model=name)
+        assert 400 <= answer.status < 500
+        assert CANARY not in answer.raw.decode()
+    for path in ("..%2f..%2fetc%2fpasswd", "../../etc/passwd", "%00", "a" * 4000, "..;/admin", "%c0%ae%c0%ae/x"):
+        came, _ = exchange(idle, head_of(idle, f"/v1/models/{path}").replace(b"POST", b"GET", 1))
+        assert b"404" == came[9:12] or came[9:10] == b"4"
+        assert b"passwd" not in came
+    idle.untouched()
 
 
 # Tenants.

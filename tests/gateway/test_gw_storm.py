@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway_storm import dynamodb, storm
-from rr_dynamo import needs_server
+from gateway_storm import storm
 
 
 @pytest.mark.parametrize("scope", ["run", "key"])
@@ -23,11 +22,3 @@ def test_a_killed_worker_costs_no_call_too_many(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/ledger.db"
     came = storm(tmp_path, url, scope="run", requests=44, connections=12, workers=4, kills=1, calls=40, delay_ms=150)
     assert ([], 1) == (came.faults(40), came.killed)
-
-
-@needs_server
-def test_no_call_too_many_on_dynamodb(tmp_path: Path) -> None:
-    """The same on a table that all workers share."""
-    url, settings = dynamodb()
-    came = storm(tmp_path, url, scope="key", requests=120, connections=64, workers=4, calls=20, **settings)
-    assert [] == came.faults(20)

@@ -209,7 +209,7 @@ def test_malformed_upstreams_are_refused(changes: dict[str, object]) -> None:
             {"dialect": "anthropic", "base_url": "https://api.anthropic.com"}, "anthropic",
             KeyPlace("anthropic", None),
         ),
-        ({"dialect": "bedrock", "base_url": "https://bedrock.example"}, "bedrock", None),
+        ({"dialect": "bedrock", "region": "us-east-1"}, "bedrock", None),
     ],
     ids=str,
 )  # fmt: skip

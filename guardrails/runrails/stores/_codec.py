@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import fields, replace
+from operator import attrgetter
 from typing import TYPE_CHECKING, TypedDict, cast
 
 from runrails.ledger import AMOUNT_MAX, Account, CallFacts, Discount, Refused, ResultFacts, RunRecord
@@ -35,6 +36,7 @@ class _Known(TypedDict, total=False):
 
 # Only what differs from its default is written. Text is ASCII (lone surrogates are escaped), so SQLite takes all of it.
 _FACTS = tuple((f.name, f.default) for f in fields(CallFacts) if f.name not in {"user", "run", "tags"})
+_facts = attrgetter(*[name for name, _ in _FACTS])
 _FACTS_KNOWN = frozenset(name for name, _ in _FACTS)
 _USAGE = tuple((f.name, f.default) for f in fields(Usage))
 _compact = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
@@ -42,7 +44,8 @@ _compact = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 def facts_text(facts: CallFacts) -> str:
     """A call's facts but for `user` and `run`, which have columns of their own."""
-    known: dict[str, object] = {name: value for name, default in _FACTS if (value := getattr(facts, name)) != default}
+    found = cast("tuple[object, ...]", _facts(facts))
+    known = {name: value for (name, default), value in zip(_FACTS, found, strict=True) if value != default}
     if facts.tags:
         known["tags"] = dict(facts.tags)
     return _compact(known)

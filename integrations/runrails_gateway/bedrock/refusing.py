@@ -23,6 +23,8 @@ _OWN = re.compile(r"arn:[^\s\"',)]*|\b[0-9]{12}\b")
 """Whose account it is, which is nobody's business."""
 _TOO_LONG = re.compile(r"too long|too many (input )?tokens|context (length|window)|maximum context", re.IGNORECASE)
 _LATER = (("retry-after", "1"),)
+"""AWS seldom says when; its own clients begin at a second."""
+_SECONDS = re.compile(r"[0-9]{1,5}")
 _NEVER = (("x-should-retry", "false"),)
 
 
@@ -91,6 +93,9 @@ def refusal_of(status: int, headers: Mapping[str, str], raw: bytes, *, request_i
     rule = _RULES.get(name) or _BY_STATUS.get(status) or _FAILED
     said = body.get("message", body.get("Message"))
     words = _cleaned(said) if rule is _MALFORMED and isinstance(said, str) else ""
+    after = headers.get("retry-after", "")
+    if rule.headers is _LATER and _SECONDS.fullmatch(after):
+        rule = rule._replace(headers=(("retry-after", after),))
     return Refusal(name, _told(rule, words, request_id))
 
 

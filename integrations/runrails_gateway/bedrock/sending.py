@@ -45,16 +45,12 @@ class BedrockSender:
         http: What sends the bytes; closed with this.
         guard: For its clocks, ids and events.
         find: Makes a session of botocore; by default one that finds what any AWS SDK finds.
-
-    Raises:
-        ConfigError: botocore is not installed.
     """
 
     def __init__(self, http: Sender, guard: Guard, find: Callable[[], Session] | None = None) -> None:
         self._http = http
         self._guard = guard
         self._credentials = Credentials(find or session_of_environment, guard.monotonic)
-        Frames()  # Says now what is not installed, not at the first request.
 
     async def send(self, upstream: Upstream, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
         """See `Sender.send`. What is no part of the caller's own request goes no further: Converse has no betas."""
@@ -62,16 +58,15 @@ class BedrockSender:
         asked = cast("Body", json.loads(body))
         model, stream = str(asked["model"]), asked.get("stream") is True
         there, data = converse_path(model, stream=stream), compact(wording.request(asked))
-        sent = {"Content-Type": _JSON, "Accept": _EVENTS if stream else _JSON}
         try:
-            proven = await self._proven(upstream, there, sent, data, key=headers.get("Authorization"))
+            proven = await self._proven(upstream, there, data, key=headers.get("Authorization"))
         except NoCredentials as exc:
             self._guard.emit("aws_credentials_missing", "error", upstream=upstream.name, error=exc.kind)
             return _Given(KEY_REFUSED, {}, b"{}")
         agent = headers.get("User-Agent")
         if agent is not None:
             proven["User-Agent"] = agent
-        proven["Accept-Encoding"] = "identity"
+        proven |= {"Accept": _EVENTS if stream else _JSON, "Accept-Encoding": "identity"}  # not signed
         answer = await self._http.send(upstream, there, proven, data)
         if answer.status != 200:
             return await self._refused(upstream, wording, answer)
@@ -82,16 +77,14 @@ class BedrockSender:
         """See `Sender.close`."""
         await self._http.close()
 
-    async def _proven(
-        self, upstream: Upstream, path: str, headers: Mapping[str, str], body: bytes, *, key: str | None
-    ) -> dict[str, str]:
-        """The headers with what proves who asks: an operator's API key of Bedrock, or a signature."""
+    async def _proven(self, upstream: Upstream, path: str, body: bytes, *, key: str | None) -> dict[str, str]:
+        """Headers with what proves who asks: an operator's API key of Bedrock, or a signature."""
         if key is not None:
-            return {**headers, "Authorization": key}
+            return {"Content-Type": _JSON, "Authorization": key}
         frozen = await self._credentials.frozen()
         return signed(
-            frozen, region=upstream.region or "", url=upstream.base_url + path, headers=headers, body=body,
-            now_ms=self._guard.clock(),
+            frozen, region=upstream.region or "", url=upstream.base_url + path, headers={"Content-Type": _JSON},
+            body=body, now_ms=self._guard.clock(),
         )  # fmt: skip
 
     async def _refused(self, upstream: Upstream, wording: Wording, answer: Answer) -> Answer:

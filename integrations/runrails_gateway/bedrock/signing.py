@@ -13,6 +13,7 @@ import hashlib
 import hmac
 import time
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Protocol, cast
 from urllib.parse import quote, urlsplit
 
@@ -23,7 +24,10 @@ if TYPE_CHECKING:
 
     from runrails.clocks import Clock
 
-__all__ = ["Credentials", "Frozen", "NoCredentials", "Session", "Source", "session_of_environment", "signed"]
+__all__ = [
+    "Credentials", "Frozen", "NoCredentials", "Session", "Source", "check_installed", "session_of_environment",
+    "signed",
+]  # fmt: skip
 
 AT_LEAST_S = 60
 """Credentials that expire sooner are not used without asking for newer ones first."""
@@ -76,20 +80,18 @@ class Session(Protocol):
         ...
 
 
-def session_of_environment() -> Session:
-    """
-    A session that finds what any AWS SDK finds.
-
-    Raises:
-        ConfigError: botocore is not installed.
-    """
-    try:
-        module = import_module("botocore.session")
-    except ImportError:
+def check_installed() -> None:
+    """See that credentials can be looked for. Raises ConfigError."""
+    if find_spec("botocore") is None:
         raise ConfigError(
-            "Bedrock needs botocore to find AWS credentials.", next_step="pip install 'runrails[gateway,aws]'"
-        ) from None
-    return cast("Session", module.Session())
+            "Bedrock needs botocore to find AWS credentials.",
+            next_step="pip install 'runrails[gateway,aws]', or give the upstream an API key of Bedrock.",
+        )
+
+
+def session_of_environment() -> Session:
+    """A session that finds what any AWS SDK finds."""
+    return cast("Session", import_module("botocore.session").Session())
 
 
 class Credentials:

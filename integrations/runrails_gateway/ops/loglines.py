@@ -21,6 +21,10 @@ Choice = Literal["all", "problems", "off"]
 _LEVELS: dict[Choice, int] = {"all": logging.INFO, "problems": logging.WARNING, "off": logging.CRITICAL + 1}
 
 
+_TOLD = ("event='runrails.run_stopped'", "event='runrails.call_refused'")
+"""Of each request that is refused, the log of requests has a line, if it is wanted; a second one says nothing more."""
+
+
 class Lines(logging.Formatter):
     """Each record as one line of JSON. What others have logged goes through the redaction; ours has no secrets."""
 
@@ -54,6 +58,7 @@ def configure() -> None:
     level = _LEVELS[choice_of_environment()]
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Lines())
+    handler.addFilter(lambda record: not record.getMessage().startswith(_TOLD))
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logging.getLogger(LOGGER).setLevel(level)
     # Anybody can have it warn of requests that are none, as often as they like.
