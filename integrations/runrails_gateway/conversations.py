@@ -30,6 +30,8 @@ class Talk(NamedTuple):
     operation: str
     history: History
     recognised: Recognised
+    named: bool
+    """Whether the request names the answer it goes on from, and brings only what is new."""
 
 
 class Conversations:
@@ -55,11 +57,13 @@ class Conversations:
         found = await self._runs.recognise(principal, history, header=header, previous_id=ask.previous_id)
         if found.heard is not None:
             self._loops.recall(found.keys[0], found.heard)
-        return Talk(ask.operation, history, found)
+        return Talk(ask.operation, history, found, ask.previous_id is not None)
 
     def check(self, talk: Talk, run: Run) -> None:
         """Raise LoopDetected if the conversation goes round in circles."""
-        finding = self._loops.check(talk.recognised.keys, talk.history)
+        finding = self._loops.check(
+            talk.recognised.keys, talk.history, nameable=talk.operation == "responses.create", named=talk.named
+        )  # fmt: skip
         if finding is not None:
             run.found(finding)
 
@@ -74,6 +78,5 @@ class Conversations:
         name = talk.operation
         mark = stream_mark(name, answer) if isinstance(answer, bytes) else mark_of(name, answer)
         if mark is not None:
-            by_name = talk.recognised.by_name
-            heard = self._loops.answered(talk.recognised.keys, mark) if by_name else None
+            heard = self._loops.answered(talk.recognised.keys, mark)
             await self._runs.answered(talk.recognised, mark, heard=heard)

@@ -66,19 +66,28 @@ class LoopCheck:
         self._failed = failed
         self._kept = Kept(kept_max)
 
-    def check(self, keys: Sequence[bytes], history: History) -> Finding | None:
+    def check(
+        self, keys: Sequence[bytes], history: History, *, nameable: bool = False, named: bool = False
+    ) -> Finding | None:
         """
         Why the conversation may not go on; None if it may.
 
         Args:
             keys: The names of its prefixes, as `chain` made them.
             history: The conversation, or what is new since the one that the first key names.
+            nameable: Whether a next request may name its answer instead of sending all (Responses API).
+            named: Whether this one does, so that only what is new has come.
         """
         policy = self._policy
         if policy is None or not (history.answers or history.results):
             return None
         try:
-            return self._check(policy, keys, history)
+            if named:
+                return self._check(policy, list(map(_by_name, keys)), history, printed=True)
+            found = self._check(policy, keys, history)
+            if nameable:
+                self._check(policy, list(map(_by_name, keys)), history, printed=True)
+            return found
         except Exception as exc:  # noqa: BLE001 -- it observes: a bug of its own must not change a user's result
             self._failed(type(exc).__name__)
             return None
@@ -95,17 +104,17 @@ class LoopCheck:
         if policy is None or mark.answer_id is None:
             return None
         try:
-            return self._answered(policy, keys, mark)
+            return self._answered(policy, list(map(_by_name, keys[-1:])), mark)
         except Exception as exc:  # noqa: BLE001 -- as in `check`
             self._failed(type(exc).__name__)
             return None
 
     def recall(self, key: bytes, written: str) -> None:
         """What another process has heard of the conversation with that name."""
-        if self._policy is None or key in self._kept:
+        if self._policy is None or _by_name(key) in self._kept:
             return
         try:
-            self._kept.add(key, Packed.read(written))
+            self._kept.add(_by_name(key), Packed.read(written))
         except Exception as exc:  # noqa: BLE001 -- as in `check`
             self._failed(type(exc).__name__)
 
@@ -114,9 +123,12 @@ class LoopCheck:
             LoopDetector(policy, self._tools), Heard()
         )
         listener.hear((Turn("assistant", mark.digest, tuple(map(self._printed, mark.calls))),))
-        written = self._kept.pack(extend(keys[-1], mark.digest), listener).written()
+        written = self._kept.pack(_by_name(extend(keys[-1].removeprefix(_NAMED), mark.digest)), listener).written()
         keyed = any(self._rule(call.name).loop_key is not None for call in listener.waiting.values())
         return None if keyed or len(written) > WRITTEN_CHARS_MAX else written
+
+    def _as(self, turn: Turn, *, printed: bool) -> Turn:
+        return turn._replace(calls=tuple(map(self._printed, turn.calls))) if printed and turn.calls else turn
 
     def _printed(self, call: ToolCall) -> ToolCall:
         """A call whose arguments are a fingerprint, so nothing of them is kept; an owner's key needs them whole."""
@@ -126,10 +138,11 @@ class LoopCheck:
     def _rule(self, tool: str) -> ToolRule:
         return (self._tools or {}).get(tool, _NO_RULE)
 
-    def _check(self, policy: LoopPolicy, keys: Sequence[bytes], history: History) -> Finding | None:
+    def _check(
+        self, policy: LoopPolicy, keys: Sequence[bytes], history: History, *, printed: bool = False
+    ) -> Finding | None:
         place = len(history)
-        # What was kept when an answer was given (`answered`) has its calls as fingerprints only; here they are whole.
-        while place > 0 and (history.roles[place - 1] == "assistant" or keys[place] not in self._kept):
+        while place > 0 and keys[place] not in self._kept:
             place -= 1
         listener = self._kept.take(keys[place], policy, self._tools)
         if listener is None:
@@ -137,13 +150,24 @@ class LoopCheck:
         place = _where_to_begin(history, place)
         fork = _before_newest_answer(history)
         if fork - place >= FORK_TURNS_MIN:
-            listener.hear(history.turn(at) for at in range(place, fork))
+            listener.hear(self._as(history.turn(at), printed=printed) for at in range(place, fork))
             self._kept.pack(keys[fork], listener)
             place = fork
-        listener.hear(history.turns_from(place))
+        listener.hear(self._as(turn, printed=printed) for turn in history.turns_from(place))
         if sum(len(str(call.args)) for call in listener.waiting.values()) <= WAITING_CHARS_MAX:
             self._kept.put(keys[-1], listener)
         return listener.verdict()
+
+
+_NAMED = b"named "
+
+
+def _by_name(key: bytes) -> bytes:
+    """
+    What is heard of a conversation whose answers may be named is kept apart: there all calls are fingerprints, so that
+    those of requests that bring all along and of those that name what came before are the same.
+    """
+    return _NAMED + key
 
 
 def _where_to_begin(history: History, place: int) -> int:

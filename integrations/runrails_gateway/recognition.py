@@ -59,8 +59,6 @@ class Recognised(NamedTuple):
     seen: Seen
     steps: int
     owner: tuple[str, bytes]
-    by_name: bool
-    """Whether the next request may name this one's answer, and nothing before it, instead of sending all."""
     heard: str | None
     """What another process has noted of the conversation before the history begins, for `LoopCheck.recall`."""
 
@@ -154,7 +152,7 @@ class Runs:
             self._places.add(keys[-1], Place(seen, keys[-1], steps))
         return Recognised(
             seen.id, seen.name, how, max(0, steps - seen.base), keys, seen, steps, (user, owner),
-            how not in ("chain", "tool_call"), None if before is None else before.heard,
+            None if before is None else before.heard,
         )  # fmt: skip
 
     async def answered(self, recognised: Recognised, mark: AnswerMark | None, *, heard: str | None = None) -> None:

@@ -254,7 +254,11 @@ def balances_of(connection: sqlite3.Connection, accounts: dict[int, Account]) ->
         "list[tuple[int, int | None, int | None, int, int]]",
         connection.execute(_STANDING[len(accounts)], tuple(accounts)).fetchall(),
     )
-    return [balance_of((*accounts[row[0]], *row[1:])) for row in found]
+    told: list[Balance] = []
+    for account_id, code, operator, spent, held in found:
+        scope, period, unit = accounts[account_id]
+        told.append(balance_of((scope, period, unit, code, operator, spent, held)))
+    return told
 
 
 def standings_of(connection: sqlite3.Connection, account_ids: Sequence[int]) -> list[rules.Standing]:
