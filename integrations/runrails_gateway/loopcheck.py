@@ -82,15 +82,14 @@ class LoopCheck:
         if policy is None or not (history.answers or history.results):
             return None
         try:
-            if named:
-                return self._check(policy, list(map(_by_name, keys)), history, printed=True)
-            found = self._check(policy, keys, history)
-            if nameable:
-                self._check(policy, list(map(_by_name, keys)), history, printed=True)
-            return found
+            found = None if named else self._check(policy, keys, history)
+            if named or nameable:
+                by_name = self._check(policy, list(map(_by_name, keys)), history, printed=True)
+                found = by_name if named else found
         except Exception as exc:  # noqa: BLE001 -- it observes: a bug of its own must not change a user's result
             self._failed(type(exc).__name__)
             return None
+        return found
 
     def answered(self, keys: Sequence[bytes], mark: AnswerMark) -> str | None:
         """

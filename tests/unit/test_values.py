@@ -11,7 +11,7 @@ import pytest
 from runrails.calls import ModelCall, ModelResult, Permit, Prompt
 from runrails.ledger import CallFacts, ResultFacts
 from runrails.usage import Usage
-from runrails.values import value
+from runrails.values import changing, value
 
 
 @value
@@ -106,3 +106,14 @@ def test_values_of_the_hot_path_are_such(kind: type) -> None:
     made = kind(**needed)
     assert (kind, False) == (type(made), hasattr(made, "__dict__"))
     assert made == replace(made)
+
+
+def test_changing_is_replace() -> None:
+    """The same value with other fields; the one it is made from stays as it was."""
+    call = ModelCall(model="m", prompt=Prompt(texts=("a",), messages=1))
+    change = changing(ModelCall, "credential", "model")
+
+    changed = change(call, "user:alice/openai/default", "n")
+
+    assert replace(call, credential="user:alice/openai/default", model="n") == changed
+    assert ModelCall(model="m", prompt=Prompt(texts=("a",), messages=1)) == call
