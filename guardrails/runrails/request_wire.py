@@ -229,7 +229,7 @@ def _call(body: Body, count: _Count, caps: Sequence[str], *, reasoning: bool) ->
 def _add_messages(given: object, count: _Count) -> None:
     for message in _items(given):
         looked_at: object = message
-        said: dict[str, object] = looked_at if type(looked_at) is dict else {}  # pyright: ignore[reportUnknownVariableType] -- a cast is one call more
+        said = cast("dict[str, object]", looked_at) if type(looked_at) is dict else {}
         content = said.get("content")
         if type(content) is not str or "role" not in said:
             _add_message(message, count)
@@ -291,11 +291,11 @@ def _add_call(given: object, count: _Count) -> bool:
     """A tool call as its name, id and arguments; False if it has anything else, and is better measured whole."""
     if type(given) is not dict and not isinstance(given, Mapping):
         return False
-    call: Body = given  # pyright: ignore[reportUnknownVariableType] -- a cast is one call more
+    call = cast("Body", given)
     function = call.get("function")
     if type(function) is not dict and not isinstance(function, Mapping):
         return False
-    asked: Body = function  # pyright: ignore[reportUnknownVariableType] -- see above
+    asked = cast("Body", function)
     name, call_id, arguments = asked.get("name"), call.get("id"), asked.get("arguments")
     if len(asked) != 2 or not _CALL_KEYS.issuperset(call):
         return False

@@ -47,10 +47,9 @@ FLOOR_MORE = 4
 TURNS = 20
 """Requests of one conversation; the first is read whole, the others by what is new."""
 GATES = {
-    "small": 12, "quick small": 8.5, "2 kB": 15, "26 kB": 20, "113 kB": 24, "stream": 10, "quick stream": 8,
+    "small": 14, "quick small": 10, "2 kB": 17, "26 kB": 18, "113 kB": 22, "stream": 8, "quick stream": 7,
 }  # fmt: skip
 """How many times the pass-through's CPU time."""
-GATE_P99 = 3.0
 KEY = "sk-bench-0123456789abcdefghijkl"
 TICK = os.sysconf("SC_CLK_TCK")
 
@@ -218,8 +217,9 @@ def rows_of(ground: Served, served: Served, quick: Served, other: Served | None,
         yield Row(f"pass-through, {name} of history, CPU", base.cpu_ms, "ms")
         if name == "small":
             yield quick_row(base, quick, lambda r: bodies_of(0, count, f"n{r}x"), name)
+            # No gate: sixteen callers who never pause wait for fifteen others' CPU time, and for the disk.
             p99, own = percentile(base.load.latencies_s, 99), percentile(guarded.load.latencies_s, 99)
-            yield Row("gateway, p99 at 16 connections", own * 1e3, "ms", own / p99, "pass-through", GATE_P99)
+            yield Row("gateway, p99 at 16 connections", own * 1e3, "ms", own / p99, "pass-through")
             if other is not None:
                 theirs = best_of(2, lambda m=many: measure_one(other, bodies_of(0, m, "o"), 16))  # type: ignore[misc]
                 yield Row("LiteLLM, small, CPU", theirs.cpu_ms, "ms", theirs.cpu_ms / guarded.cpu_ms, "gateway")
