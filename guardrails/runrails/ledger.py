@@ -40,36 +40,11 @@ if TYPE_CHECKING:
     from runrails.usage import Usage
 
 __all__ = [
-    "AMOUNT_MAX",
-    "RUN_PERIOD",
-    "Account",
-    "Balance",
-    "CallFacts",
-    "Correction",
-    "Discount",
-    "Expired",
-    "FullStore",
-    "Hold",
-    "Refused",
-    "Reservation",
-    "Reserved",
-    "ResultFacts",
-    "RunArchive",
-    "RunRecord",
-    "Settled",
-    "State",
-    "Store",
-    "SupportsBalances",
-    "SupportsCorrections",
-    "SupportsExtend",
-    "SupportsLimits",
-    "SupportsPriceCards",
-    "SupportsRaise",
-    "SupportsUsage",
-    "SupportsWarnings",
-    "SupportsZones",
-    "UsageRecord",
-]
+    "AMOUNT_MAX", "RUN_PERIOD", "Account", "Balance", "CallFacts", "Correction", "Discount", "Expired", "FullStore",
+    "Hold", "Refused", "Reservation", "Reserved", "ResultFacts", "RunArchive", "RunRecord", "Settled", "State",
+    "Store", "SupportsBalances", "SupportsCorrections", "SupportsExtend", "SupportsLimits", "SupportsPriceCards",
+    "SupportsRaise", "SupportsUsage", "SupportsWarnings", "SupportsZones", "UsageRecord",
+]  # fmt: skip
 
 AMOUNT_MAX = 2**63 - 1
 """Largest amount any engine takes: $9.22 million in picodollars, and SQLite's largest integer."""

@@ -279,7 +279,8 @@ async def test_many_at_once_on_a_small_budget() -> None:
 @pytest.mark.parametrize("kind", DIALECTS)
 async def test_a_stream_that_is_worth_more_than_can_be_paid_is_broken_off(kind: str) -> None:
     """A model that does not obey its cap: an event says why it ends, and Bedrock's connection is closed."""
-    endless = Text("word " * 5000, chunks=5000, ignores_max_tokens=True)
+    # Slowly, as what is on its way when it is broken off is billed by nobody but this provider.
+    endless = Text("word " * 5000, chunks=5000, chunk_delay_ms=1, ignores_max_tokens=True)
     with bedrock_world(endless, Limits(run=None, month="0.02")) as made:
         caller = await told(made, asked(made, kind, stream=True, max_tokens=20))
         made.provider.wait_idle()

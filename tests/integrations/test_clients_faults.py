@@ -10,12 +10,12 @@ import httpx2
 import pytest
 
 from rr_clients import HI, MODEL, World, in_loop, run_of
+from runrails.answers import openai as openai_answers
 from runrails.clients import edge, reading, sse, tapping
 from runrails.errors import GuardFault
 from runrails.testing.provider import Text
 from runrails_anthropic import eventstream
 from runrails_anthropic import requests as anthropic_requests
-from runrails_openai import answers as openai_answers
 
 WORDS = Text("one two three four five six")
 
