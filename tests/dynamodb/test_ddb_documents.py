@@ -100,7 +100,7 @@ def test_a_vault_lives_in_a_table() -> None:
     assert [("valid", 3)] == [(info.status, info.version) for info in one.list()] == [
         (info.status, info.version) for info in one.list("user:alice")
     ]  # fmt: skip
-    assert (0, 1, ()) == other.rewrap()
+    assert (0, 1, (), ()) == other.rewrap()
     assert one.remove(KEY) is True
     assert ([], None) == (other.list(), other.peek(KEY))
     assert 5 == other.add(KEY, Secret(CANARY)).version
