@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -129,6 +130,8 @@ def test_no_variable_that_is_read_is_called_without_effect(monkeypatch: pytest.M
             read |= set(re.findall(r"[\"'](RUNRAILS_[A-Z_]*[A-Z])[\"']", path.read_text()))
     read = {name for name in read if not name.startswith(GATEWAYS)} | {f"{GATEWAYS}DOCS"}
     assert {f"{GATEWAYS}DOCS"} == read - KNOWN - ELSEWHERE - {SESSION, "RUNRAILS_STARTED_MS"}
+    for name in [name for name in os.environ if name.startswith("RUNRAILS_")]:
+        monkeypatch.delenv(name)
     for name in read - KNOWN:
         monkeypatch.setenv(name, "x")
     found = {each.check: each for each in check_settings()}
