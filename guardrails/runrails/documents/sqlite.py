@@ -92,7 +92,7 @@ class SQLiteDocuments:
     ) -> None:
         self._clock = clock
         self._sweep_in = 0
-        self._swept_ms: int | None = None
+        self._swept_ms = 0
         # Who reads has a connection apart, and waits neither for the disk nor for who writes in another process: what
         # is read decides whether somebody comes in, and may be asked for by an event loop.
         self._file, self._reads = [
@@ -144,9 +144,9 @@ class SQLiteDocuments:
         self._file.close()
 
     def _sweep_sometimes(self) -> None:
-        now_ms, last_ms = self._clock(), self._swept_ms
+        now_ms = self._clock()
         self._sweep_in -= 1
-        if self._sweep_in <= 0 or last_ms is None or abs(now_ms - last_ms) >= _SWEEP_EVERY_MS:
+        if self._sweep_in <= 0 or abs(now_ms - self._swept_ms) >= _SWEEP_EVERY_MS:
             self._sweep_in, self._swept_ms = _SWEEP_EVERY, now_ms
             self._file.at_once(lambda connection: connection.execute(_SWEEP, (now_ms, _SWEPT_MAX)).rowcount)
 
