@@ -16,7 +16,8 @@ ROOMS = (
 """Where every module with a check is in the table."""
 
 _DOCUMENTS = (
-    "tests/contract/test_documents.py", "tests/faults/test_documents_sqlite.py", "tests/unit/test_vault_limits.py", "tests/unit/test_sqlite_sweeping.py",
+    "tests/contract/test_documents.py", "tests/faults/test_documents_sqlite.py", "tests/unit/test_vault_limits.py",
+    "tests/unit/test_sqlite_sweeping.py",
 )  # fmt: skip
 _VAULT = (
     "tests/unit/test_vault.py", "tests/unit/test_envelope.py", "tests/unit/test_key_ring.py",
