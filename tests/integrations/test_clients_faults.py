@@ -71,7 +71,7 @@ PARTS: dict[str, tuple[Any, str, str, Callable[[Any], str]]] = {
     "rest": (sse.SseReader, "rest", "openai", _lines),
     "outcome": (sse.SseReader, "outcome", "openai", _words),
     "telling": (openai_answers.ChatEvents, "telling", "openai", _words),
-    "decoding": (openai_answers, "_decode", "openai", _words),
+    "decoding": (openai_answers, "event_of", "openai", _words),
     "lines": (sse.SseReader, "feed", "openai", _lines),
     "outcome of a message": (sse.SseReader, "outcome", "anthropic", _message),
     "base64": (eventstream, "base64", "bedrock", _message),

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, cast
 
-from runrails.answers.reading import read_usage
+from runrails.answers.reading import Body, add_strings, event_of, map_of, read_usage, text_of
 from runrails.calls import ModelResult
 from runrails.request_wire import answer_texts
 from runrails.tiers import served_tier
@@ -18,7 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["MessageEvents", "answer"]
 
-Body = Mapping[str, object]
+_NO_CONTENT = ("type",)
+"""Names under which nothing is said."""
 _HEAD_BYTES = 100
 """How far into an event its type is looked for."""
 _CONTENT = b"content_block"
@@ -26,13 +26,14 @@ _CONTENT = b"content_block"
 
 def answer(body: Body, *, names_model: bool) -> ModelResult:
     """A whole message. On Bedrock its `model` is not the name that has the price."""
-    told = _map(body.get("usage"))
+    told = map_of(body.get("usage"))
     usage = read_usage(from_anthropic, told)
-    model = _text(body.get("model")) if names_model else None
+    model = text_of(body.get("model")) if names_model else None
     said = _said(body.get("content"))
     return ModelResult(
-        end="completed", usage=usage, model=model, tier=served_tier(told), answer=said, answer_id=_text(body.get("id"))
-    )
+        end="completed", usage=usage, model=model, tier=served_tier(told), answer=said,
+        answer_id=text_of(body.get("id")),
+    )  # fmt: skip
 
 
 def _said(blocks: object) -> tuple[str, ...] | None:
@@ -90,18 +91,18 @@ class MessageEvents:
         """True: it told something; None: content."""
         if _CONTENT in data[:_HEAD_BYTES]:
             return None
-        event = _decode(data)
+        event = event_of(data)
         kind = event.get("type")
         if kind == "message_start":
-            message = _map(event.get("message"))
-            self.answer_id = _text(message.get("id"))
-            self._reported = dict(_map(message.get("usage")))
+            message = map_of(event.get("message"))
+            self.answer_id = text_of(message.get("id"))
+            self._reported = dict(map_of(message.get("usage")))
             if self._reported:
                 self.input_usage = read_usage(from_anthropic, {**self._reported, "output_tokens": 0})
                 self.tier = served_tier(self._reported)
-            self.model = _text(message.get("model")) if self._names_model else None
+            self.model = text_of(message.get("model")) if self._names_model else None
         elif kind == "message_delta":
-            self._report(_map(event.get("usage")), whole=_map(event.get("delta")).get("stop_reason") is not None)
+            self._report(map_of(event.get("usage")), whole=map_of(event.get("delta")).get("stop_reason") is not None)
         elif kind == "message_stop":
             self.ended = True
             self.usage = self.usage or self.floor_usage
@@ -114,9 +115,9 @@ class MessageEvents:
     def text(self, data: bytes) -> str:
         """What a delta adds, and the name and id a tool call begins with."""
         texts: list[str] = []
-        event = _decode(data)
+        event = event_of(data)
         for key in ("delta", "content_block"):
-            _strings(event.get(key), texts)
+            add_strings(event.get(key), texts, _NO_CONTENT)
         return "".join(texts)
 
     def _report(self, told: Body, *, whole: bool) -> None:
@@ -133,30 +134,3 @@ class MessageEvents:
             self.usage = usage
         else:
             self.floor_usage = usage or self.floor_usage
-
-
-def _decode(data: bytes) -> Body:
-    try:
-        return _map(json.loads(data[5:]))
-    except ValueError:
-        return {}
-
-
-def _strings(value: object, texts: list[str]) -> None:
-    if isinstance(value, str):
-        texts.append(value)
-    elif isinstance(value, Mapping):
-        for name, part in cast("Body", value).items():
-            if name != "type":
-                _strings(part, texts)
-    elif isinstance(value, list):
-        for part in cast("list[object]", value):
-            _strings(part, texts)
-
-
-def _map(value: object) -> Body:
-    return cast("Body", value) if isinstance(value, Mapping) else {}
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) and value else None

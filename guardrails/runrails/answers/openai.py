@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, cast
 
-from runrails.answers.reading import read_usage
+from runrails.answers.reading import Body, add_strings, event_of, map_of, read_usage, text_of
 from runrails.calls import ModelResult
 from runrails.request_wire import answer_texts
 from runrails.tiers import served_tier
@@ -19,7 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ChatEvents", "ResponseEvents", "chat_answer", "response_answer"]
 
-Body = Mapping[str, object]
+_NO_CONTENT = ("role", "type", "id")
+"""Names under which nothing is said."""
 _LAST = (b"response.completed", b"response.incomplete", b"response.failed")
 _model_result = quick(ModelResult)
 _HEAD_BYTES = 200
@@ -30,10 +29,10 @@ def chat_answer(body: Body) -> ModelResult:
     """A chat completion, or embeddings."""
     report, model = body.get("usage"), body.get("model")
     try:
-        usage = from_openai_chat(report if type(report) is dict else _map(report))  # pyright: ignore[reportUnknownArgumentType] -- a cast is one call more
+        usage = from_openai_chat(report if type(report) is dict else map_of(report))  # pyright: ignore[reportUnknownArgumentType] -- a cast is one call more
     except UsageMalformed:  # settled at the hold
         usage = None
-    model = model if type(model) is str and model else _text(model)
+    model = model if type(model) is str and model else text_of(model)
     said, answer_id = _said(body.get("choices")), body.get("id")
     return _model_result(
         end="completed", usage=usage, model=model, tier=served_tier(body), answer=said,
@@ -73,10 +72,10 @@ def _part(value: object, name: str) -> object:
 
 def response_answer(body: Body) -> ModelResult:
     """A response. One that runs in the background has no usage yet."""
-    usage = read_usage(from_openai_responses, _map(body.get("usage")))
+    usage = read_usage(from_openai_responses, map_of(body.get("usage")))
     return ModelResult(
-        end="completed", usage=usage, model=_text(body.get("model")), tier=served_tier(body),
-        answer_id=_text(body.get("id")),
+        end="completed", usage=usage, model=text_of(body.get("model")), tier=served_tier(body),
+        answer_id=text_of(body.get("id")),
     )  # fmt: skip
 
 
@@ -120,16 +119,16 @@ class ChatEvents:
             if not self._looked:  # every chunk names the tier, so one of them is enough
                 self._looked = True
                 if b'"service_tier"' in data:
-                    self._see_tier(_decode(data))
+                    self._see_tier(event_of(data))
             return None
-        return self._report(_decode(data))
+        return self._report(event_of(data))
 
     def _report(self, chunk: Body) -> bool | None:
-        usage = read_usage(from_openai_chat, _map(chunk.get("usage")))
+        usage = read_usage(from_openai_chat, map_of(chunk.get("usage")))
         if usage is None:
             return None
-        self.model = _text(chunk.get("model"))
-        self.answer_id = _text(chunk.get("id"))
+        self.model = text_of(chunk.get("model"))
+        self.answer_id = text_of(chunk.get("id"))
         self._see_tier(chunk)
         choices = _list(chunk.get("choices"))
         self._finished.update(choice.get("index") for choice in choices if choice.get("finish_reason") is not None)
@@ -145,10 +144,10 @@ class ChatEvents:
     def text(self, data: bytes) -> str:
         """Whatever the choices' deltas hold."""
         texts: list[str] = []
-        chunk = _decode(data)
-        self.answer_id = self.answer_id or _text(chunk.get("id"))
+        chunk = event_of(data)
+        self.answer_id = self.answer_id or text_of(chunk.get("id"))
         for choice in _list(chunk.get("choices")):
-            _strings(choice.get("delta"), texts)
+            add_strings(choice.get("delta"), texts, _NO_CONTENT)
         return "".join(texts)
 
 
@@ -179,52 +178,25 @@ class ResponseEvents:
             self.failed = self.failed or b'"error"' in head
             return None
         if b"response.created" in head:
-            response = _map(_decode(data).get("response"))
+            response = map_of(event_of(data).get("response"))
             self.tier = served_tier(response)
-            self.answer_id = _text(response.get("id"))
+            self.answer_id = text_of(response.get("id"))
         elif any(kind in head for kind in _LAST):
-            response = _map(_decode(data).get("response"))
-            self.usage = read_usage(from_openai_responses, _map(response.get("usage")))
+            response = map_of(event_of(data).get("response"))
+            self.usage = read_usage(from_openai_responses, map_of(response.get("usage")))
             self.tier = served_tier(response)
-            self.model = _text(response.get("model"))
-            self.answer_id = _text(response.get("id"))
+            self.model = text_of(response.get("model"))
+            self.answer_id = text_of(response.get("id"))
             self.ended = True
             return True
         return None
 
     def text(self, data: bytes) -> str:
         """What a delta adds; the events that sum up repeat it."""
-        event = _decode(data)
+        event = event_of(data)
         delta = event.get("delta")
         return delta if isinstance(delta, str) and str(event.get("type")).endswith(".delta") else ""
 
 
-def _decode(data: bytes) -> Body:
-    try:
-        return _map(json.loads(data[5:]))
-    except ValueError:
-        return {}
-
-
-def _strings(value: object, texts: list[str]) -> None:
-    if isinstance(value, str):
-        texts.append(value)
-    elif isinstance(value, Mapping):
-        for name, part in cast("Body", value).items():
-            if name not in ("role", "type", "id"):
-                _strings(part, texts)
-    elif isinstance(value, list):
-        for part in cast("list[object]", value):
-            _strings(part, texts)
-
-
-def _map(value: object) -> Body:
-    return cast("Body", value) if type(value) is dict or isinstance(value, Mapping) else {}
-
-
 def _list(value: object) -> list[Body]:
-    return [_map(item) for item in cast("list[object]", value)] if isinstance(value, list) else []
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) and value else None
+    return [map_of(item) for item in cast("list[object]", value)] if isinstance(value, list) else []
