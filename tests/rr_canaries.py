@@ -4,7 +4,8 @@ Canaries: secrets that must appear nowhere, and a lookout that reads everything 
 The lookout hears the records of every logger at DEBUG, what is printed, errors with their whole chains and the local
 variables of our frames, objects in every form that Python shows them in, files, and what child processes are given.
 What it looks for are 12 characters in a row of a secret part, as they stand and as base64, base32, hexadecimal,
-percent-encoded, escaped or backwards. Compressed, encrypted or in pieces it would not know them.
+percent-encoded, escaped or backwards. Compressed, encrypted or in pieces it would not know them. Of bytes that are
+escaped or percent-encoded it takes 36 characters: in 12 are three bytes, or two, which drawn bytes share by chance.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ from runrails.errors import RunrailsError
 
 SIZE = 12
 """So many characters of a secret are a leak."""
+LONG_SIZE = 36
+"""So many where one byte is up to six characters."""
 _ALPHABET = "ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz23456789"
 
 
@@ -141,9 +144,14 @@ def _pieces(name: str, part: str | bytes) -> dict[str, str]:
     """Every piece of a secret in every form, and what it is a piece of."""
     found: dict[str, str] = {}
     for form, text in forms_of(part):
-        for at in range(len(text) - SIZE + 1):
-            found.setdefault(text[at : at + SIZE], f"{name}, {form}")
+        long = isinstance(part, bytes) and form in {"escaped", "percent-encoded"}
+        for piece in _windows(text, LONG_SIZE if long else SIZE):
+            found.setdefault(piece, f"{name}, {form}")
     return found
+
+
+def _windows(text: str, size: int) -> set[str]:
+    return {text[at : at + size] for at in range(len(text) - size + 1)}
 
 
 class Told(NamedTuple):
@@ -285,7 +293,9 @@ class Lookout:
         self._look_around()
         leaks: dict[str, None] = {}
         for where, text in self.told:
-            windows = {text[at : at + SIZE] for at in range(len(text) - SIZE + 1)}
+            windows = _windows(text, SIZE)
+            if "\\" in text or "%" in text:
+                windows |= _windows(text, LONG_SIZE)
             leaks |= dict.fromkeys(f"{where}: {self._index[each]}" for each in windows & self._index.keys())
             if not _THEIRS.match(where):
                 leaks |= dict.fromkeys(f"{where}: {self._content[each]}" for each in windows & self._content.keys())

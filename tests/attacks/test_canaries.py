@@ -18,7 +18,9 @@ from base64 import b32encode, b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -173,6 +175,21 @@ def test_a_leak_is_seen_in_every_form(form: str) -> None:
                 lookout.hear("somewhere", f"before {FORMS[form](part)} after")
                 assert all(leak.startswith(f"somewhere: {canary.name}, ") for leak in lookout.found())
                 assert lookout.found(), (canary, form)
+
+
+@pytest.mark.parametrize(
+    "form", [repr, lambda part: json.dumps(part.decode("latin-1")), quote], ids=["repr", "json", "url"]
+)
+def test_bytes_are_seen_escaped_and_other_bytes_are_not(form: Callable[[bytes], str]) -> None:
+    """Of keys that are bytes; 200,000 other bytes share three in a row with them, which is no leak."""
+    for canary in SECRETS:
+        for part in canary.parts:
+            if isinstance(part, bytes):
+                lookout = Lookout(secrets=[canary])
+                lookout.hear("elsewhere", form(part[:3] + Random(1).randbytes(200_000)))
+                assert [] == lookout.found()
+                lookout.hear("somewhere", f"before {form(part)} after")
+                assert lookout.found(), canary
 
 
 def test_local_variables_of_our_frames_are_looked_at() -> None:
