@@ -62,6 +62,8 @@ class Storm(NamedTuple):
     killed: int
     events: Counter[str]
     """What the gateway warned of."""
+    ends: Counter[str]
+    """How the calls in the ledger ended."""
 
     def faults(self, calls: int) -> list[str]:
         """What must hold and does not."""
@@ -152,7 +154,7 @@ async def blow(
 
 
 def books(url: str, ahead_ms: int) -> tuple[int, int, int]:
-    """What the ledger says: spent, held, and how many calls it has."""
+    """What the ledger says: spent, held, and how many calls it has; those that were never sent are left out."""
     store: Any = open_store(url, clock=lambda: system_ms() + ahead_ms)
     assert isinstance(store, FullStore)
     try:
@@ -162,8 +164,17 @@ def books(url: str, ahead_ms: int) -> tuple[int, int, int]:
         return (
             sum(each.spent for each in balances),
             sum(each.held for each in store.balances()),
-            len(list(store.usage())),
+            sum(row.state != "released" for row in store.usage()),
         )
+    finally:
+        store.close()
+
+
+def ends_of(url: str) -> Counter[str]:
+    """How the calls in the ledger ended."""
+    store: Any = open_store(url)
+    try:
+        return Counter(f"{row.state} {'' if row.result is None else row.result.end}" for row in store.usage())
     finally:
         store.close()
 
@@ -194,7 +205,7 @@ def storm(
         upstream = sum(provider.requests.values())
     spent, held, rows = books(url, LATER_MS if kills else 0)
     assert held == 0, f"{held} is still held"
-    return Storm(answers, again, upstream, spent, rows, seconds, killed, warned)
+    return Storm(answers, again, upstream, spent, rows, seconds, killed, warned, ends_of(url))
 
 
 def main() -> int:
@@ -222,7 +233,8 @@ def main() -> int:
         print(
             f"{asked.engine}, budget of the {scope}: {dict(came.answers)}; {came.upstream} reached the provider, "
             f"{came.rows} in the ledger, ${came.spent / 10**12:.2f} of ${CALLS / 100:.2f}; {came.killed} killed; "
-            f"{came.seconds:.1f} s; warned of {dict(came.events)}{''.join(f'; FAULT: {each}' for each in faults)}",
+            f"{came.seconds:.1f} s; warned of {dict(came.events)}; "
+            f"rows {dict(came.ends)}{''.join(f'; FAULT: {each}' for each in faults)}",
             flush=True,
         )
     return 1 if failed else 0

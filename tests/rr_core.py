@@ -49,8 +49,9 @@ class Bench:
         org: str | None = None,
         tools: Mapping[str, ToolRule] | None = None,
         on_store_error: Literal["refuse", "allow"] = "refuse",
+        clock: ManualClock | None = None,
     ) -> None:
-        self.clock = ManualClock(START_MS)
+        self.clock = ManualClock(START_MS) if clock is None else clock
         self.store: Store = MemoryStore(clock=self.clock) if store is None else store
         self.events: list[Event] = []
         ids = itertools.count(1)

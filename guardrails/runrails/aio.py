@@ -8,15 +8,17 @@ from __future__ import annotations
 import os
 import threading
 from contextvars import copy_context
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, ParamSpec, Protocol, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 from runrails.cover import offer_cover
 from runrails.errors import BudgetBusy, RateLimited
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable
     from concurrent.futures import Future
+    from contextvars import ContextVar
 
     from runrails.calls import ModelCall, ModelResult, Permit
     from runrails.crew import Crew
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from runrails.run import Run
     from runrails.settlement import Settlement
 
-__all__ = ["after_model", "before_model", "forget", "off_loop", "waits"]
+__all__ = ["SupportsFlush", "after_model", "before_model", "forget", "off_loop", "waits"]
 
 THREADS_MAX = 16
 """
@@ -35,6 +37,32 @@ and a slow store must never keep up another one.
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
+
+class _Unflushed(Exception):
+    """What was reserved may not be on the disk."""
+
+
+class SupportsFlush(Protocol):
+    """A store whose `reserve` may leave it to its caller to wait for the disk, once for several."""
+
+    unflushed: ContextVar[bool] | None
+    """Where it is true, `reserve` does not wait; whoever set it calls `flush` before anything is sent. None: never."""
+
+    def flush(self) -> None:
+        """Wait for the disk. Raises StoreUnavailable."""
+        ...
+
+
+class _Turn(NamedTuple):
+    """Who waits for the disk until a turn of their event loop is over."""
+
+    loop: asyncio.AbstractEventLoop
+    store: SupportsFlush
+    waiting: list[asyncio.Future[None]]
+
+
+_turns: dict[tuple[int, int], _Turn] = {}
+"""By the identities of loop and store, which are in there, so that no others can have the same."""
 _lock = threading.Lock()
 _pools: WeakKeyDictionary[Store, dict[str, Crew]] = WeakKeyDictionary()
 """The threads of a pool end when the store is collected, or closed by its guard."""
@@ -53,8 +81,8 @@ async def before_model(
     """
     if not waits(run.guard):
         try:
-            return run.before_model(call, can_block=can_block, sends=sends, may_wait=True, tentative=tentative)
-        except (BudgetBusy, RateLimited):
+            return await _before_model(run, call, can_block=can_block, sends=sends, tentative=tentative)
+        except (BudgetBusy, RateLimited, _Unflushed):
             pass
     # The thread has a copy of this context, where a cover would be seen by nobody.
     future = _submit(run.guard, "reserve", run.before_model, call, can_block=can_block, sends=True, tentative=tentative)
@@ -67,6 +95,56 @@ async def before_model(
     if not sends:
         offer_cover(run, permit)
     return permit
+
+
+async def _before_model(run: Run, call: ModelCall, *, can_block: bool, sends: bool, tentative: bool) -> Permit:
+    """Ask here and now. Raises _Unflushed if the disk failed, and else as `Run.before_model`."""
+    store = cast("SupportsFlush", run.guard.store)
+    unflushed: ContextVar[bool] | None = getattr(store, "unflushed", None)
+    if unflushed is None:
+        return run.before_model(call, can_block=can_block, sends=sends, may_wait=True, tentative=tentative)
+    token = unflushed.set(True)
+    try:
+        permit = run.before_model(call, can_block=can_block, sends=sends, may_wait=True, tentative=tentative)
+    finally:
+        unflushed.reset(token)
+    try:
+        await _flushed(store)
+    except BaseException:
+        run.withdraw(permit)
+        raise
+    return permit
+
+
+async def _flushed(store: SupportsFlush) -> None:
+    """Wait until what was reserved is on the disk: once for all calls of the same turn of the event loop."""
+    from asyncio import get_running_loop
+
+    loop = get_running_loop()
+    key = (id(loop), id(store))
+    turn = _turns.get(key)
+    if turn is None:
+        turn = _turns[key] = _Turn(loop, store, [])
+        loop.call_soon(_flush, key)
+    done = loop.create_future()
+    turn.waiting.append(done)
+    await done
+
+
+def _flush(key: tuple[int, int]) -> None:
+    _, store, waiting = _turns.pop(key)
+    failed = False
+    try:
+        store.flush()
+    except Exception:  # noqa: BLE001 -- whatever it is: what is asked for anew says so
+        failed = True
+    for done in waiting:
+        if done.done():  # It was cancelled.
+            continue
+        if failed:
+            done.set_exception(_Unflushed)
+        else:
+            done.set_result(None)
 
 
 def waits(guard: Guard) -> bool:
@@ -146,6 +224,7 @@ def _after_fork() -> None:
     _lock = threading.Lock()
     _pools.clear()
     _others.clear()
+    _turns.clear()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which cannot fork

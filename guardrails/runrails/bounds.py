@@ -99,7 +99,7 @@ def input_tokens_bound(
             next_step="Send its text instead, or leave it out of guarded calls.",
             content=prompt.unbounded,
         )
-    if prompt.stored is not None:
+    if prompt.stored is not None and prompt.stored_tokens is None:
         if context_tokens_max is not None:
             return context_tokens_max
         raise BoundUnknown(
@@ -113,6 +113,8 @@ def input_tokens_bound(
         total += text_tokens_bound(prompt.tools) + TOOL_TOKENS_MAX * len(prompt.tools) + TOOLS_TOKENS_MAX
     if prompt.images:
         total += prompt.images * image_tokens_max(provider, model)
+    if prompt.stored_tokens:
+        total += prompt.stored_tokens
     return total if context_tokens_max is None else min(total, context_tokens_max)
 
 

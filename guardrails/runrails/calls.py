@@ -53,6 +53,8 @@ class Prompt:
     """Name of a content type whose size cannot be bounded (a URL, a PDF, audio), if there is one."""
     stored: str | None = None
     """What the provider adds of its own keeping (an earlier answer): only the model's context bounds it."""
+    stored_tokens: int | None = None
+    """The most input tokens that this can be, where somebody has seen what it was made of."""
     pictures: tuple[int, ...] = ()
     """A hash of each picture, in order, if the adapter can tell them apart: a conversation is then known again."""
     mode: str = ""

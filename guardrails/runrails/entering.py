@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from typing import TYPE_CHECKING
+from weakref import ref
 
 from runrails.current import Stay, current, stay
 
@@ -24,7 +25,8 @@ class Entry:
     """The way into one run and out again, one stay at a time."""
 
     def __init__(self, run: Run) -> None:
-        self._run = run
+        # Not held: a run that nobody has any more is gone at once, and no collector of garbage has to look for it.
+        self._ref = ref(run)
         self._leave: list[Callable[[], None]] = []
         self._tokens: tuple[Token[Run | None], Token[Stay | None]] | None = None
         self.stay: Stay | None = None
@@ -35,6 +37,13 @@ class Entry:
         """A stop that was answered in a tool's place, until it is raised where nobody answers for it."""
         self.before_close: list[Callable[[], None]] = []
         """What adapters do once before the run is closed; it may write to the store."""
+
+    @property
+    def _run(self) -> Run:
+        run = self._ref()
+        if run is None:
+            raise TypeError("a run is entered and left by somebody who has it")
+        return run
 
     def enter(self) -> None:
         """Make the run the current one. Whatever an adapter raises, nothing is left attached."""

@@ -65,12 +65,12 @@ class Guard:
     Configuration and store; `run` makes guarded executions. Thread-safe; share one per process and principal.
 
     Args:
-        limits: What may be used; `Limits()` is safe by itself.
+        limits: What may be used; what `runrails.toml` says, else `Limits()`, which is safe by itself.
         user: Whose money; `RUNRAILS_USER`, else `local`.
         key: The API key the calls are made for, if budgets are kept per key.
         org: The organisation, if budgets are kept per organisation.
         tags: What all of its calls are for, to filter and group usage by: `{"team": "search"}`. See `Attribution`.
-        store: An engine or its URL; `RUNRAILS_STORE`, else SQLite in the platform's user-data directory.
+        store: An engine or its URL; `RUNRAILS_STORE`, else `runrails.toml`, else SQLite in the user-data directory.
         prices: Prices by model, over the project file and the built-in table:
             `{"my-model": Price(input="3", output="15")}` in dollars per million tokens, `Price(call="3.20")` per call,
             or `"0"` for a model that is free.
@@ -121,7 +121,7 @@ class Guard:
         monotonic: Clock = monotonic_ms,
         make_id: Callable[[], str] = new_id,
     ) -> None:
-        self.limits = Limits() if limits is None else check_limits(limits)
+        self.limits = settings.limits() if limits is None else check_limits(limits)
         if credentials is not None:
             from runrails.keyroutes import check_routes
 
@@ -378,7 +378,7 @@ class Guard:
         self.emit(
             "run_ended", run=run.id, steps=report.steps, cost_pusd=report.cost_pusd, stop_reason=report.stop_reason
         )
-        if not isinstance(self.store, RunArchive) or report.steps == 0:
+        if not isinstance(self.store, RunArchive) or (report.steps == 0 and not run.barren):
             return
         record = RunRecord(
             id=run.id, name=run.name, user=report.user, started_ms=report.started_ms,
@@ -441,8 +441,8 @@ def _check_parent(guard: Guard, parent: Run | None) -> None:
             raise ConfigError(
                 "This program has a Guard of its own with another store than the run it was started in, whose budget "
                 "could not be held there.",
-                next_step="Give both the same file (RUNRAILS_STORE), or start the program without `runrails run`: it "
-                "guards itself.",
+                next_step="Give both the same file (RUNRAILS_STORE), or start the program without `runrails run` (say "
+                "`%guardrails off` in a notebook): it guards itself.",
             )
     depth = 0
     while parent is not None:

@@ -33,6 +33,10 @@ EXTEND_FOR_MS_MAX = 3_600_000
 """A permit nobody hands back for this long is given up: its hold is charged when it expires, and may settle late."""
 IDLE_S = 5.0
 POSTPONED_MAX = 10_000
+WRITERS_MAX = 8
+"""Threads that ask a store behind a network at once: one after another, what waits for a slow one would expire."""
+ROUND_MS_MAX = 15_000
+"""Then what is held is looked at again, before more is written of what waits."""
 SETTLE_S = 0.05
 """How long warnings are gathered before the balances are read, so that a burst of calls costs one read."""
 TOLD_MAX = 1_000
@@ -44,6 +48,14 @@ class Held(NamedTuple):
     opened_ms: int
     extended_ms: int
     ttl_ms: int
+
+
+class _Postponed(NamedTuple):
+    """A write that waits for the store."""
+
+    write: Callable[[], object]
+    hold: tuple[str, int] | None
+    """The reservation that it ends, and how long that lives: until then it must not expire, which would charge it."""
 
 
 class _Watched(NamedTuple):
@@ -88,7 +100,9 @@ class Housekeeper:
         """Holds to keep alive, by id; who ends one takes it away. Every call adds one, by itself: see `opened`."""
         self.watched: dict[Account, _Watched] = {}
         """Accounts to look at soon."""
-        self._postponed: deque[Callable[[], object]] = deque()
+        self._postponed: deque[_Postponed] = deque()
+        self._waiting: dict[str, Held] = {}
+        """Holds that postponed writes are to end, to be kept alive until then."""
         self.left_behind: deque[Callable[[], object]] = deque()
         """Settlements that a finaliser left here: it may run while this very thread has a lock, so it takes none."""
         self.thread: threading.Thread | None = None
@@ -127,14 +141,23 @@ class Housekeeper:
             self.watched[account] = _Watched(exhausted=True, in_code=None if known is None else known.in_code)
         self._call_thread()
 
-    def postpone(self, write: Callable[[], object]) -> bool:
-        """Repeat an (idempotent) write that the store could not take. False beyond 10,000 or after `close`: lost."""
+    def postpone(self, write: Callable[[], object], *, hold: tuple[str, int] | None = None) -> bool:
+        """
+        Repeat an (idempotent) write that the store could not take. False beyond 10,000 or after `close`: lost.
+
+        Args:
+            write: The write.
+            hold: The reservation that it ends, and for how long that lives; it is kept alive until then.
+        """
         with self._lock:
             kept = len(self._postponed) < POSTPONED_MAX and not self._closed
             if kept:
                 if not self._postponed:
-                    atexit.register(self.tick)
-                self._postponed.append(write)
+                    atexit.register(self.work_off)
+                self._postponed.append(_Postponed(write, hold))
+                if hold is not None:
+                    now = self._monotonic()
+                    self._waiting[hold[0]] = Held(now, now, hold[1])
         if kept:
             self._call_thread()
         else:
@@ -142,16 +165,24 @@ class Housekeeper:
         return kept
 
     def tick(self) -> None:
-        """One round: writes that waited, holds to extend, warnings that are due."""
+        """One round: holds to extend, writes that waited, warnings that are due."""
         with self._round:
-            for chore in (self.settle_left_behind, self._write_postponed, self._reconcile, self._extend, self._warn):
+            for chore in (self.settle_left_behind, self._extend, self._write_postponed, self._reconcile, self._warn):
                 try:
                     chore()
                 except Exception as exc:  # noqa: BLE001 -- one chore's bug must not end the others
                     self._emit("housekeeping_failed", "error", error=type(exc).__name__)
 
+    def work_off(self) -> None:
+        """As `tick`, round after round while the store takes what waits for it."""
+        waiting = len(self._postponed)
+        self.tick()
+        while 0 < len(self._postponed) < waiting:
+            waiting = len(self._postponed)
+            self.tick()
+
     def close(self) -> None:
-        """Stop the thread and do a last round. Closing twice is fine."""
+        """Stop the thread and do what there is left to do. Closing twice is fine."""
         with self._lock:
             if self._closed:
                 return
@@ -161,7 +192,7 @@ class Housekeeper:
         self._wake.set()
         if thread is not None and thread.ident is not None and thread is not threading.current_thread():
             thread.join(timeout=IDLE_S)
-        self.tick()
+        self.work_off()
         lost = len(self._postponed)
         kept = 0 if self.bypass is None else self.bypass.close()
         if kept:
@@ -235,54 +266,104 @@ class Housekeeper:
                 self._emit("housekeeping_failed", "error", error=type(exc).__name__)
 
     def _write_postponed(self) -> None:
-        while True:
-            with self._lock:
-                if not self._postponed:
-                    return
-                write = self._postponed.popleft()
-                if not self._postponed:
-                    atexit.unregister(self.tick)
-            try:
-                write()
-            except StoreUnavailable:
-                self._put_back(write)
-                return
-            except Exception as exc:  # noqa: BLE001 -- one write's bug must not lose the others
-                self._emit("settlement_failed", "error", reason=_reason(exc))
-            except BaseException:
-                self._put_back(write)
-                raise
+        until_ms = self._monotonic() + ROUND_MS_MAX
+
+        def write() -> None:
+            while self._monotonic() < until_ms and self._write_one():
+                pass
+
+        self._together(write, len(self._postponed))
+        if self._postponed and self._monotonic() >= until_ms:
+            self._wake.set()  # The store answers, if slowly: the next round begins at once.
+
+    def _write_one(self) -> bool:
+        """Write what has waited longest. Whether to go on with the next."""
+        with self._lock:
+            if not self._postponed:
+                return False
+            waiting = self._postponed.popleft()
+            if not self._postponed:
+                atexit.unregister(self.work_off)
+        try:
+            waiting.write()
+        except StoreUnavailable:
+            self._put_back(waiting)
+            return False
+        except Exception as exc:  # noqa: BLE001 -- one write's bug must not lose the others
+            self._emit("settlement_failed", "error", reason=_reason(exc))
+        except BaseException:
+            self._put_back(waiting)
+            raise
+        if waiting.hold is not None:
+            self._waiting.pop(waiting.hold[0], None)
+        return True
+
+    def _together(self, work: Callable[[], None], count: int) -> None:
+        """Do work that takes its parts from a common heap: in several threads, if each part waits for a network."""
+        threads: list[threading.Thread] = []
+        if self._store.remote:
+            with suppress(RuntimeError):  # no more threads, or the interpreter is going down: this one does it all
+                for number in range(1, min(count, WRITERS_MAX)):
+                    thread = threading.Thread(target=work, name=f"runrails-housekeeper-{number}", daemon=True)
+                    thread.start()
+                    threads.append(thread)
+        try:
+            work()
+        finally:
+            for thread in threads:
+                thread.join()
 
     def _reconcile(self) -> None:
         if self.bypass is not None and self.bypass.behind:
             with suppress(StoreUnavailable):
                 self.watch(self.bypass.catch_up())
 
-    def _put_back(self, write: Callable[[], object]) -> None:
+    def _put_back(self, waiting: _Postponed) -> None:
         with self._lock:
             if not self._postponed and not self._closed:
-                atexit.register(self.tick)
-            self._postponed.appendleft(write)
+                atexit.register(self.work_off)
+            self._postponed.appendleft(waiting)
 
     def _extend(self) -> None:
-        if not isinstance(self._store, SupportsExtend):
+        store = self._store
+        if not isinstance(store, SupportsExtend):
             return
         now = self._monotonic()
-        for reservation_id, hold in list(self.open.items()):
-            if now - hold.opened_ms >= EXTEND_FOR_MS_MAX:
-                self.open.pop(reservation_id, None)
+        due = [
+            (reservation_id, hold, holds)
+            for holds in (self.open, self._waiting)
+            for reservation_id, hold in list(holds.items())
+            if now - hold.extended_ms >= min(EXTEND_EVERY_MS, hold.ttl_ms // 3)
+            or now - hold.opened_ms >= EXTEND_FOR_MS_MAX
+        ]
+        due.reverse()
+        away = threading.Event()
+
+        def extend() -> None:
+            while not away.is_set():
+                try:
+                    one = due.pop()
+                except IndexError:
+                    return
+                try:
+                    self._extend_one(store, *one, now)
+                except (StoreUnavailable, LedgerError):
+                    away.set()
+
+        self._together(extend, len(due))
+
+    def _extend_one(
+        self, store: SupportsExtend, reservation_id: str, hold: Held, holds: dict[str, Held], now: int
+    ) -> None:  # fmt: skip
+        if now - hold.opened_ms >= EXTEND_FOR_MS_MAX:
+            if holds.pop(reservation_id, None) is not None and holds is self.open:
                 self._emit("hold_abandoned", "warning", reservation=reservation_id)
-                continue
-            if now - hold.extended_ms < min(EXTEND_EVERY_MS, hold.ttl_ms // 3):
-                continue
-            try:
-                kept = self._store.extend(reservation_id, ttl_ms=hold.ttl_ms)
-            except (StoreUnavailable, LedgerError):
-                return
-            if not kept:
-                self.open.pop(reservation_id, None)
-            elif reservation_id in self.open:
-                self.open[reservation_id] = hold._replace(extended_ms=now)
+            return
+        kept = store.extend(reservation_id, ttl_ms=hold.ttl_ms)
+        if not kept:
+            holds.pop(reservation_id, None)
+        elif reservation_id in holds:
+            holds[reservation_id] = hold._replace(extended_ms=now)
 
     def _warn(self) -> None:
         with self._lock:

@@ -34,6 +34,8 @@ class Journal:
         self.hints = 0
         self.blocks = 0
         self.refusals = 0
+        self.refused: str | None = None
+        """Why the newest of them was."""
         self.spent = (0, 0)
         """Picodollars and tokens so far."""
         self.before_last = (0, 0)
@@ -72,27 +74,32 @@ class Journal:
             named(
                 StepRow,
                 (permit.step, "model", result.model or call.model, call.agent, result.end, tokens_in, tokens_out,
-                 cost_pusd, duration_ms),
+                 cost_pusd, duration_ms, "", "", self.spent[0]),
             )
         )  # fmt: skip
 
-    def tool(self, call: ToolCall, outcome: ToolOutcome | None, *, step: int, duration_ms: int) -> None:
-        """A tool call ended, or was blocked (no outcome)."""
+    def tool(
+        self, call: ToolCall, outcome: ToolOutcome | None, *, step: int, duration_ms: int, printed: int = 0
+    ) -> None:
+        """A tool call ended, or was blocked (no outcome). `printed`: its fingerprint, if there is one."""
         end = "blocked" if outcome is None else "ok" if outcome.ok else "failed"
         journal: Journal | None = None if outcome is None else self
         while journal is not None:
             journal.tools.add(call.name, 1)
             journal = journal.parent
         self.rows.append(
-            StepRow(
-                step=step, kind="tool", name=call.name, agent=call.agent, end=end, input_tokens=0, output_tokens=0,
-                cost_pusd=0, duration_ms=duration_ms,
+            named(
+                StepRow,
+                (step, "tool", call.name, call.agent, end, 0, 0, 0, duration_ms, f"{printed:016x}" if printed else "",
+                 "block" if outcome is None else "", self.spent[0]),
             )
         )  # fmt: skip
 
-    def finding(self, finding: Finding) -> None:
-        """The loop detector spoke."""
+    def finding(self, finding: Finding, *, here: bool) -> None:
+        """The loop detector spoke. `here`: about the newest step, and not about one that is still to be told of."""
         self.findings.append(finding)
+        if here and self.rows:
+            self.rows[-1] = self.rows[-1]._replace(finding=finding.level)
         if finding.level == "hint":
             self.hints += 1
         elif finding.level == "block":

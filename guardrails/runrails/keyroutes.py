@@ -163,8 +163,11 @@ class Route:
 
     def of(self, by: Attribution | None) -> Attribution:
         """Whose money the call is, with that said."""
-        said = Attribution(byok=self.byok)
+        said = _OWN_KEY if self.byok else _PLATFORMS
         return said if by is None else said.over(by)
+
+
+_OWN_KEY, _PLATFORMS = Attribution(byok=True), Attribution(byok=False)
 
 
 PLATFORM = Route("platform")

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from runrails.attribution import Tags
+    from runrails.showing.terminal import Sheet
     from runrails.usage import Usage
 
 __all__ = [
@@ -222,6 +223,24 @@ class Balance:
         if self.spent + self.held >= self.limit:
             return "blocked"
         return "warning" if (self.spent + self.held) * 10_000 >= self.limit * self.warn_bp else "active"
+
+    def __str__(self) -> str:
+        """In one line."""
+        from runrails.showing.balances import balance_text
+
+        return balance_text(self)
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        from runrails.showing.balances import balance_html
+
+        return balance_html(self)
+
+    def __rich__(self) -> Sheet:
+        """For terminals, with Rich."""
+        from runrails.showing.balances import balance_rich
+
+        return balance_rich(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

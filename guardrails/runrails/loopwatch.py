@@ -54,6 +54,12 @@ class LoopWatch:
             self._outbox.add("detector_failed", "error", error=type(exc).__name__)
             return None
 
+    @property
+    def printed(self) -> int:
+        """Fingerprint of the tool call that the detector was asked about last; 0 without one, or if it is broken."""
+        printed: int = getattr(self.detector, "printed", 0)
+        return printed
+
     def before_model(self, agent: str, *, can_block: bool) -> Finding | None:
         """Why no model call may start; None if one may. As `ask`."""
         detector = self.detector
@@ -76,7 +82,7 @@ class LoopWatch:
         if self._told.get(finding.level) == about:
             return
         self._told[finding.level] = about
-        self._journal.finding(finding)
+        self._journal.finding(finding, here=self._observing or finding.level != "block")
         self._outbox.add(
             {"hint": "loop_hinted", "block": "loop_blocked", "stop": "loop_stopped"}[finding.level],
             "info" if finding.level == "hint" else "warning", rule=finding.rule, tool=finding.tool,

@@ -27,11 +27,9 @@ from runrails.errors import (
     BudgetExceeded,
     GuardFault,
     PriceUnknown,
-    ReservationMismatch,
     RunrailsError,
     ScopeExhausted,
     StoreUnavailable,
-    UnknownReservation,
 )
 from runrails.inputwatch import InputWatch
 from runrails.ledger import AMOUNT_MAX, Account, CallFacts, Hold, Refused, Reservation, Reserved, ResultFacts
@@ -229,7 +227,7 @@ class Meter:
                     again = partial(self._settle, permit.id, settlement, facts, permit.call.model, missing)
                     if missing is not None:
                         self._writes.ended(permit.id, settlement, facts)
-                    self._writes.failed(exc, again)
+                    self._writes.failed(exc, again, hold=(permit.id, self._limits.hold_ttl_ms))
                     if not isinstance(exc, Exception):
                         raise
         finally:
@@ -337,7 +335,7 @@ class Meter:
             guard.housekeeper.refused(Account(scope, str(exc.fields["period"])))
             raise ScopeExhausted(exc) from None
         except StoreUnavailable as exc:
-            if guard.on_store_error != "allow" and not self._observe:
+            if (guard.on_store_error != "allow" or "refused" in exc.fields) and not self._observe:
                 raise
             amount = (bound.floor_pusd if cost is None else cost) * (1 + call.retries)
             self._writes.bypassed(exc, claim, drawn.pairs, amount, facts, ttl_ms=self._limits.hold_ttl_ms)
@@ -375,20 +373,8 @@ class Meter:
                 self._tally.settle(held_tokens=claim.tokens, used_tokens=0, cost_pusd=0)
             claim.tokens = 0
         if claim.reservation is not None:
-            store, reservation_id = self._guard.store, claim.id
-            claim.reservation = None
-
-            self._writes.written(reservation_id)
-
-            def release() -> None:
-                try:
-                    store.release(reservation_id)
-                except UnknownReservation:
-                    return  # It holds nothing: the request to reserve never arrived.
-                except ReservationMismatch:
-                    store.settle(reservation_id, 0)  # It expired, charged, while the store was away.
-
-            self._writes.soon(release, event="release_postponed", level="warning")
+            reservation, claim.reservation = claim.reservation, None
+            self._writes.release(reservation)
         self._admission.ended(claim.id)
 
     # Accounts and prices.

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from rich.console import Group
+
     from runrails.errors import GuardrailStopped
     from runrails.report import Report
     from runrails.run import Run
@@ -51,3 +53,15 @@ class Outcome:
     def stop_reason(self) -> str | None:
         """Short machine-readable reason of the stop, or None."""
         return None if self.stop is None else self.stop.stop_reason
+
+    def _repr_html_(self) -> str:
+        """For notebooks: with the answer."""
+        from runrails.showing.outcomes import outcome_html
+
+        return outcome_html(self)
+
+    def __rich__(self) -> Group:
+        """For terminals, with Rich: with the answer."""
+        from runrails.showing.outcomes import outcome_rich
+
+        return outcome_rich(self)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from runrails.ledger import SupportsUsage, UsageRecord
 
-__all__ = ["SupportsRecent", "usage_since"]
+__all__ = ["SupportsOpenCalls", "SupportsRecent", "usage_since"]
 
 
 @runtime_checkable
@@ -20,6 +20,15 @@ class SupportsRecent(Protocol):
 
     def usage_since(self, first_ms: int) -> Iterator[UsageRecord]:
         """Calls that were reserved at that moment (milliseconds since the epoch) or later, oldest first."""
+        ...
+
+
+@runtime_checkable
+class SupportsOpenCalls(Protocol):
+    """A store that finds calls in flight, and for which finding calls by time would take reading all of it."""
+
+    def open_calls(self, count_max: int) -> list[UsageRecord]:
+        """At most so many calls that are in flight, oldest first."""
         ...
 
 

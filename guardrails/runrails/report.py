@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from runrails.grouping import GroupRow, Groups, no_such_group
 from runrails.money import format_usd
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from matplotlib.figure import Figure
+    from rich.console import Group
 
     from runrails.attribution import Tags
     from runrails.calls import Finding
@@ -20,6 +23,7 @@ DIMENSIONS = ("user", "key", "org", "model", "agent", "tool")
 STEPS_KEPT_MAX = 1_000
 FINDINGS_KEPT_MAX = 100
 _MADE_PLAIN = ("findings", "rows", "tags", "groups", "savings")
+_NOT_ALWAYS = ("call", "finding", "total_pusd")
 _UNTOLD = ("discount_pusd", "markup_pusd")
 """What only the usage of a store knows of a group."""
 
@@ -38,6 +42,12 @@ class StepRow(NamedTuple):
     output_tokens: int
     cost_pusd: int
     duration_ms: int
+    call: str = ""
+    """Fingerprint of a tool call, by which the same call is known again; empty without a loop detector."""
+    finding: str = ""
+    """`hint`, `block` or `stop`, where the loop detector spoke."""
+    total_pusd: int | None = None
+    """What the run, with its child runs, had cost by the end of the step; None in records of older versions."""
 
 
 class Saving(NamedTuple):
@@ -100,6 +110,8 @@ class Report:
     """The part of the cost that was paid on keys of the users' own."""
     savings: tuple[Saving, ...] = ()
     """What stored answers, cheaper models and shorter conversations saved, as far as each call's usage was reported."""
+    refused: str | None = None
+    """Why the newest of the refused calls was."""
 
     @property
     def billed_pusd(self) -> int:
@@ -142,9 +154,55 @@ class Report:
             for dimension, rows in self.groups.items()
         }
         plain["findings"] = [{f.name: getattr(item, f.name) for f in fields(item)} for item in self.findings]
-        plain["rows"] = [row._asdict() for row in self.rows]
+        plain["rows"] = [_plain_row(row) for row in self.rows]
         plain["savings"] = [each._asdict() for each in self.savings]
         return plain
+
+    def to_rows(self) -> list[dict[str, str | int | None]]:
+        """One flat row a step, oldest first, at most the newest 1,000: for tables and files. No prompts, no results."""
+        from runrails.showing.reports import report_rows
+
+        return report_rows(self)
+
+    def to_dataframe(self) -> Any:
+        """
+        The same rows as a pandas.DataFrame.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        from runrails.showing.reports import report_frame
+
+        return report_frame(self)
+
+    def plot(self, *, dark: bool = False) -> Figure:
+        """
+        Cost so far by step with its limit and where the guard spoke up, tokens by step, and calls by fingerprint.
+
+        Needs Matplotlib (`pip install 'runrails[plot]'`) but neither `pyplot` nor its global state: a notebook shows
+        the figure that is returned, and `figure.savefig("run.png")` keeps it.
+
+        Args:
+            dark: Light on dark; by default dark on white, which can be read anywhere.
+
+        Raises:
+            ImportError: Matplotlib is not installed.
+        """
+        from runrails.showing.plots import plot_report
+
+        return plot_report(self, dark=dark)
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        from runrails.showing.reports import report_html
+
+        return report_html(self)
+
+    def __rich__(self) -> Group:
+        """For terminals, with Rich."""
+        from runrails.showing.reports import report_rich
+
+        return report_rich(self)
 
     def __str__(self) -> str:
         """A few lines for a terminal."""
@@ -166,6 +224,15 @@ class Report:
         elif self.would_have_stopped:
             lines.append(f"would have stopped: {self.would_have_stopped}")
         return "\n".join(lines)
+
+
+def _plain_row(row: StepRow) -> dict[str, object]:
+    """Without what is empty of the fields that not every step has: a thousand rows are kept in one record."""
+    plain: dict[str, object] = row._asdict()
+    for name in _NOT_ALWAYS:
+        if not plain[name]:
+            del plain[name]
+    return plain
 
 
 def _many(count: int, what: str) -> str:

@@ -16,6 +16,7 @@ from runrails.calls import Prompt
 from runrails.pictures import picture
 from runrails.tiers import premium
 from runrails.values import named, quick
+from runrails.wirecount import Count, Measured
 
 __all__ = [
     "WireCall", "answer_texts", "anthropic_messages", "may_reason", "mode_of", "openai_chat", "openai_embeddings",
@@ -68,32 +69,9 @@ class WireCall(NamedTuple):
     """Whether the model may write reasoning that its answer does not show."""
 
 
-class _Count:
-    __slots__ = ("cache", "images", "messages", "mode", "pictures", "stored", "texts", "tools", "unbounded")
-
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-        self.tools: list[str] = []
-        self.messages = 0
-        self.images = 0
-        self.pictures: list[int] = []
-        self.mode = ""
-        self.cache = False
-        self.unbounded: str | None = None
-        self.stored: str | None = None
-
-    def prompt(self) -> Prompt:
-        if self.unbounded is None and self.stored is None and not (self.tools or self.images or self.mode):
-            return Prompt(texts=tuple(self.texts), messages=self.messages)
-        return Prompt(
-            texts=tuple(self.texts), messages=self.messages, tools=tuple(self.tools), images=self.images,
-            unbounded=self.unbounded, stored=self.stored, pictures=tuple(self.pictures), mode=self.mode,
-        )  # fmt: skip
-
-
-def _any_chat(body: Body) -> WireCall:
-    count = _Count()
-    _add_messages(body.get("messages"), count)
+def _any_chat(body: Body, measured: Measured | None = None) -> WireCall:
+    count = Count()
+    _count_messages(body.get("messages"), count, measured)
     if not _PLAIN_KEYS.issuperset(body):
         _add_tools(body, count)
         for key in _DEARER:
@@ -102,8 +80,17 @@ def _any_chat(body: Body) -> WireCall:
     return _call(body, count, ("max_completion_tokens", "max_tokens"), reasoning=bool(body.get("reasoning_effort")))
 
 
-def openai_chat(body: Body) -> WireCall:
-    """A request to `/chat/completions`."""
+def _count_messages(given: object, count: Count, measured: Measured | None) -> None:
+    if measured is None:
+        _add_messages(given, count)
+    else:
+        count.add(measured.measure(tuple(_items(given)), _add_messages))
+
+
+def openai_chat(body: Body, measured: Measured | None = None) -> WireCall:
+    """A request to `/chat/completions`, of which some may be `measured` already."""
+    if measured is not None:
+        return _any_chat(body, measured)
     # By far the most requests, in one go: messages of text and a role, and nothing that needs a closer look.
     given, model = body.get("messages"), body.get("model")
     if type(given) is not list or not isinstance(model, str) or not model or not _PLAIN_KEYS.issuperset(body):
@@ -129,17 +116,18 @@ def openai_chat(body: Body) -> WireCall:
     return named(WireCall, (model, prompt, cap, 1 if answers is None else answers, False, reasons))
 
 
-def openai_responses(body: Body) -> WireCall:
-    """A request to `/responses`."""
-    count = _Count()
+def openai_responses(body: Body, measured: Measured | None = None) -> WireCall:
+    """A request to `/responses`, of which some may be `measured` already."""
+    count = Count()
     _add_text(body.get("instructions"), count)
     given = body.get("input")
     if isinstance(given, str):
         count.texts.append(given)
         count.messages += 1
+    elif measured is None:
+        _add_input(given, count)
     else:
-        for item in _items(given):
-            _add_item(item, count)
+        count.add(measured.measure(tuple(_items(given)), _add_input))
     _add_tools(body, count)
     for key in ("previous_response_id", "conversation", "prompt"):
         if body.get(key):
@@ -149,7 +137,7 @@ def openai_responses(body: Body) -> WireCall:
 
 def openai_embeddings(body: Body) -> WireCall:
     """A request to `/embeddings`: text, texts, or tokens."""
-    count = _Count()
+    count = Count()
     given = body.get("input")
     for item in [given] if isinstance(given, str) else _items(given):
         if isinstance(item, str):
@@ -165,16 +153,16 @@ def openai_embeddings(body: Body) -> WireCall:
     return _call(body, count, (), reasoning=False)
 
 
-def anthropic_messages(body: Body) -> WireCall:
-    """A request to `/v1/messages`."""
-    count = _Count()
+def anthropic_messages(body: Body, measured: Measured | None = None) -> WireCall:
+    """A request to `/v1/messages`, of which some may be `measured` already."""
+    count = Count()
     system = body.get("system")
     if isinstance(system, str):
         count.texts.append(system)
     else:
         for block in _items(system):
             _add_block(block, count)
-    _add_messages(body.get("messages"), count)
+    _count_messages(body.get("messages"), count, measured)
     _add_tools(body, count)
     for key in ("mcp_servers", "container", "fallbacks", "compaction"):
         if body.get(key):
@@ -207,7 +195,7 @@ _DEARER = ("prediction", "web_search_options", "audio", "search_parameters", "en
 """Searches, and other models than the named one, by the names that OpenAI, xAI, Qwen and OpenRouter have for them."""
 
 
-def _call(body: Body, count: _Count, caps: Sequence[str], *, reasoning: bool) -> WireCall:
+def _call(body: Body, count: Count, caps: Sequence[str], *, reasoning: bool) -> WireCall:
     if "service_tier" in body or "speed" in body or "inference_geo" in body:
         count.unbounded = premium(body) or count.unbounded
     if "context_management" in body and "compact" in _json(body["context_management"]):
@@ -226,7 +214,7 @@ def _call(body: Body, count: _Count, caps: Sequence[str], *, reasoning: bool) ->
     return named(WireCall, (model, count.prompt(), cap, 1 if answers is None else answers, False, thinks))
 
 
-def _add_messages(given: object, count: _Count) -> None:
+def _add_messages(given: object, count: Count) -> None:
     for message in _items(given):
         looked_at: object = message
         said = cast("dict[str, object]", looked_at) if type(looked_at) is dict else {}
@@ -240,7 +228,7 @@ def _add_messages(given: object, count: _Count) -> None:
             _add_message(message, count)
 
 
-def _add_third(said: dict[str, object], content: str, count: _Count) -> bool:
+def _add_third(said: dict[str, object], content: str, count: Count) -> bool:
     """A message with one member more: nearly all others of an agent. False, and nothing done, if it is another one."""
     called, calls = said.get("tool_call_id"), said.get("tool_calls")
     if type(called) is str and _PLAIN_ID.fullmatch(called):
@@ -263,7 +251,7 @@ def _add_third(said: dict[str, object], content: str, count: _Count) -> bool:
     return True
 
 
-def _add_message(given: object, count: _Count) -> None:
+def _add_message(given: object, count: Count) -> None:
     count.messages += 1
     message = _made(given)
     if not isinstance(message, Mapping):
@@ -287,7 +275,7 @@ def _add_message(given: object, count: _Count) -> None:
             count.texts.append(_json(more))
 
 
-def _add_call(given: object, count: _Count) -> bool:
+def _add_call(given: object, count: Count) -> bool:
     """A tool call as its name, id and arguments; False if it has anything else, and is better measured whole."""
     if type(given) is not dict and not isinstance(given, Mapping):
         return False
@@ -305,7 +293,7 @@ def _add_call(given: object, count: _Count) -> bool:
     return False
 
 
-def _add_parts(call: tuple[str, str, str], count: _Count) -> None:
+def _add_parts(call: tuple[str, str, str], count: Count) -> None:
     count.messages += 1  # It is framed as a message is.
     count.texts += call
 
@@ -324,7 +312,12 @@ def answer_texts(content: object, calls: Iterable[tuple[str, str, object]] = ())
     return tuple(texts) or None
 
 
-def _add_item(given: object, count: _Count) -> None:
+def _add_input(given: object, count: Count) -> None:
+    for item in _items(given):
+        _add_item(item, count)
+
+
+def _add_item(given: object, count: Count) -> None:
     """One item of the input of a response."""
     item = _made(given)
     if not isinstance(item, Mapping):
@@ -345,7 +338,7 @@ def _add_item(given: object, count: _Count) -> None:
         _add_block(said, count)
 
 
-def _add_block(given: object, count: _Count, depth: int = 0) -> None:
+def _add_block(given: object, count: Count, depth: int = 0) -> None:
     block = _made(given)
     if isinstance(block, str):
         count.texts.append(block)
@@ -376,7 +369,7 @@ def _add_block(given: object, count: _Count, depth: int = 0) -> None:
         count.unbounded = _shown(kind)
 
 
-def _add_said(kind: object, block: Body, count: _Count) -> None:
+def _add_said(kind: object, block: Body, count: Count) -> None:
     """A block of text. The plain kinds are measured as what they say, so that an answer is known again."""
     text, name, call_id = block.get("text"), block.get("name"), block.get("id")
     if kind in _PLAIN_TEXTS and isinstance(text, str):
@@ -409,7 +402,7 @@ def _is_plain(document: Body) -> bool:
     return isinstance(source, Mapping) and cast("Body", source).get("type") == "text"
 
 
-def _add_tools(body: Body, count: _Count) -> None:
+def _add_tools(body: Body, count: Count) -> None:
     if "tool_choice" in body or "thinking" in body:
         count.mode = mode_of(body)
     for tool in (*_items(body.get("tools")), *_items(body.get("functions"))):
@@ -429,7 +422,7 @@ def _add_tools(body: Body, count: _Count) -> None:
             count.tools.append(_json(schema))
 
 
-def _add_text(text: object, count: _Count) -> None:
+def _add_text(text: object, count: Count) -> None:
     if isinstance(text, str):
         count.texts.append(text)
         count.messages += 1

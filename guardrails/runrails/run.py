@@ -159,9 +159,9 @@ class Run(RunState):
             _, step, started = self._tools_started.pop(id(call), (call, self.tally.steps, now))
             if given_up() is not None:
                 return None  # A late word of what was left alone is none of the run's, which may go on by now.
-            self._journal.tool(call, outcome, step=step, duration_ms=now - started)
-            self._journal.tool_ended()
             finding = self._loops.ask(lambda d: d.after_tool(call, outcome, can_block=can_block))
+            self._journal.tool(call, outcome, step=step, duration_ms=now - started, printed=self._loops.printed)
+            self._journal.tool_ended()
             if finding is not None:
                 self._loops.record(finding)
         if self._outbox.waiting:
@@ -273,7 +273,7 @@ class Run(RunState):
         elif isinstance(verdict, Block):
             self._loops.record(verdict.finding)
             if not self._observing:
-                self._journal.tool(call, None, step=self.tally.steps, duration_ms=0)
+                self._journal.tool(call, None, step=self.tally.steps, duration_ms=0, printed=self._loops.printed)
                 return verdict
             verdict = PROCEED
         step = self._begin(self.tally.begin_tool)

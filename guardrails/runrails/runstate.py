@@ -7,6 +7,7 @@ What a run is apart from its steps: what it keeps, how it is entered and left, s
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Self, cast
+from weakref import ref
 
 from runrails import aio
 from runrails.accounts import Accounts
@@ -22,11 +23,15 @@ from runrails.ledger import RUN_PERIOD, Account
 from runrails.limits import Limits, check_limits
 from runrails.loopwatch import LoopWatch
 from runrails.meter import Meter
+from runrails.money import format_usd
 from runrails.report import Report, savings_of
 from runrails.tally import Tally
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
+
+    from rich.console import Group
 
     from runrails.attribution import Attribution
     from runrails.calls import ToolCall
@@ -84,8 +89,8 @@ class RunState:
         beyond = None if outer is None else outer.accounts if outer.guard is not guard else outer.accounts.outer
         self.accounts: Accounts = Accounts(guard, attribution, limits=limits, tally=tally, outer=beyond)
         around = None if outer is None else outer._meter  # noqa: SLF001 -- of this class
-        meter = _meter_of(limits, guard)
-        self._meter: Meter = meter(self.accounts, run_id=run_id, lock=self._lock, gate=self._gate, outer=around)
+        meter, gate = _meter_of(limits, guard), self._gate_of_parts()
+        self._meter: Meter = meter(self.accounts, run_id=run_id, lock=self._lock, gate=gate, outer=around)
         self.adapters: dict[type[object], object] = {}
         """What adapters keep for this run, by the type of it."""
         self._tools_started: dict[int, tuple[ToolCall, int, int]] = {}
@@ -111,6 +116,11 @@ class RunState:
         """Short machine-readable reason of the stop, or None."""
         stop = self.stopped
         return None if stop is None else stop.stop_reason
+
+    @property
+    def barren(self) -> bool:
+        """Whether it was stopped, or its calls refused, before any of them could start."""
+        return self.tally.steps == 0 and (self.stopped is not None or self._journal.refusals > 0)
 
     def is_open(self, permit_id: str) -> bool:
         """Whether a permit of this run has not been handed back yet."""
@@ -199,7 +209,7 @@ class RunState:
                 stop_reason=self.stop_reason, stop_message=None if stop is None else str(stop),
                 would_have_stopped=self._would_stop, findings=tuple(journal.findings), rows=tuple(journal.rows),
                 key=whose.key, org=whose.org, tags=whose.tags, groups=journal.groups(),
-                own_key_pusd=journal.own_key_pusd(), savings=savings_of(tally.savings),
+                own_key_pusd=journal.own_key_pusd(), savings=savings_of(tally.savings), refused=journal.refused,
             )  # fmt: skip
 
     def close(self) -> None:
@@ -215,6 +225,28 @@ class RunState:
         for reservation_id in self._meter.open_ids():
             self.guard.housekeeper.ended(reservation_id)
         self.guard.archive(cast("Run", self))
+
+    # For people.
+
+    def __repr__(self) -> str:
+        limit = "" if self.limits.run_pusd is None else f" of {format_usd(self.limits.run_pusd)}"
+        end = f", {self.stop_reason}" if self.stopped is not None else ", ended" if self._closed else ""
+        name = f" {self.name!r}" if self.name else ""
+        return f"<Run {self.id}{name}: {format_usd(self.tally.cost_pusd)}{limit}, {self.tally.steps:,} steps{end}>"
+
+    def __str__(self) -> str:
+        """The report's lines."""
+        return str(self.report())
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the report so far."""
+        from runrails.showing.reports import report_html
+
+        return report_html(self.report())
+
+    def __rich__(self) -> Group:
+        """For terminals, with Rich: the report so far."""
+        return self.report().__rich__()
 
     # As a context manager.
 
@@ -269,6 +301,17 @@ class RunState:
                 raise _ended(run)
             run = run.parent
 
+    def _gate_of_parts(self) -> Callable[[], None]:
+        """The gate for the run's parts, none of which holds it: see `Entry`. Whoever waits there has it."""
+        known = ref(self)
+
+        def gate() -> None:
+            run = known()
+            if run is not None:
+                run._gate()  # noqa: SLF001 -- of this very class
+
+        return gate
+
     def _catch_up(self) -> None:
         """Settle the streams that were dropped; with a remote store only where that may wait."""
         keeper = self.guard.housekeeper
@@ -296,8 +339,11 @@ class RunState:
             self.guard.housekeeper.refused(Account(str(stop.fields["scope"]), str(stop.fields["period"])))
 
     def _note_refusal(self, error: RunrailsError) -> None:
+        from runrails.redaction import redact_text
+
         with self._lock:
             self._journal.refusals += 1
+            self._journal.refused = redact_text(str(error))  # It may name a model, which may be anything.
         self._outbox.add("call_refused", "warning", **error.as_dict())
 
 

@@ -1,4 +1,4 @@
-"""What the environment says. Every variable has an argument that wins over it."""
+"""What the environment and the project's file say. Everything has an argument in code that wins over it."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import os
 from typing import TYPE_CHECKING
 
 from runrails.figures import MARKUP_BP_MAX, check_markup_bp
+from runrails.projectfile import find_project_file, project_settings
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["KEY_HOSTS", "key_hosts", "markup_bp", "price_file", "user"]
+    from runrails.limits import Limits
 
-PROJECT_FILE = "runrails.toml"
+__all__ = ["KEY_HOSTS", "key_hosts", "limits", "markup_bp", "price_file", "user"]
+
 KEY_HOSTS = "RUNRAILS_KEY_HOSTS"
 
 
@@ -35,11 +37,20 @@ def key_hosts() -> list[str]:
     return [host.strip() for host in os.environ.get(KEY_HOSTS, "").split(",") if host.strip()]
 
 
+def limits() -> Limits:
+    """The limits in the project's file, else `Limits()`. Raises ConfigError."""
+    from runrails.limits import Limits
+
+    if find_project_file() is None:
+        return Limits()
+    return project_settings().limits or Limits()
+
+
 def price_file() -> Path | None:
-    """The project's price file: `RUNRAILS_PRICES`, else `runrails.toml` in the working directory if there is one."""
-    named = os.environ.get("RUNRAILS_PRICES")
-    if not named and not os.path.isfile(PROJECT_FILE):  # noqa: PTH113 -- pathlib costs 3 ms to load, mostly for nothing
+    """The project's file: `RUNRAILS_PRICES`, else `runrails.toml` in the working directory if there is one."""
+    found = find_project_file()
+    if found is None:
         return None
     from pathlib import Path
 
-    return Path(named or PROJECT_FILE)
+    return Path(found)

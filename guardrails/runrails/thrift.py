@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from runrails.usage import Usage
 
 __all__ = [
-    "ContextWatch", "asked_as", "carried", "chars_of", "cheaper_model", "downgrade_of", "ended", "pruning_of",
-    "shortened_to", "tell_of_refusal", "tell_unchanged",
+    "ContextWatch", "asked_as", "carried", "caught_up", "chars_of", "cheaper_model", "downgrade_of", "ended",
+    "pruning_of", "shortened_to", "tell_of_refusal", "tell_unchanged",
 ]  # fmt: skip
 
 OUTPUT_TYPICAL_TOKENS = 1_024
@@ -137,6 +137,12 @@ def asked_as(run: Run, asked: ModelCall, call: ModelCall) -> ModelCall:
     except RunrailsError:
         pass  # Sixteen tags there are already, or the name cannot be one: the report tells it all the same.
     return replace(call, economy=economy, by=by)
+
+
+def caught_up(run: Run, spent_pusd: int) -> None:
+    """A run has spent so much in all processes together, as its account says; shares of its budget are of that."""
+    with run.latch.lock:
+        run.tally.cost_pusd = max(run.tally.cost_pusd, spent_pusd)
 
 
 def shortened_to(whole: ModelCall, call: ModelCall, left_out: int) -> ModelCall:

@@ -1,4 +1,4 @@
-"""`runrails aws`: the ledger's table on DynamoDB, what a process must be allowed to use it, and who this process is."""
+"""`runrails aws`: the ledger's table, what a process must be allowed, dashboard and alarms, and who this process is."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ import typer
 
 from runrails.cli.output import AsJson, print_json, stderr, stdout
 from runrails.errors import ConfigError
+from runrails_aws.deploy.cli import print_template
 from runrails_aws.dynamodb import table as tables
 from runrails_aws.dynamodb.opening import open_url
 from runrails_aws.dynamodb.schema import check_name, export_commands, policy
 from runrails_aws.dynamodb.store import DynamoDBStore
+from runrails_aws.estimate.cli import estimate_costs
+from runrails_aws.monitoring.cli import alarms, dashboard
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -21,9 +24,13 @@ __all__ = ["app"]
 
 EXIT_NEGATIVE = 1
 
-app = typer.Typer(help="The shared ledger on DynamoDB, and proofs of AWS identities.", no_args_is_help=True)
+app = typer.Typer(help="The ledger on DynamoDB, what watches it, and proofs of AWS identities.", no_args_is_help=True)
 table = typer.Typer(help="Make the table of a ledger, or check one.", no_args_is_help=True)
 app.add_typer(table, name="table")
+app.add_typer(dashboard, name="dashboard")
+app.add_typer(alarms, name="alarms")
+app.command("estimate")(estimate_costs)
+app.command("template")(print_template)
 
 Name = Annotated[str, typer.Argument(metavar="TABLE", help="The table's name, or the URL of its store.")]
 Region = Annotated[str | None, typer.Option("--region", help="AWS region; by default the configured one.")]

@@ -12,6 +12,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Route
 
 from runrails.errors import RunrailsError
 from runrails.identity.authenticate import enter
@@ -29,6 +30,7 @@ from runrails_gateway.upstream.sending import HttpSender
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
+    from starlette.routing import BaseRoute
     from starlette.types import Receive, Scope, Send
 
     from runrails.run import Run
@@ -43,7 +45,7 @@ _HOT: dict[str, Dialect] = {
 }  # fmt: skip
 READY_S_MAX = 5.0
 COLLECT_AFTER, COLLECT_MORE_AFTER, COLLECT_ALL_AFTER = 5_000, 5, 3
-"""A run that is over is a cycle, and old by then: were all looked through seldom, thousands of them would wait."""
+"""Nearly all that a request makes goes without the collector, its run too; the rest are errors with their traces."""
 _SAFE = {"x-content-type-options": "nosniff", "cache-control": "no-store"}
 
 
@@ -64,6 +66,8 @@ class Gateway(FastAPI):
         self.config = config
         self.hot: Hot | None = None
         """What serves calls of models, while it runs."""
+        self.served: list[BaseRoute] = []
+        """All routes but those of the hot path, one by one."""
         self._endpoints: dict[str, Endpoint] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -78,6 +82,11 @@ class Gateway(FastAPI):
     def open_runs(self) -> list[Run]:
         """The runs that are kept in this process. Safe in any thread."""
         return [] if self.hot is None else self.hot.open_runs()
+
+    def ending(self) -> None:
+        """The server begins to end. What it waits for requests is a part of how long they are waited for."""
+        if self.hot is not None:
+            self.hot.ending()
 
     def open(self) -> Hot:
         """Begin to serve, in the running event loop."""
@@ -113,7 +122,9 @@ def create_app(config: GatewayConfig) -> Gateway:
         tokens=config.tokens, documents=config.documents, clock=config.guard.clock,
         monotonic=config.guard.monotonic, runs=app,
     )  # fmt: skip
+    app.served += app.routes
     for router in (own_router(services), admin_router(services), page_router()):
+        app.served += router.routes
         app.include_router(router)
     return app
 
@@ -224,6 +235,15 @@ def _answer(body: bytes, status: int = 200) -> Response:
     return Response(body, status_code=status, media_type="application/json", headers=_SAFE)
 
 
+def _methods(request: Request) -> str:
+    """What a path that exists can be asked by."""
+    path, found = request.url.path, set[str]()
+    for route in _gateway(request).served:
+        if isinstance(route, Route) and route.methods and route.path_regex.match(path):
+            found |= route.methods
+    return ", ".join(sorted(found))
+
+
 async def _told(request: Request, error: Exception) -> Response:
     """Whatever went wrong outside of calls of models, in the caller's dialect."""
     config = _gateway(request).config
@@ -231,7 +251,7 @@ async def _told(request: Request, error: Exception) -> Response:
     if isinstance(error, RequestValidationError):
         error = BadRequest("invalid_request", "The request is not as this address wants it.")
     elif isinstance(error, HTTPException):
-        error = NotServed(methods="other") if error.status_code == 405 else NotServed()
+        error = NotServed(methods=_methods(request)) if error.status_code == 405 else NotServed()
     elif not isinstance(error, RunrailsError):
         config.guard.emit("request_failed", "error", error=type(error).__name__)
     told = tell(error, request_id=f"req_{config.guard.new_id()}", hide_amounts=config.hide_amounts)

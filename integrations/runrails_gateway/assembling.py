@@ -118,11 +118,14 @@ def _decoded(line: bytes) -> Body:
 
 
 def _map(value: object) -> Body:
-    return cast("Body", value) if isinstance(value, Mapping) else {}
+    return cast("Body", value) if type(value) is dict else {}  # All of this was decoded here.
 
 
 def _maps(value: object) -> list[Body]:
-    return [_map(item) for item in cast("list[object]", value)] if isinstance(value, list) else []
+    if type(value) is not list:
+        return []
+    items = cast("list[object]", value)
+    return [cast("Body", item) if type(item) is dict else {} for item in items]
 
 
 _READERS: Mapping[str, Callable[[bytes], Body | None]] = {

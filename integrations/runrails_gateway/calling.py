@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from time import perf_counter
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 from runrails import aio
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from runrails.calls import Permit
     from runrails.clients.plan import Leaving, Plan
+    from runrails.clients.shelving import Shelf
     from runrails.keyroutes import Route
     from runrails.run import Run
     from runrails_gateway.config import GatewayConfig
@@ -56,6 +58,8 @@ class Call:
         self._run = run
         self._attempts = attempts
         self._remember = remember
+        self._shelf = None if exchange.spared is None else exchange.spared.shelf
+        """Where its answer is kept, if it is, and what is there already."""
 
     async def go(self) -> None:
         """
@@ -65,10 +69,14 @@ class Call:
             GuardrailStopped, CallRefused: It may not be made; nothing was sent.
             UpstreamError: There is no answer to pass on.
         """
+        if self._shelf is not None and self._shelf.stored is not None:
+            await self._stored(self._shelf.stored, self._shelf.body or b"")
+            return
         refused: Route | None = None
         while True:
+            began_s = perf_counter()
             permit = await aio.before_model(self._run, self._plan.call, sends=True)
-            ticket = self._exchange.ticket = Ticket(self._run, permit)
+            ticket = self._exchange.ticket = Ticket(self._run, permit, perf_counter() - began_s)
             try:
                 refused = await self._carry(ticket, may_fall_back=refused is None)
             except BaseException:
@@ -76,6 +84,18 @@ class Call:
                 raise
             if refused is None:
                 return
+
+    async def _stored(self, stored: ModelResult, raw: bytes) -> None:
+        """An answer that is there already: a step of the run, for which nothing is sent and nothing is paid."""
+        exchange = self._exchange
+        permit = await aio.before_model(self._run, self._plan.call, sends=True)
+        ticket = exchange.ticket = Ticket(self._run, permit)
+        await self._settle(ticket, stored)
+        body = _decoded(raw)
+        if body is not None:
+            await self._answered(ticket, body)
+        await exchange.answer(200, [*about_call(exchange, self._config), (b"content-type", b"application/json")], raw)
+        exchange.ending = "left" if exchange.gone else "answered"
 
     async def _carry(self, ticket: Ticket, *, may_fall_back: bool) -> Route | None:
         """Send it and pass on what comes. The key, if it was refused and another one may be tried."""
@@ -129,12 +149,15 @@ class Call:
     # Passing an answer on.
 
     async def _pass(self, ticket: Ticket, answer: Answer) -> None:
-        reader = self._plan.stream
+        exchange, reader = self._exchange, self._plan.stream
+        failed = False
         if reader is not None and answer.headers.get("content-type", "").startswith(_STREAMED):
             await self._stream(ticket, answer, Passing(ticket, reader))
+            # Whoever gave up in the middle has said so in the stream: we, or the provider.
+            failed = reader.failed or exchange.told is not None
         else:
             await self._whole(ticket, answer)
-        self._exchange.ending = "left" if self._exchange.gone else "answered"
+        exchange.ending = "left" if exchange.gone else "failed" if failed else "answered"
 
     async def _whole(self, ticket: Ticket, answer: Answer) -> None:
         try:
@@ -144,10 +167,20 @@ class Call:
         except AnswerTooLarge:
             raise UpstreamError("garbled", attempts=self._attempts.made) from None
         body = _decoded(raw)
-        await self._settle(ticket, _DONE if body is None else self._read(ticket, body))
+        result = _DONE if body is None else self._read(ticket, body)
+        await self._settle(ticket, result)
+        if self._shelf is not None:
+            await self._kept(self._shelf, answer.status, raw, ticket.permit, result)
         if body is not None:
             await self._answered(ticket, body)
         await self._exchange.answer(answer.status, self._headers(ticket, answer), raw)
+
+    async def _kept(self, shelf: Shelf, status: int, raw: bytes, permit: Permit, result: ModelResult) -> None:
+        """Keep the answer for whoever asks the same again."""
+        if shelf.cache.waits:
+            await aio.off_loop(self._run.guard, shelf.keep_body, status, raw, permit, result)
+        else:
+            shelf.keep_body(status, raw, permit, result)
 
     def _read(self, ticket: Ticket, body: Mapping[str, object]) -> ModelResult:
         """What an answer says it came to. Never raises: what cannot be read is settled at the hold."""

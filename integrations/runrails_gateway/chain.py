@@ -33,11 +33,18 @@ def chain(owner: str | bytes, history: History) -> tuple[bytes, ...]:
         history: The turns.
     """
     key = root(owner) if isinstance(owner, str) else owner
-    keys, made = [key], blake2b
-    for role, digest in zip(history.roles, history.digests, strict=True):
+    keys, made, noted = [key], blake2b, history.noted
+    if noted is not None:
+        _, known = noted.memo.known("chain", noted.items, tuple[bytes, ...])
+        if known and known[0] == key:
+            keys, key = [*known], known[-1]
+    done = len(keys) - 1
+    for role, digest in zip(history.roles[done:], history.digests[done:], strict=True):
         if role != "system":
             key = made(key + digest, digest_size=_BYTES).digest()
         keys.append(key)
+    if noted is not None:
+        noted.memo.note("chain", noted.items, tuple(keys[: noted.turns + 1]))
     return tuple(keys)
 
 

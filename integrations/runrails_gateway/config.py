@@ -40,7 +40,7 @@ if TYPE_CHECKING:
             ...
 
 
-__all__ = ["BEDROCK_MODELS", "GatewayConfig", "Limited", "Upstream", "UpstreamDialect", "matches"]
+__all__ = ["BEDROCK_MODELS", "GatewayConfig", "Limited", "Upstream", "UpstreamDialect", "matches", "prices_of"]
 
 UpstreamDialect = Literal["openai", "anthropic", "bedrock"]
 _DIALECTS = ("openai", "anthropic", "bedrock")
@@ -256,10 +256,11 @@ class GatewayConfig:
         at the same prices, and on the same keys.
         """
         found = [each for each in self.upstreams if each.dialect in dialects and matches(each.models, model)]
-        return tuple(each for each in found if _prices(each) == _prices(found[0]))
+        return tuple(each for each in found if prices_of(each) == prices_of(found[0]))
 
 
-def _prices(upstream: Upstream) -> tuple[str, str | None, str | None]:
+def prices_of(upstream: Upstream) -> tuple[str, str | None, str | None]:
+    """Equal for upstreams that can stand in for one another: their prices, and whose keys they take."""
     return upstream.dialect, upstream.provider, upstream.region
 
 

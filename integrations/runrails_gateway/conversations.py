@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from runrails_gateway.continuing import kept_after
 from runrails_gateway.history import history_of, mark_of, stream_mark
 from runrails_gateway.loopcheck import LoopCheck
 from runrails_gateway.recognition import Runs
@@ -14,13 +15,15 @@ if TYPE_CHECKING:
     from runrails.identity.principal import Principal
     from runrails.run import Run
     from runrails_gateway.config import GatewayConfig
+    from runrails_gateway.continuing import Continued
     from runrails_gateway.dialects import Ask
+    from runrails_gateway.exchange import Exchange
     from runrails_gateway.history import History
     from runrails_gateway.recognition import Recognised
 
 __all__ = ["Conversations", "Talk"]
 
-KNOWN_MAX = 4_000
+KNOWN_MAX = 2_000
 """Runs that are known without asking the documents; they take a kilobyte each."""
 
 
@@ -32,6 +35,7 @@ class Talk(NamedTuple):
     recognised: Recognised
     named: bool
     """Whether the request names the answer it goes on from, and brings only what is new."""
+    ask: Ask
 
 
 class Conversations:
@@ -57,7 +61,7 @@ class Conversations:
         found = await self._runs.recognise(principal, history, header=header, previous_id=ask.previous_id)
         if found.heard is not None:
             self._loops.recall(found.keys[0], found.heard)
-        return Talk(ask.operation, history, found, ask.previous_id is not None)
+        return Talk(ask.operation, history, found, ask.previous_id is not None, ask)
 
     def check(self, talk: Talk, run: Run) -> None:
         """Raise LoopDetected if the conversation goes round in circles."""
@@ -67,16 +71,26 @@ class Conversations:
         if finding is not None:
             run.found(finding)
 
-    async def answered(self, talk: Talk, answer: bytes | Mapping[str, object]) -> None:
+    async def answered(self, talk: Talk, exchange: Exchange, answer: bytes | Mapping[str, object]) -> None:
         """
         Remember an answer, so that the conversation is known when it goes on.
 
         Args:
             talk: What was answered.
+            exchange: The same as a request that has come to an answer.
             answer: Its JSON, or all bytes of a stream.
         """
         name = talk.operation
         mark = stream_mark(name, answer) if isinstance(answer, bytes) else mark_of(name, answer)
         if mark is not None:
             heard = self._loops.answered(talk.recognised.keys, mark)
-            await self._runs.answered(talk.recognised, mark, heard=heard)
+            keeps = None if mark.answer_id is None else _keeps(talk, exchange, mark.items)
+            await self._runs.answered(talk.recognised, mark, heard=heard, keeps=keeps)
+
+
+def _keeps(talk: Talk, exchange: Exchange, items: int) -> Continued | None:
+    """What the provider keeps of the conversation, to which a next request may add."""
+    ticket, result = exchange.ticket, exchange.result
+    if ticket is None or result is None:
+        return None
+    return kept_after(talk.ask, ticket.permit.call, result, talk.recognised.keeps, items)

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, cast
 from runrails.errors import ConfigError
 from runrails.secretrefs import resolve
 from runrails_gateway.config import GatewayConfig, Limited, Upstream, UpstreamDialect
+from runrails_gateway.options import cache_of, thrifty
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -42,7 +43,10 @@ if TYPE_CHECKING:
     from runrails.identity.jwt.tokens import Tokens
     from runrails_gateway.config import Closable
 
-__all__ = ["UPSTREAMS", "config_of_environment", "limited_of_environment", "runs_url", "upstreams_of_environment"]
+__all__ = [
+    "UPSTREAMS", "callers_of_environment", "config_of_environment", "limited_of_environment", "runs_url",
+    "upstreams_of_environment",
+]  # fmt: skip
 
 UPSTREAMS = "RUNRAILS_UPSTREAMS"
 _FILE_BYTES_MAX = 1_048_576
@@ -73,12 +77,13 @@ def config_of_environment() -> GatewayConfig:
     from runrails.identity.apikeys import ApiKeys
     from runrails.identity.apikeys.opening import peppers_of_environment
     from runrails.identity.authenticate import Authenticator
+    from runrails.identity.opening import aws_of_environment
     from runrails.identity.startup import check_secrets
     from runrails.machinesecrets import setting_of
     from runrails_gateway.ops.watching import ops_of_environment
 
     check_secrets()
-    upstreams, limited = upstreams_of_environment(), limited_of_environment()
+    upstreams, limited, aws = upstreams_of_environment(), limited_of_environment(), aws_of_environment()
     ops = ops_of_environment()
     owned: list[Closable] = list(ops.owned)
     try:
@@ -97,8 +102,10 @@ def config_of_environment() -> GatewayConfig:
         owned.insert(0, runs)
         guard = _guard(vault, ops.metrics)
         owned.insert(0, guard)
+        ops.metrics.watch(guard)
         return GatewayConfig(
-            guard=guard, authenticator=Authenticator(api_keys, tokens), upstreams=upstreams,
+            guard=guard, upstreams=upstreams,
+            authenticator=Authenticator(api_keys, tokens, None if aws is None else aws.open(documents)),
             documents=runs, api_keys=api_keys, vault=vault, tokens=tokens, limited=limited,
             hide_amounts=_is_set("RUNRAILS_GATEWAY_HIDE_AMOUNTS"), docs=_is_set("RUNRAILS_GATEWAY_DOCS"),
             watchers=ops.watchers, metrics=ops.metrics, owned=tuple(owned),
@@ -107,6 +114,19 @@ def config_of_environment() -> GatewayConfig:
         for each in owned:
             each.close()
         raise
+
+
+def callers_of_environment() -> tuple[str, ...]:
+    """Whose credentials are taken, in words. Raises ConfigError."""
+    from runrails.identity.opening import aws_of_environment
+
+    aws = aws_of_environment()
+    found = ["API keys"]
+    if _has_tokens():
+        found.append("tokens (JWT)")
+    if aws is not None:
+        found.append(f"AWS identities: {aws.told}")
+    return tuple(found)
 
 
 def runs_url() -> str:
@@ -207,7 +227,8 @@ def _guard(vault: Vault | None, metrics: Sink) -> Guard:
         )
     plan = read_plan(os.environ)
     return Guard(
-        plan.limits, tags=plan.tags, store=plan.store, prices=plan.prices, price_file=plan.price_file,
+        thrifty(plan.limits, os.environ), cache=cache_of(os.environ), tags=plan.tags, store=plan.store,
+        prices=plan.prices, price_file=plan.price_file,
         mode="observe" if plan.observe else "enforce", zone=plan.zone, markup_bp=plan.markup_bp,
         tools={name: ToolRule(poll=True) for name in plan.polls},
         credentials=None if vault is None else Router(vault), sinks=(log_sink, metrics),
@@ -215,11 +236,15 @@ def _guard(vault: Vault | None, metrics: Sink) -> Guard:
 
 
 def _tokens(documents: DocumentStore) -> Tokens | None:
-    if not (os.environ.get("RUNRAILS_JWT_KEYS") or os.environ.get("RUNRAILS_JWT_JWKS_URL")):
+    if not _has_tokens():
         return None
     from runrails.identity.jwt.opening import open_tokens
 
     return open_tokens(documents)
+
+
+def _has_tokens() -> bool:
+    return bool(os.environ.get("RUNRAILS_JWT_KEYS") or os.environ.get("RUNRAILS_JWT_JWKS_URL"))
 
 
 def limited_of_environment() -> Limited:

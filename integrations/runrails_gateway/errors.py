@@ -88,7 +88,7 @@ class NotServed(BadRequest):
     code = "not_served"
     http_status = 404
 
-    def __init__(self, *, methods: LiteralString = "") -> None:
+    def __init__(self, *, methods: str = "") -> None:
         if methods:
             super().__init__("method_not_allowed", "This address does not take that method.", next_step="Use another.")
             self.fields["allow"] = methods

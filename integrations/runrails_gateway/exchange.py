@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from runrails.identity.principal import Principal
     from runrails_gateway.config import Limited
     from runrails_gateway.dialects import Dialect, Told
+    from runrails_gateway.sparing import Spared
     from runrails_gateway.ticket import Ticket
 
 __all__ = ["Ending", "Exchange", "Headers", "Left", "Watcher", "check_headers", "header_of", "read_body", "the_header"]
@@ -46,8 +47,8 @@ class Exchange:
 
     __slots__ = (
         "_send", "begun", "bytes_out", "complete", "dialect", "ending", "error", "gone", "headers", "id", "left",
-        "model", "principal", "request_bytes", "result", "run_id", "started_ms", "status", "stream", "ticket", "told",
-        "upstream",
+        "model", "principal", "request_bytes", "resent", "result", "run_id", "spared", "started_ms", "status", "stream",
+        "ticket", "told", "upstream",
     )  # fmt: skip
 
     def __init__(self, scope: Scope, send: Send, dialect: Dialect, *, request_id: str, started_ms: int) -> None:
@@ -63,6 +64,10 @@ class Exchange:
         self.upstream = ""
         self.run_id: str | None = None
         self.request_bytes = 0
+        self.resent = 0
+        """How often the client says that it has sent it before."""
+        self.spared: Spared | None = None
+        """What was done so that it costs less; None if nothing is ever done."""
         self.bytes_out = 0
         self.ticket: Ticket | None = None
         """The newest permit of this request, and what it cost."""

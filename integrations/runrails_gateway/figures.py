@@ -43,6 +43,8 @@ def about_call(exchange: Exchange, config: GatewayConfig) -> Pairs:
     if ticket is None:
         return pairs
     permit = ticket.permit
+    if exchange.spared is not None:
+        pairs += exchange.spared.headers
     if permit.max_tokens is not None and permit.max_tokens != permit.call.max_tokens:
         pairs.append((b"x-runrails-max-tokens", b"%d" % permit.max_tokens))
     if config.hide_amounts:

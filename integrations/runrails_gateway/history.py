@@ -9,14 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, cast
 
 from runrails.calls import ToolCall, ToolOutcome
 from runrails.toolwire import chat_call, function_call, result_of
 from runrails_gateway.canonical import answer_digest, content_digest, remembered, text_of
+from runrails_gateway.growing import Grown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from runrails_gateway.growing import Memo
 
 __all__ = [
     "AnswerMark", "History", "Turn", "chat_history", "chat_mark", "history_of", "mark_of", "messages_history",
@@ -44,28 +47,27 @@ class Turn(NamedTuple):
 class History:
     """The turns of a conversation. Immutable; the request's body must not change while it is in use."""
 
-    __slots__ = ("_parts", "_read", "answers", "digests", "results", "roles")
+    __slots__ = ("_read", "answers", "digests", "looked", "noted", "results", "roles")
 
-    def __init__(self, units: Sequence[_Unit], read: Callable[[_Unit], Turn], *, results: int | None = None) -> None:
-        self._parts = units
+    def __init__(self, looked: _Looked, read: Callable[[_Unit], Turn], noted: _Noted | None = None) -> None:
+        self.looked = looked
+        _, self.roles, self.digests, self.results = looked
         self._read = read
-        self.roles: tuple[Role, ...] = tuple([unit[0] for unit in units])
-        self.digests: tuple[bytes, ...] = tuple([unit[1] for unit in units])
         self.answers = self.roles.count("assistant")
         """How many answers of the model it holds."""
-        self.results = self.roles.count("tool") if results is None else results
-        """How many results of tools; in Anthropic's form a turn holds several."""
+        self.noted = noted
+        """Where to note what is found out about its beginning; None if the next request is read as a whole."""
 
     def __len__(self) -> int:
         return len(self.roles)
 
     def turn(self, place: int) -> Turn:
         """One of the turns."""
-        return self._read(self._parts[place])
+        return self._read(self.looked.units[place])
 
     def turns_from(self, place: int) -> Iterator[Turn]:
         """The turns from one on."""
-        for unit in self._parts[place:]:
+        for unit in self.looked.units[place:]:
             yield self._read(unit)
 
     @property
@@ -78,6 +80,52 @@ _Unit = tuple[Role, bytes, object]
 """A turn that was looked at: who speaks, its digest, and the part of the body it is read from."""
 
 
+class _Looked(NamedTuple):
+    """Turns that were looked at."""
+
+    units: tuple[_Unit, ...] = ()
+    roles: tuple[Role, ...] = ()
+    digests: tuple[bytes, ...] = ()
+    results: int = 0
+    """How many results of tools; in Anthropic's form a turn holds several."""
+
+    def and_then(self, units: Sequence[_Unit], results: int) -> _Looked:
+        """The same, and more."""
+        return _Looked(
+            (*self.units, *units), (*self.roles, *[unit[0] for unit in units]),
+            (*self.digests, *[unit[1] for unit in units]), self.results + results,
+        )  # fmt: skip
+
+
+_NOTHING = _Looked()
+_Look: TypeAlias = "Callable[[Sequence[object], list[_Unit]], int]"
+"""Makes units of items; how many results of tools are in them."""
+
+
+class _Noted(NamedTuple):
+    """The beginning of a conversation that the next request need not bring up again."""
+
+    memo: Memo
+    items: int
+    turns: int
+
+
+def _history(body: Body, member: str, look: _Look, read: Callable[[_Unit], Turn]) -> History:
+    """Of a conversation whose beginning was looked at before, only what is new is."""
+    given = body.get(member)
+    items = cast("list[object]", given) if isinstance(given, list) else []
+    units: list[_Unit] = []
+    if type(body) is not Grown:
+        results = look(items, units)
+        return History(_NOTHING.and_then(units, results), read)
+    memo = body.memo
+    known, looked = memo.known("history", len(items), _Looked)
+    if known < len(items):
+        looked = looked.and_then(units, look(items[known:], units))
+        memo.note("history", len(items), looked)
+    return History(looked, read, _Noted(memo, len(items), len(looked.units)))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerMark:
     """By what an answer of the model is known again when it comes back in a request."""
@@ -87,6 +135,8 @@ class AnswerMark:
     calls: tuple[ToolCall, ...] = ()
     answer_id: str | None = None
     """By which a next request may name the answer instead of sending it (Responses API)."""
+    items: int = 0
+    """How many items the answer has, where it may be named."""
 
     @property
     def call_ids(self) -> tuple[str, ...]:
@@ -94,7 +144,7 @@ class AnswerMark:
         return tuple(call.id for call in self.calls if call.id is not None)
 
 
-EMPTY = History((), lambda unit: Turn(unit[0], unit[1]))
+EMPTY = History(_NOTHING, lambda unit: Turn(unit[0], unit[1]))
 
 
 def history_of(operation: str, body: Body) -> History:
@@ -122,8 +172,12 @@ def stream_mark(operation: str, sse: bytes) -> AnswerMark | None:
 
 def chat_history(body: Body) -> History:
     """The history of a chat completion's request."""
-    units: list[_Unit] = []
-    for message in _maps(body.get("messages")):
+    return _history(body, "messages", _look_at_chat, _chat_turn)
+
+
+def _look_at_chat(items: Sequence[object], units: list[_Unit]) -> int:
+    results = 0
+    for message in _maps(items):
         role, content = message.get("role"), message.get("content")
         if role == "assistant":
             simple = type(content) is str and not (message.get("tool_calls") or message.get("function_call"))
@@ -131,11 +185,12 @@ def chat_history(body: Body) -> History:
             units.append(("assistant", digest, message))
         elif role in ("tool", "function"):  # no set: it may be anything, and a list has no hash
             units.append(("tool", content_digest("t", content, _text(message.get("tool_call_id"))), message))
+            results += 1
         elif role in ("system", "developer"):
             units.append(("system", b"", message))
         else:
             units.append(("user", _said(content), message))
-    return History(units, _chat_turn)
+    return results
 
 
 def chat_mark(body: Body) -> AnswerMark | None:
@@ -180,9 +235,12 @@ def _chat_turn(unit: _Unit) -> Turn:
 
 def messages_history(body: Body) -> History:
     """The history of a message's request. Results of tools come in a user's message; what else is in it follows."""
-    units: list[_Unit] = []
+    return _history(body, "messages", _look_at_messages, _message_turn)
+
+
+def _look_at_messages(items: Sequence[object], units: list[_Unit]) -> int:
     told = 0
-    for message in _maps(body.get("messages")):
+    for message in _maps(items):
         content = message.get("content")
         if message.get("role") == "assistant":
             digest = _message_digest(content) if type(content) is str else remembered(b"m", content, _message_digest)
@@ -197,7 +255,7 @@ def messages_history(body: Body) -> History:
         said = [part for part in cast("list[object]", content) if not _is_result(part)]
         if said:
             units.append(("user", _said(said), None))
-    return History(units, _message_turn, results=told)
+    return told
 
 
 def messages_mark(body: Body) -> AnswerMark | None:
@@ -254,24 +312,46 @@ def responses_history(body: Body) -> History:
     """The history of a response's request. What the model gave comes in items; those in a row are one answer."""
     given = body.get("input")
     if isinstance(given, str):
-        return History([("user", _said(given), None)], _response_turn)
+        return History(_NOTHING.and_then([("user", _said(given), None)], 0), _response_turn)
+    items = cast("list[object]", given) if isinstance(given, list) else []
+    memo = body.memo if type(body) is Grown else None
+    known, looked = (0, _NOTHING) if memo is None else memo.known("history", len(items), _Looked)
     units: list[_Unit] = []
     answer: list[Body] = []
-    for item in _maps(given):
-        kind, role = item.get("type"), item.get("role")
-        if role in ("system", "developer"):
-            units.append(("system", b"", None))
-        elif role == "assistant" or (role is None and not _is_output(kind)):
-            answer.append(item)
-        else:
-            _end_answer(answer, units)
-            answer = []
-            if role is None:
-                units.append(("tool", content_digest("t", item.get("output"), _text(item.get("call_id"))), item))
-            else:
-                units.append(("user", _said(item.get("content")), None))
+    results = sure = 0
+    for place in range(known, len(items)):
+        item = items[place]
+        if not isinstance(item, Mapping):
+            continue
+        results += _look_at_item(cast("Body", item), units, answer)
+        if not answer:
+            known, sure = place + 1, len(units)
+    noted: _Noted | None = None
+    if memo is not None:
+        # An answer at the end may go on in the next request, and is looked at again, with what stands in it.
+        looked = looked.and_then(units[:sure], results)
+        memo.note("history", known, looked)
+        noted = _Noted(memo, known, len(looked.units))
+        units, results = units[sure:], 0
     _end_answer(answer, units)
-    return History(units, _response_turn)
+    return History(looked.and_then(units, results), _response_turn, noted)
+
+
+def _look_at_item(item: Body, units: list[_Unit], answer: list[Body]) -> int:
+    """One item of the input; `answer` has those of the answer that may not have ended yet."""
+    kind, role = item.get("type"), item.get("role")
+    if role in ("system", "developer"):
+        units.append(("system", b"", None))
+    elif role == "assistant" or (role is None and not _is_output(kind)):
+        answer.append(item)
+    else:
+        _end_answer(answer, units)
+        if role is not None:
+            units.append(("user", _said(item.get("content")), None))
+        else:
+            units.append(("tool", content_digest("t", item.get("output"), _text(item.get("call_id"))), item))
+            return 1
+    return 0
 
 
 def response_mark(body: Body) -> AnswerMark | None:
@@ -281,12 +361,16 @@ def response_mark(body: Body) -> AnswerMark | None:
         return None
     items = list(_maps(cast("list[object]", output)))
     answer_id = None if body.get("store") is False else _text(body.get("id")) or None
-    return AnswerMark(digest=_items_digest(items), calls=_items_calls(items), answer_id=answer_id)
+    return AnswerMark(
+        digest=_items_digest(items), calls=_items_calls(items), answer_id=answer_id, items=len(items)
+    )  # fmt: skip
 
 
 def _end_answer(answer: list[Body], units: list[_Unit]) -> None:
     if answer:
-        units.append(("assistant", remembered(b"r", answer, _items_digest), answer))
+        items = answer.copy()
+        answer.clear()
+        units.append(("assistant", remembered(b"r", items, _items_digest), items))
 
 
 def _is_output(kind: object) -> bool:

@@ -20,16 +20,19 @@ from runrails.calls import ModelCall
 from runrails.errors import RunrailsError
 from runrails.identity.authenticate import enter
 from runrails.ledger import RUN_PERIOD, Account
-from runrails_gateway.bedrock.wording import on_bedrock
 from runrails_gateway.callers import caller_of
 from runrails_gateway.calling import Call
+from runrails_gateway.continuing import continuing
 from runrails_gateway.conversations import Conversations
 from runrails_gateway.dialects import tell
 from runrails_gateway.errors import ModelNotFound, NotServed, UpstreamError
-from runrails_gateway.exchange import Exchange, Left, header_of, read_body, the_header
+from runrails_gateway.exchange import Exchange, Left, read_body, the_header
 from runrails_gateway.figures import about_request
-from runrails_gateway.jsonin import read_json
+from runrails_gateway.growing import Growing
 from runrails_gateway.keeping import RunKeeper
+from runrails_gateway.labels import labelled, note_resent
+from runrails_gateway.reading import ask_of
+from runrails_gateway.sparing import spare
 from runrails_gateway.upstream.attempts import Attempts, Lines
 from runrails_gateway.upstream.breaker import Breaker
 
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
 
     from starlette.types import Receive, Scope, Send
 
+    from runrails.clients.plan import Plan
     from runrails.identity.authenticate import Entered
     from runrails.identity.principal import Principal
     from runrails.keyroutes import Route
@@ -48,6 +52,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Endpoint", "Hot"]
 
+SERVING_MAX, SERVED_CHARS_MAX = 256, 64
+"""How many models, with how long names, it is known of who serves them."""
 _SERVES = {"openai": ("openai", "bedrock"), "anthropic": ("anthropic", "bedrock")}
 """Which upstreams can answer a dialect."""
 
@@ -71,7 +77,11 @@ class Hot:
         # Conversations are looked at as a whole, with every request; what a run itself hears is no tool's result.
         self._keeper = RunKeeper(guard.monotonic, replace(guard.limits, loops=None))
         self._conversations = Conversations(config)
+        self._growing = Growing()
         self._open: set[asyncio.Task[None]] = set()
+        self._ends_ms: int | None = None
+        self._serving: dict[tuple[str, str], tuple[Upstream, ...]] = {}
+        """Who serves which model, by dialect."""
 
     @property
     def open_requests(self) -> int:
@@ -113,10 +123,17 @@ class Hot:
             exchange.leave()
             raise
 
+    def ending(self) -> int:
+        """The server begins to end, and waits itself for a while. Until when requests are waited for, all in all."""
+        if self._ends_ms is None:
+            self._ends_ms = self._guard.monotonic() + self._config.limited.shutdown_ms_max
+        return self._ends_ms
+
     async def close(self) -> None:
         """Wait for what is under way, so long as is allowed; then end it. Everything is settled afterwards."""
-        if self._open:
-            await asyncio.wait(set(self._open), timeout=self._config.limited.shutdown_ms_max / 1_000)
+        left_ms = self.ending() - self._guard.monotonic()
+        if self._open and left_ms > 0:
+            await asyncio.wait(set(self._open), timeout=left_ms / 1_000)
         for task in list(self._open):
             task.cancel()
         if self._open:
@@ -162,24 +179,28 @@ class Hot:
     def _read(self, exchange: Exchange, raw: bytes, query: bytes) -> tuple[Ask, Attempts]:
         dialect = exchange.dialect
         exchange.request_bytes = len(raw)
-        body = read_json(raw)
+        principal = exchange.principal
+        owner = () if principal is None else (principal.user, principal.org or "")
+        body = self._growing.read(raw, operation=dialect.operation, owner=owner, now_ms=exchange.started_ms)
         upstreams = self._upstreams(dialect, body.get("model"))
-        first = upstreams[0]
         attempts = Attempts(self._lines, upstreams, exchange, query)
-        attempts.check_rest()
-        ask = dialect.read(
-            body, provider=first.provider, place=first.place, region=first.region, retries=first.retries,
-            user_agent=header_of(exchange.headers, b"user-agent") or "",
-        )  # fmt: skip
-        if first.dialect == "bedrock":
-            ask = on_bedrock(dialect, ask)
+        if self._guard.cache is None:  # else its answer may be there already
+            attempts.check_rest()
+        ask = ask_of(exchange, body, upstreams[0])
         exchange.model, exchange.stream = ask.model, ask.stream
         return ask, attempts
 
     def _upstreams(self, dialect: Dialect, model: object) -> tuple[Upstream, ...]:
-        upstreams = self._config.serving(model if isinstance(model, str) else "", _SERVES[dialect.name])
-        if not upstreams:
-            raise ModelNotFound
+        name = model if isinstance(model, str) else ""
+        upstreams = self._serving.get((name, dialect.name))
+        if upstreams is None:
+            upstreams = self._config.serving(name, _SERVES[dialect.name])
+            if not upstreams:
+                raise ModelNotFound
+            if len(self._serving) >= SERVING_MAX:
+                self._serving.clear()
+            if len(name) <= SERVED_CHARS_MAX:
+                self._serving[name, dialect.name] = upstreams
         return upstreams
 
     async def _paid(self, exchange: Exchange, entered: Entered, ask: Ask, attempts: Attempts, raw: bytes) -> None:
@@ -190,15 +211,33 @@ class Hot:
         talk = await self._conversations.recognise(entered.principal, ask, header=header)
         found = talk.recognised
         exchange.run_id = found.run_id
+        if ask.previous_id is not None:
+            plan.call = continuing(plan.call, ask, found.keeps)
+        note_resent(exchange)
+        if exchange.resent or self._guard.saves:
+            plan.call = labelled(plan.call, exchange, kinds=self._guard.saves)
         kept = self._keeper.take(entered, found.run_id, found.name, found.steps_before)
         try:
             self._conversations.check(talk, kept.run)
+            if self._guard.saves:
+                plan, attempts = await self._spared(kept.run, exchange, ask, plan, attempts)
             await Call(
                 self._config, exchange, ask, plan, raw, run=kept.run, attempts=attempts,
-                remember=partial(self._conversations.answered, talk),
+                remember=partial(self._conversations.answered, talk, exchange),
             ).go()  # fmt: skip
         finally:
             await self._keeper.give(kept)
+
+    async def _spared(
+        self, run: Run, exchange: Exchange, ask: Ask, plan: Plan, attempts: Attempts
+    ) -> tuple[Plan, Attempts]:  # fmt: skip
+        """The request as it is to be sent, where calls are made cheaper."""
+        serves = _SERVES[exchange.dialect.name]
+        spared = await spare(run, exchange, ask, plan, attempts, lambda model: self._config.serving(model, serves))
+        exchange.spared, exchange.model = spared, spared.model
+        if spared.shelf is None or spared.shelf.stored is None:
+            spared.attempts.check_rest()
+        return spared.plan, spared.attempts
 
     async def _free(
         self, exchange: Exchange, entered: Entered, ask: Ask, attempts: Attempts, raw: bytes

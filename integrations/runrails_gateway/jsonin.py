@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import LiteralString
 
-__all__ = ["DEPTH_MAX", "DIGITS_MAX", "read_json"]
+__all__ = ["DEPTH_MAX", "DIGITS_MAX", "after_space", "has_half_pair", "is_deep", "read_json", "scan"]
 
 DEPTH_MAX = 64
 """Objects and lists within each other; real requests have some ten."""
@@ -34,6 +34,7 @@ _LONG = b"0" * (DIGITS_MAX + 1)
 _SURROGATE_SIGN = re.compile(rb"\\u[dD]")
 _SURROGATE = re.compile(rb"\\(?:\\|u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F]))")
 """An escaped backslash, an escaped pair, or (the group) an escaped half of one."""
+_SPACES = frozenset(" \t\n\r")
 _INFINITE = (float("inf"), float("-inf"))
 
 
@@ -63,12 +64,16 @@ def read_json(raw: bytes, *, depth_max: int = DEPTH_MAX) -> dict[str, object]:
     if isinstance(found, _Refused):
         # Not inside an `except`: the decoder's own error has the whole text, and would hang on ours as its context.
         raise _bad(found.reason, found.what)
-    # Half a pair can only be written as an escape: raw it is no UTF-8.
-    if _SURROGATE_SIGN.search(raw) and any(half[1] for half in _SURROGATE.finditer(raw)):
+    if has_half_pair(raw):
         raise _bad("lone_surrogate", "A string in the request's body has half of a surrogate pair.")
-    if not (dense and raw.count(b"{") + raw.count(b"[") <= depth_max) and _is_deep(found, depth_max):
+    if not (dense and raw.count(b"{") + raw.count(b"[") <= depth_max) and is_deep(found, depth_max):
         raise _bad(*_TOO_DEEP)
     return found
+
+
+def has_half_pair(raw: bytes) -> bool:
+    """Whether JSON has half a surrogate pair: it can only be written as an escape, as raw it is no UTF-8."""
+    return _SURROGATE_SIGN.search(raw) is not None and any(half[1] for half in _SURROGATE.finditer(raw))
 
 
 def _decoded(raw: bytes, decode: Callable[[str], object]) -> dict[str, object] | _Refused:
@@ -124,7 +129,8 @@ def _constant(name: str) -> NoReturn:
     raise _Refused("not_a_number", "The request's body has NaN or Infinity, which JSON does not know.")
 
 
-def _is_deep(value: object, depth_max: int) -> bool:
+def is_deep(value: object, depth_max: int) -> bool:
+    """Whether more objects and lists than that are within each other; the value is one."""
     level: list[object] = [value]
     for _ in range(depth_max):
         inner: list[object] = []
@@ -139,9 +145,24 @@ def _is_deep(value: object, depth_max: int) -> bool:
     return True
 
 
-_decode: Callable[[str], object] = json.JSONDecoder(
-    object_pairs_hook=_object, parse_int=_whole, parse_float=_real, parse_constant=_constant
-).decode
+_strict = json.JSONDecoder(object_pairs_hook=_object, parse_int=_whole, parse_float=_real, parse_constant=_constant)
+_decode: Callable[[str], object] = _strict.decode
+scan = cast("Callable[[str, int], tuple[object, int]]", vars(_strict)["scan_once"])
+"""
+The value that begins at a place, and where it ends. Raises ValueError or StopIteration where there is none, and does
+not look for what `read_json` looks for afterwards.
+"""
+_space = re.compile(r"[ \t\n\r]*").match
+
+
+def after_space(text: str, at: int) -> int:
+    """The first place from there on that is no space."""
+    if text[at : at + 1] not in _SPACES:  # nearly always; also behind the end
+        return at
+    found = _space(text, at)
+    return at if found is None else found.end()
+
+
 _decode_dense: Callable[[str], object] = json.JSONDecoder(
     object_pairs_hook=_object, parse_float=_real, parse_constant=_constant
 ).decode

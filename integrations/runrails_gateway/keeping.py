@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from runrails import aio
+from runrails.errors import RunrailsError
+from runrails.ledger import RunArchive
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,6 +24,8 @@ __all__ = ["Kept", "RunKeeper"]
 KEPT_MAX = 128
 """What they make of their own is gone soon after them, as long as they are few; see `app._tune_collector`."""
 IDLE_MS_MAX = 900_000
+TELL_EVERY_MS = 60_000
+TOLD_MAX = 1_000
 _AT_ONCE = 4
 """How many are let go for each that comes, so that no request pays for many."""
 
@@ -63,6 +68,8 @@ class RunKeeper:
         self._kept_max = kept_max
         self._idle_ms_max = idle_ms_max
         self._kept: OrderedDict[_Key, Kept] = OrderedDict()
+        self._told_ms: dict[tuple[str | None, ...], int] = {}
+        """When a run that nothing could start in was last told of, by whose it was and why."""
         self._going: list[Run] = []
         """Let go, and to be closed."""
 
@@ -103,7 +110,7 @@ class RunKeeper:
         is_kept = self._kept.get(kept.key) is kept
         if not is_kept and not kept.open:
             self._going.append(kept.run)
-        elif is_kept and kept.run.stopped is not None:
+        elif is_kept and (kept.run.stopped is not None or (not kept.open and kept.run.barren)):
             self._let_go(kept)
         self._let_oldest_go()
         if self._going:
@@ -114,6 +121,21 @@ class RunKeeper:
         self._going += [kept.run for kept in self._kept.values()]
         self._kept.clear()
         await self._close_those()
+
+    def _may_tell(self, run: Run) -> bool:
+        """
+        Whether to keep a record of a run that nothing could start in: one a minute of each user, key and reason.
+        Whoever is refused comes again at once, each time in a run of its own.
+        """
+        whose, now_ms = run.attribution, self._monotonic()
+        why = (whose.user, whose.key, whose.org, run.stop_reason)
+        before_ms = self._told_ms.get(why)
+        if before_ms is not None and now_ms - before_ms < TELL_EVERY_MS:
+            return False
+        if len(self._told_ms) >= TOLD_MAX:
+            self._told_ms.clear()
+        self._told_ms[why] = now_ms
+        return True
 
     def _let_oldest_go(self) -> None:
         before_ms = self._monotonic() - self._idle_ms_max
@@ -136,11 +158,26 @@ class RunKeeper:
         going, self._going = self._going, []
         for run in going:
             # A single call is in the ledger; there is nothing more to tell of its run, nor of one that never began.
-            calls = run.tally.model_calls
-            if calls == 0 or (calls == 1 and run.stopped is None):
+            close = run.close
+            if run.barren:
+                if not self._may_tell(run):
+                    continue
+                close = partial(_close_if_new, run)
+            elif run.tally.model_calls == 0 or (run.tally.model_calls == 1 and run.stopped is None):
                 continue
             guard = run.guard
             if guard.store.remote:
-                await aio.off_loop(guard, run.close)
+                await aio.off_loop(guard, close)
             else:
-                run.close()
+                close()
+
+
+def _close_if_new(run: Run) -> None:
+    """End a run that nothing could start in. One of that id may have ended before, whose record says more."""
+    store = run.guard.store
+    try:
+        known = store.run(run.id) is not None if isinstance(store, RunArchive) else True
+    except RunrailsError:
+        return
+    if not known:
+        run.close()

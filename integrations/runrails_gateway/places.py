@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from runrails_gateway.continuing import Continued
+
 __all__ = ["SAME_MAX", "Place", "Places", "Seen", "choose"]
 
 SAME_MAX = 8
@@ -41,9 +43,12 @@ class Seen:
 class Place:
     """A point of a conversation from which a run goes on."""
 
-    __slots__ = ("claimed", "heard", "key", "seen", "steps")
+    __slots__ = ("claimed", "heard", "keeps", "key", "seen", "steps")
 
-    def __init__(self, seen: Seen, key: bytes, steps: int, *, claimed: bool = False, heard: str | None = None) -> None:
+    def __init__(
+        self, seen: Seen, key: bytes, steps: int, *, claimed: bool = False, heard: str | None = None,
+        keeps: Continued | None = None,
+    ) -> None:  # fmt: skip
         self.seen = seen
         self.key = key
         """The name of the conversation up to there."""
@@ -53,6 +58,8 @@ class Place:
         """Whether somebody has gone on from there with this run."""
         self.heard = heard
         """What a loop detector knew there, for another process."""
+        self.keeps = keeps
+        """What its provider keeps up to there, where a request may name it instead of sending it."""
 
 
 class Places:

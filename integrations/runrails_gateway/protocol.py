@@ -70,6 +70,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._stop_waiting()
         self._in_head, self._in_body, self._head_bytes = False, True, 0
         super().on_headers_complete()
+        if self.cycle is not None:  # pyright: ignore[reportUnnecessaryComparison] -- where another protocol takes over
+            self.cycle.transport = _Together(self.transport, self.loop)  # type: ignore[assignment] # all that it uses
 
     def on_message_complete(self) -> None:
         """A body is complete."""
@@ -104,6 +106,41 @@ class BoundedProtocol(HttpToolsProtocol):
         if status:
             transport.write(b"HTTP/1.1 " + status + b"\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
         transport.close()
+
+
+class _Together:
+    """
+    What an answer is written to: its head leaves together with what follows at once. Each write by itself wakes up the
+    caller, and takes as long as reading the request does.
+    """
+
+    __slots__ = ("_head", "_loop", "_transport")
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._head: bytes | None = b""
+        """What is kept back: nothing yet, a head, or None once it is out."""
+
+    def write(self, data: bytes) -> None:
+        head = self._head
+        if head is None:
+            self._transport.write(data)
+        elif head:
+            self._head = None
+            self._transport.write(head + data)
+        else:
+            self._head = data
+            self._loop.call_soon(self._flush)
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        head, self._head = self._head, None
+        if head:
+            self._transport.write(head)
 
 
 def _without_upgrade(data: bytes) -> bytes:

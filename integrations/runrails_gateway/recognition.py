@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from runrails.documents import DocumentStore
     from runrails.events import Emitter
     from runrails.identity.principal import Principal
+    from runrails_gateway.continuing import Continued
     from runrails_gateway.history import AnswerMark, History
 
 __all__ = ["How", "Recognised", "Runs"]
@@ -61,6 +62,8 @@ class Recognised(NamedTuple):
     owner: tuple[str, bytes]
     heard: str | None
     """What another process has noted of the conversation before the history begins, for `LoopCheck.recall`."""
+    keeps: Continued | None = None
+    """What its provider keeps of the conversation before that, where the request names an answer."""
 
     @property
     def key(self) -> bytes:
@@ -152,10 +155,13 @@ class Runs:
             self._places.add(keys[-1], Place(seen, keys[-1], steps))
         return Recognised(
             seen.id, seen.name, how, max(0, steps - seen.base), keys, seen, steps, (user, owner),
-            None if before is None else before.heard,
+            None if before is None else before.heard, None if before is None else before.keeps,
         )  # fmt: skip
 
-    async def answered(self, recognised: Recognised, mark: AnswerMark | None, *, heard: str | None = None) -> None:
+    async def answered(
+        self, recognised: Recognised, mark: AnswerMark | None, *, heard: str | None = None,
+        keeps: Continued | None = None,
+    ) -> None:  # fmt: skip
         """
         Remember an answer, before its last byte is handed out: with that the next request may come, to any process.
 
@@ -165,13 +171,14 @@ class Runs:
             recognised: The request.
             mark: Its answer; None if there was none.
             heard: What `LoopCheck.answered` has said of it.
+            keeps: What its provider keeps with it.
         """
         if mark is None:
             return
         user, owner = recognised.owner
         key = extend(recognised.key, mark.digest)
         # It may have been forgotten meanwhile.
-        place = Place(self._places.use(recognised.seen, self._clock()), key, recognised.steps + 1)
+        place = Place(self._places.use(recognised.seen, self._clock()), key, recognised.steps + 1, keeps=keeps)
         called = _calls_named(owner, mark.calls)
         names = [key, *called]
         response = None if mark.answer_id is None else _name(owner, "response", mark.answer_id)
@@ -182,7 +189,7 @@ class Runs:
         if recognised.how != "header":  # which says it in any process
             await self._notes.add(user, called[0] if called else key, place)
         if response is not None:
-            await self._notes.add(user, response, Place(place.seen, key, place.steps, heard=heard))
+            await self._notes.add(user, response, Place(place.seen, key, place.steps, heard=heard, keeps=keeps))
 
     # Finding.
 

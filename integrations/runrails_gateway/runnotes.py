@@ -9,6 +9,7 @@ import json
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from runrails.documents import Address
+from runrails_gateway.continuing import continued_of
 from runrails_gateway.places import SAME_MAX, Place, Seen, choose
 
 if TYPE_CHECKING:
@@ -158,7 +159,8 @@ def _encoded(places: list[Place]) -> bytes:
     rows = [
         [
             place.seen.id, place.seen.name, place.seen.base, place.key.hex(), place.steps, int(place.claimed),
-            *(() if place.heard is None else (place.heard,)),
+            *(() if place.heard is None and place.keeps is None else (place.heard,)),
+            *(() if place.keeps is None else (place.keeps,)),
         ]
         for place in places
     ]  # fmt: skip
@@ -170,11 +172,13 @@ def _decoded(document: Document) -> list[Place]:
     places: list[Place] = []
     try:
         for row in cast("list[list[object]]", json.loads(document.data)):
-            run_id, name, base, key, steps, claimed, *heard = row
+            run_id, name, base, key, steps, claimed, *more = row
             if isinstance(base, int) and isinstance(steps, int):
                 seen = Seen(str(run_id), str(name), base, 0)
-                said = str(heard[0]) if heard else None
-                places.append(Place(seen, bytes.fromhex(str(key)), steps, claimed=bool(claimed), heard=said))
+                said = str(more[0]) if more and more[0] is not None else None
+                keeps = continued_of(more[1]) if len(more) > 1 else None
+                place = Place(seen, bytes.fromhex(str(key)), steps, claimed=bool(claimed), heard=said, keeps=keeps)
+                places.append(place)
     except (ValueError, TypeError):
         return []
     return places

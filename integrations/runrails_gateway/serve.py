@@ -82,11 +82,11 @@ def serve(  # noqa: PLR0917 -- Typer names them all
     configure()
     made = make_secrets()
     with figures_together(workers):
-        upstreams = _upstreams()
+        callers, upstreams = _callers(), _upstreams()
         bound = None if check else _bind(host, port)
         key = None if check else admin_key()
         url = _url(host, port if bound is None else bound.getsockname()[1], tls=tls_cert is not None)
-        _tell(url, upstreams, made, key, as_json=as_json)
+        _tell(url, callers, upstreams, made, key, as_json=as_json)
         if bound is not None:
             with bound:
                 serve_on(bound, workers=workers, tls_cert=tls_cert, tls_key=tls_key)
@@ -141,6 +141,20 @@ def _is_local(host: str) -> bool:
         return False
 
 
+def _callers() -> Sequence[str]:
+    """What credentials are taken, in words."""
+    from runrails.identity.opening import aws_of_environment
+    from runrails_gateway.environment import callers_of_environment
+
+    aws = aws_of_environment()
+    if aws is not None and aws.by_events:
+        raise ConfigError(
+            "RUNRAILS_AWS_EVENTS has a function on Lambda believe its events, and a server has none.",
+            next_step="Unset it; or start runrails_gateway.aws_lambda:handler on Lambda.",
+        )
+    return callers_of_environment()
+
+
 def _upstreams() -> Sequence[tuple[str, str, str]]:
     """Opened once before the workers are, so that what is wrong is said once and plainly."""
     from runrails_gateway.config import GatewayConfig
@@ -173,13 +187,15 @@ def _url(host: str, port: int, *, tls: bool) -> str:
 
 
 def _tell(
-    url: str, upstreams: Sequence[tuple[str, str, str]], made: Sequence[str], key: Secret | None, *, as_json: bool
-) -> None:
+    url: str, callers: Sequence[str], upstreams: Sequence[tuple[str, str, str]], made: Sequence[str],
+    key: Secret | None, *, as_json: bool,
+) -> None:  # fmt: skip
     """The key is the only thing on stdout that is secret, and is there this once."""
     if as_json:
         print_json(
             {
                 "url": url, "page": f"{url}/admin", "store": absolute_url(), "secrets": list(made),
+                "callers": list(callers),
                 "upstreams": [{"name": name, "base_url": base, "models": models} for name, base, models in upstreams],
                 "admin_key": None if key is None else key.reveal(),
             }
@@ -189,6 +205,7 @@ def _tell(
     ledger = absolute_url()
     rows = [("listening", url), ("page", f"{url}/admin"), ("ledger", ledger)]
     rows += [("", _QUICK_MEANS)] if ledger.endswith(_QUICK) else []
+    rows += [("callers", each) for each in callers]
     rows += [("upstream", f"{name}  {base}  {models}") for name, base, models in upstreams]
     rows += [("made here", setting) for setting in made]
     for name, text in rows:

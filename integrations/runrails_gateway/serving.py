@@ -19,16 +19,20 @@ from runrails_gateway.environment import limited_of_environment
 from runrails_gateway.protocol import BoundedProtocol
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
     from pathlib import Path
     from socket import socket
     from types import FrameType
 
-__all__ = ["figures_together", "serve_on"]
+__all__ = ["BEHIND_PROXY", "figures_together", "kept_alive_s", "serve_on"]
 
 MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
 KEPT_ALIVE_S = 75
-"""Longer than load balancers keep connections, so that it is never we who close one that is about to be used."""
+"""How long a caller's idle connection is kept."""
+BEHIND_PROXY = "RUNRAILS_BEHIND_PROXY"
+PROXY_KEPT_ALIVE_S = 990
+"""Longer than load balancers keep theirs, ours on AWS 930 s: so we never close one that it is about to use, a 502."""
+_YES = frozenset({"1", "true", "yes", "on"})
 _log = logging.getLogger("runrails.workers")
 MARGIN_S = 15
 """What a worker has beyond the time for open requests, to settle those it broke off."""
@@ -59,23 +63,43 @@ def serve_on(bound: socket, *, workers: int, tls_cert: Path | None, tls_key: Pat
         return
     from runrails_gateway.supervisor import Supervisor
 
-    supervisor = Supervisor(work, workers, patience_s=2 * patience_s + MARGIN_S)
+    supervisor = Supervisor(work, workers, patience_s=patience_s + MARGIN_S)
     import_module("runrails_gateway.app")  # here, once for all workers
     gc.collect()
     gc.freeze()  # What is shared stays shared: looking through it would copy it.
     supervisor.run()
 
 
+def kept_alive_s() -> int:
+    """How long an idle connection is kept: a proxy's longer, and it has few."""
+    behind = os.environ.get(BEHIND_PROXY, "").strip().lower() in _YES
+    return PROXY_KEPT_ALIVE_S if behind else KEPT_ALIVE_S
+
+
+class _Server(Server):
+    """Says when it begins to end: what it waits for open requests is a part of what they are given."""
+
+    def __init__(self, config: Config, ending: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._ending = ending
+
+    async def shutdown(self, sockets: list[socket] | None = None) -> None:
+        """As uvicorn's."""
+        self._ending()
+        await super().shutdown(sockets)
+
+
 def _serve(bound: socket, *, tls_cert: Path | None, tls_key: Path | None, patience_s: float) -> None:
     from runrails_gateway.app import app_of_environment
 
+    app = app_of_environment()
     config = Config(
-        app_of_environment(), http=BoundedProtocol, ws="none", lifespan="on",
+        app, http=BoundedProtocol, ws="none", lifespan="on",
         access_log=False, log_config=None, server_header=False, date_header=True, proxy_headers=False,
-        timeout_keep_alive=KEPT_ALIVE_S, timeout_graceful_shutdown=max(1, round(patience_s)),
+        timeout_keep_alive=kept_alive_s(), timeout_graceful_shutdown=max(1, round(patience_s)),
         ssl_certfile=tls_cert, ssl_keyfile=tls_key,
     )  # fmt: skip
-    server = Server(config)
+    server = _Server(config, app.ending)
 
     def end(number: int, frame: FrameType | None) -> None:
         """For signals that come before the server listens for them, and for those that it repeats when it ends."""

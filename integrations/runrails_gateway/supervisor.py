@@ -122,7 +122,10 @@ def _be_worker(work: Callable[[], None], parent: int) -> None:
         signal.signal(each, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     threading.Thread(target=_outlive_no_parent, args=(parent,), name="runrails-parent", daemon=True).start()
-    work()
+    try:
+        work()
+    finally:
+        logging.shutdown()  # A worker ends without what is done at the end of a process.
 
 
 def _outlive_no_parent(parent: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 from runrails import aio
@@ -19,11 +20,15 @@ __all__ = ["Ticket"]
 class Ticket:
     """A permit on its way through the gateway. For one event loop."""
 
-    __slots__ = ("_open", "lost", "permit", "run", "sent", "settlement")
+    __slots__ = ("_open", "lost", "permit", "reserve_s", "run", "sent", "settle_s", "settlement")
 
-    def __init__(self, run: Run, permit: Permit) -> None:
+    def __init__(self, run: Run, permit: Permit, reserve_s: float = 0.0) -> None:
         self.run = run
         self.permit = permit
+        self.reserve_s = reserve_s
+        """How long the ledger took to hold the money, with waiting for money that others hold."""
+        self.settle_s = 0.0
+        """How long it took to settle."""
         self.sent = False
         """Whether the newest attempt may have left, and nobody knows what became of it."""
         self.lost = 0
@@ -44,8 +49,10 @@ class Ticket:
         self._open = False
         if self.lost:
             result = replace(result, unknown_attempts=self.lost)
+        began_s = perf_counter()
         try:
             self.settlement = await aio.after_model(self.run, self.permit, result)
+            self.settle_s = perf_counter() - began_s
         except Exception as exc:  # noqa: BLE001 -- the answer is the caller's; the hold expires by the ledger's rules
             self.failed(exc)
 

@@ -16,6 +16,7 @@ from langchain_core.tracers.context import register_configure_hook
 from runrails_langchain.explicit import Guarding
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from contextvars import ContextVar
 
     from langchain_core.callbacks import BaseCallbackHandler
@@ -26,11 +27,18 @@ if TYPE_CHECKING:
 __all__ = ["attach"]
 
 
-def attach(guard: Guard) -> None:
-    """Guard everything that LangChain runs in this process, in whatever thread, task or context."""
-    var = cast("ContextVar[BaseCallbackHandler | None]", _Everywhere(guard))
+def attach(guard: Guard) -> Callable[[], None]:
+    """
+    Guard everything that LangChain runs in this process, in whatever thread, task or context.
+
+    Returns:
+        What ends it.
+    """
+    everywhere = _Everywhere(guard)
+    var = cast("ContextVar[BaseCallbackHandler | None]", everywhere)
     # Not inherited: at every level those callbacks come first that the program has attached there.
     register_configure_hook(var, inheritable=False, handle_class=cast("type[BaseCallbackHandler]", Guarding))
+    return everywhere.end
 
 
 class _Everywhere:
@@ -38,6 +46,7 @@ class _Everywhere:
 
     def __init__(self, guard: Guard) -> None:
         self._guard = guard
+        self._ended = False
         self._forget()
         if hasattr(os, "register_at_fork"):  # not on Windows, which cannot fork
             os.register_at_fork(after_in_child=self._forget)
@@ -47,13 +56,17 @@ class _Everywhere:
         self._lock = threading.Lock()
         self._handler: GuardrailCallbackHandler | None = None
 
+    def end(self) -> None:
+        """Give nobody the callback any more: LangChain has no way to take a hook back."""
+        self._ended = True
+
     def get(self) -> GuardrailCallbackHandler | None:
         """The callback; None where code around has attached one that LangChain has not seen yet."""
         # Imported here, since LangChain is just being imported when this is registered.
         from runrails_langchain.attaching import some_attached
         from runrails_langchain.handler import GuardrailCallbackHandler
 
-        if some_attached():
+        if self._ended or some_attached():
             return None
         with self._lock:
             if self._handler is None:

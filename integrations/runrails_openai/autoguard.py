@@ -5,14 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from runrails.guard import Guard
 
 __all__ = ["attach"]
 
 
-def attach(guard: Guard) -> None:
+def attach(guard: Guard) -> Callable[[], None]:
     """
     Guard every client of the openai SDK that is made from now on.
+
+    Returns:
+        What ends it. Clients made meanwhile stay guarded.
 
     Raises:
         ConfigError: This version of the SDK is not known.
@@ -21,4 +26,4 @@ def attach(guard: Guard) -> None:
 
     from runrails.clients.constructing import guard_constructed
 
-    guard_constructed(guard, (OpenAI, AsyncOpenAI))
+    return guard_constructed(guard, (OpenAI, AsyncOpenAI))

@@ -7,9 +7,10 @@ The gateway beside a pass-through that does nothing and, if there is one, LiteLL
 
 The yardstick is the pass-through (Starlette, aiohttp, uvicorn with uvloop) in the same run. CPU time is what the
 kernel counted for the gateway's process while it answered, divided by the answers: it does not depend on what else the
-machine does, as times on the wall do. The gateway is `runrails serve` as a user starts it: API keys, SQLite (fsync
-after every write), budgets of a run and a month, the loop detector. LiteLLM's proxy is without a database, so without
-keys, budgets or spend logs: its best case.
+machine does, as times on the wall do. The gateway is `runrails serve` as a user starts it: API keys, SQLite (the disk
+is waited for before a call is sent), budgets of a run and a month, the loop detector. LiteLLM's proxy is without a
+database, so without keys, budgets or spend logs: its best case. Behind what has an aim stands whether it is held here;
+what fails is only a ratio to the pass-through.
 
 The extra `runrails[tokens]` is hidden from the gateway if it is installed: its tables are 64 MB of memory for each
 process, which belong to whoever wants exact counts.
@@ -45,11 +46,22 @@ HISTORIES = {"small": 0, "2 kB": 2_000, "26 kB": 26_000, "113 kB": 113_000}
 FLOOR_MORE = 4
 """So much more for the pass-through, whose few milliseconds the kernel's clock would hardly see."""
 TURNS = 20
-"""Requests of one conversation; the first is read whole, the others by what is new."""
+"""Most requests of one conversation; the first is read whole, the others by what is new."""
+TURN_BYTES = 920
+"""What each of them has more than the one before it."""
+SIDE_BY_SIDE = 30
+"""Conversations at a time."""
+AIMS = {"small": 0.8, "2 kB": 0.8, "26 kB": 1.5, "113 kB": 3.0, "stream": 1.2}
+"""Milliseconds of CPU time a request."""
+ADDED_MS, READY_MS, MEMORY_MB, GROWN_MB = 2.0, 1_500.0, 90.0, 5.0
+"""What else the project wants: added to the median of one caller, until ready, memory, and its growth."""
 GATES = {
-    "small": 14, "quick small": 10, "2 kB": 17, "26 kB": 18, "113 kB": 22, "stream": 8, "quick stream": 7,
+    "small": 12, "quick small": 10, "2 kB": 16, "26 kB": 18, "113 kB": 16, "stream": 10, "quick stream": 8,
 }  # fmt: skip
-"""How many times the pass-through's CPU time."""
+"""
+How many times the pass-through's CPU time. Measured were 7.6, 6.9 and 8.5 for the first three, 9 and 8 for long
+histories, 5.6 and 4.6 for streams, and up to a half more on a machine that was busy tenfold, whose caches are cold.
+"""
 KEY = "sk-bench-0123456789abcdefghijkl"
 TICK = os.sysconf("SC_CLK_TCK")
 
@@ -192,11 +204,14 @@ def best_of(rounds: int, measure: Callable[[], Measured]) -> Measured:
 
 
 def bodies_of(history: int, count: int, salt: str) -> list[bytes]:
-    """Conversations side by side, turn by turn, as callers send them."""
+    """Conversations side by side, turn by turn, as callers send them; on average they have that much history."""
     if not history:
         return [body for n in range(count) for body in conversation(0, 1, name=f"{salt}{n}")]
-    talks = [conversation(history, TURNS, name=f"{salt}{n}") for n in range(max(1, count // TURNS))]
-    return [body for turn in zip(*talks, strict=True) for body in turn]
+    turns = min(TURNS, 1 + 2 * history // TURN_BYTES)
+    first = max(1, history - turns * TURN_BYTES // 2)
+    talks = [conversation(first, turns, name=f"{salt}{n}") for n in range(max(1, count // turns))]
+    together = [talks[at : at + SIDE_BY_SIDE] for at in range(0, len(talks), SIDE_BY_SIDE)]
+    return [body for some in together for turn in zip(*some, strict=True) for body in turn]
 
 
 def streamed(bodies: list[bytes]) -> list[bytes]:
@@ -213,7 +228,9 @@ def rows_of(ground: Served, served: Served, quick: Served, other: Served | None,
             2, lambda h=history, m=many, r=rounds: measure_one(served, bodies_of(h, m, f"g{next(r)}x"), 16)  # type: ignore[misc]
         )  # fmt: skip
         ratio = guarded.cpu_ms / base.cpu_ms
-        yield Row(f"gateway, {name} of history, CPU", guarded.cpu_ms, "ms", ratio, "pass-through", GATES[name])
+        yield Row(
+            f"gateway, {name} of history, CPU", guarded.cpu_ms, "ms", ratio, "pass-through", GATES[name], AIMS[name]
+        )  # fmt: skip
         yield Row(f"pass-through, {name} of history, CPU", base.cpu_ms, "ms")
         if name == "small":
             yield quick_row(base, quick, lambda r: bodies_of(0, count, f"n{r}x"), name)
@@ -230,7 +247,10 @@ def quick_row(base: Measured, quick: Served, bodies: Callable[[int], list[bytes]
     """The same where no write waits for the disk (`?synchronous=normal`): whoever sleeps finds cold caches."""
     found = min((measure_one(quick, bodies(n), 16) for n in range(2)), key=lambda each: each.cpu_ms)
     ratio = found.cpu_ms / base.cpu_ms
-    return Row(f"gateway without fsync, {name}, CPU", found.cpu_ms, "ms", ratio, "pass-through", GATES[f"quick {name}"])
+    return Row(
+        f"gateway without fsync, {name}, CPU", found.cpu_ms, "ms", ratio, "pass-through", GATES[f"quick {name}"],
+        AIMS[name],
+    )  # fmt: skip
 
 
 def stream_rows(ground: Served, served: Served, quick: Served, other: Served | None, count: int) -> Iterator[Row]:
@@ -238,7 +258,10 @@ def stream_rows(ground: Served, served: Served, quick: Served, other: Served | N
     base = best_of(2, lambda: measure_one(ground, bodies * FLOOR_MORE, 16))
     guarded = best_of(2, lambda: measure_one(served, bodies, 16))
     ratio = guarded.cpu_ms / base.cpu_ms
-    yield Row("gateway, stream of 24 events, CPU", guarded.cpu_ms, "ms", ratio, "pass-through", GATES["stream"])
+    yield Row(
+        "gateway, stream of 24 events, CPU", guarded.cpu_ms, "ms", ratio, "pass-through", GATES["stream"],
+        AIMS["stream"],
+    )  # fmt: skip
     yield Row("pass-through, stream of 24 events, CPU", base.cpu_ms, "ms")
     yield quick_row(base, quick, lambda _: bodies, "stream")
     if other is not None:
@@ -254,8 +277,8 @@ def latency_rows(upstream: int, ground: Served, served: Served, count: int) -> I
     for name, one in (("direct", direct), ("pass-through", ground), ("gateway", served)):
         done = load(one.port, [request(body, key=one.key) for body in bodies], connections=1)
         medians[name] = percentile(done.latencies_s, 50) * 1e3
-    for name in ("pass-through", "gateway"):
-        yield Row(f"{name}, added to p50 at one connection", medians[name] - medians["direct"], "ms")
+    for name, aim in (("pass-through", None), ("gateway", ADDED_MS)):
+        yield Row(f"{name}, added to p50 at one connection", medians[name] - medians["direct"], "ms", aim=aim)
 
 
 def soak_rows(served: Served, count: int) -> Iterator[Row]:
@@ -266,7 +289,7 @@ def soak_rows(served: Served, count: int) -> Iterator[Row]:
         measure_one(served, bodies, 16)
         done += len(bodies)
         print(f"\r{done:,} of {count:,} requests, {served.rss_mb():.1f} MB", end="", file=sys.stderr, flush=True)
-    yield Row(f"gateway, memory grown over {count:,} requests", served.rss_mb() - before, "MB")
+    yield Row(f"gateway, memory grown over {count:,} requests", served.rss_mb() - before, "MB", aim=GROWN_MB)
 
 
 def measure(count: int = REQUESTS_TOGETHER, proxy: str | None = None, soak: int = 0) -> list[Row]:
@@ -281,8 +304,8 @@ def measure(count: int = REQUESTS_TOGETHER, proxy: str | None = None, soak: int 
         for each in (ground, served, quick, *([other] if other else ())):
             measure_one(each, bodies_of(0, 100, ""), 4)
         rows = [*rows_of(ground, served, quick, other, count), *latency_rows(upstream, ground, served, count)]
-        rows.append(Row("gateway, ready after", served.ready_s * 1e3, "ms"))
-        rows.append(Row("gateway, memory when ready", fresh, "MB"))
+        rows.append(Row("gateway, ready after", served.ready_s * 1e3, "ms", aim=READY_MS))
+        rows.append(Row("gateway, memory when ready", fresh, "MB", aim=MEMORY_MB))
         rows.append(Row("gateway, memory afterwards", served.rss_mb(), "MB"))
         if other is not None:
             rows.append(Row("LiteLLM, ready after", other.ready_s * 1e3, "ms"))

@@ -16,7 +16,7 @@ from rr_dynamo import Fate, FaultyClient, needs_server, new_table, open_dynamodb
 from rr_ledger import CENT, DOLLAR, FOUR, START_MS, amounts, booking, books
 from runrails import CallRefused, Guard, Limits
 from runrails.clocks import system_ms
-from runrails.errors import StoreUnavailable
+from runrails.errors import ReservationMismatch, StoreUnavailable
 from runrails.ledger import Account
 from runrails.periods import month_of
 from runrails.stores.records import differences
@@ -124,6 +124,36 @@ def test_every_outage_fails_closed_and_names_the_fix(name: str) -> None:
     away.store.settle("open", 7)
     away.store.settle("a", 5)
     assert [(15, 0)] * 4 == [amounts(away.books, account) for account in FOUR]
+    assert [] == differences(away.books.sums())[1]
+
+
+@pytest.mark.parametrize("on_store_error", ["refuse", "allow"])
+def test_a_refusal_after_a_lost_attempt_is_given_up(on_store_error: Any) -> None:
+    """The lost one may still arrive, once there is room again, and would be charged as it expires: its id is taken."""
+    losing: list[bool] = []
+
+    def fate(operation: str, number: int) -> Fate:
+        del number
+        return "request_lost" if operation == "TransactWriteItems" and losing and losing.pop() else "ok"
+
+    away = Away(OUTAGES["down"]._replace(fate=fate))
+    with Guard(
+        Limits(run=None, month="0.01", steps=None), user="bob", store=away.store, prices=PRICES,
+        on_store_error=on_store_error,
+    ) as guard:  # fmt: skip
+        run = guard.run()
+        permit = run.before_model(cent_call())
+        losing.append(True)
+        with pytest.raises(StoreUnavailable, match="another one was refused"):
+            run.before_model(cent_call())
+        run.withdraw(permit)
+        assert (0, 0) == amounts(away.books, Account("user:bob", month_of(system_ms())))
+        rows = [row for row in away.books.usage() if row.facts.user == "bob"]
+        assert ["released", "released"] == [row.state for row in rows]
+        (other,) = (row.id for row in rows if row.id != permit.id)
+        with pytest.raises(ReservationMismatch):
+            away.books.reserve(booking(other, CENT, *FOUR, limit=DOLLAR))
+        run.close()
     assert [] == differences(away.books.sums())[1]
 
 

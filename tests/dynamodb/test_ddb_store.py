@@ -266,6 +266,7 @@ def test_expiry_goes_by_the_servers_time() -> None:
     # Dates are cut to the second, so it may be known only that late.
     assert 0.6 <= time.monotonic() - began <= 0.6 + 2.5
     assert (CENT, 0) == amounts(store)
+    assert 1 == store.swept
 
 
 @pytest.mark.parametrize("wrong_ms", [-120_000, 120_000])

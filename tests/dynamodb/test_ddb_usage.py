@@ -21,6 +21,7 @@ from runrails.errors import LedgerError, StoreUnavailable, UnknownReservation
 from runrails.ids import call_id, run_id
 from runrails.ledger import Account, Refused, Reserved, ResultFacts, UsageRecord
 from runrails.periods import month_of
+from runrails.recent import SupportsRecent, usage_since
 from runrails.stores.memory import MemoryStore
 from runrails.stores.migrating import migrate
 from runrails.stores.records import differences
@@ -337,3 +338,22 @@ def test_more_in_the_records_than_in_the_balance_is_wrong_at_any_age() -> None:
         UpdateExpression="SET spent = :s", ExpressionAttributeValues={":s": {"N": "5"}},
     )  # fmt: skip
     assert "spent" in {each.what for each in differences(store.sums())[1]}
+
+
+def test_the_newest_calls_are_told_from_older_ones_where_they_are() -> None:
+    """Over the end of a month too, oldest first, whatever their ids; the table sends only these."""
+    clock = ManualClock(START_MS)
+    store, client = watched(clock=clock)
+    assert isinstance(store, SupportsRecent)
+    for place in range(12):
+        name = call_id("alice", "r1") if place % 2 else f"call-{place}"
+        store.reserve(booking(name, CENT, Account("user:alice", MONTH), facts=facts(step=place)))
+        clock.advance(DAY_MS)
+    returned: list[int] = []
+    client.real.meta.events.register(
+        "after-call.dynamodb.Scan", lambda parsed, **_: returned.append(len(parsed["Items"]))
+    )
+    for first in (0, 5, 11, 12):
+        found = [each.facts.step for each in usage_since(store, START_MS + first * DAY_MS, clock())]
+        assert list(range(first, 12)) == found
+    assert [12, 7, 1, 0] == returned

@@ -20,7 +20,7 @@ import uvicorn
 
 from rr_admin import ALL, Got, World, call_of
 from rr_chromium import Chromium, Tab, find_chromium
-from runrails import Limits
+from runrails import CallRefused, Limits
 from runrails.credentials import CredentialId
 from runrails.ledger import FullStore
 from runrails.secretvalue import Secret
@@ -237,6 +237,20 @@ def test_a_stopped_run_shows_why_and_where(served: Served, tab: Tab, tmp_path: P
     assert "Open" in told and "in flight" in told
     told = show(tab, "#/runs/nosuchrun", "document.querySelector('main').innerText.includes('That did not work')")
     assert "no such run" in told
+
+
+def test_a_run_that_never_began_shows_why(served: Served, tab: Tab) -> None:
+    """A call that was refused is no step; what kept it from being one is told in the list and on its page."""
+    run = served.world.guard.run("never began", user="alice")
+    with pytest.raises(CallRefused):
+        run.before_model(call_of("nobody-knows"))
+    run.close()
+    sign_in(tab, served.world.operator)
+    told = show(tab, "#/runs?q=never", "document.querySelector('main table a')")
+    assert "Refused" in told
+    told = show(tab, f"#/runs/{run.id}", "document.querySelector('.why')")
+    assert "Why a call was refused" in told and "nobody-knows" in told
+    assert "1 refusal" in told
 
 
 def test_hostile_names_are_shown_and_never_obeyed(served: Served, tab: Tab) -> None:

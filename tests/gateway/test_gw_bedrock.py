@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from rr_fake_provider import PLAIN, TWO_CALLS, WEATHER, price
+from rr_sdk_http import http_of
 from runrails.answers.anthropic import MessageEvents
 from runrails.answers.openai import ChatEvents
 from runrails.answers.openai import chat_answer as read_chat
@@ -253,12 +254,12 @@ def test_a_stream_becomes_the_answer_that_is_given_whole(provider: FakeProvider,
 def test_a_message_stream_becomes_the_message(provider: FakeProvider, script: str) -> None:
     """Read by the real SDK from a server that says just that."""
     import anthropic
-    import httpx2
 
+    sending = http_of(anthropic)
     provider.use(Text("Rain in Bern.", usage=CACHED) if script == "text" else ToolCalls(TWO_CALLS, usage=CACHED))
     data = retold(provider, MessagesStream(model=MODEL, answer_id="msg_1"))
-    answer = httpx2.Response(200, headers={"content-type": "text/event-stream"}, content=data)
-    http = httpx2.Client(transport=httpx2.MockTransport(lambda request: answer))
+    answer = sending.Response(200, headers={"content-type": "text/event-stream"}, content=data)
+    http = sending.Client(transport=sending.MockTransport(lambda request: answer))
     client = anthropic.Anthropic(api_key="k", http_client=http)
     with client.messages.stream(model=MODEL, max_tokens=9, messages=[{"role": "user", "content": "x"}]) as stream:
         message = stream.get_final_message()

@@ -443,6 +443,7 @@ async def test_an_exception_in_a_stream(kind: str, pieces: int) -> None:
         made.provider.wait_idle()
         assert (200, True, pieces) == (caller.status, caller.complete, caller.body.count(b"tick"))
         assert b"upstream_rate_limited" in caller.body.splitlines()[-2]
+        assert ["failed"] == [each.ending for each in made.watching.over]
         assert (ACCOUNT.encode() in caller.body, b"[DONE]" in caller.body) == (False, False)
         assert ["cut"] == [row.result.end for row in made.rows()]
         assert (True, 0) == (made.spent > 0, made.held)
@@ -457,6 +458,7 @@ async def test_a_connection_that_breaks(kind: str, reset: bool) -> None:
         made.provider.wait_idle()
         assert (200, True) == (caller.status, caller.complete)
         assert b"upstream_failed" in caller.pieces[-1]
+        assert ["failed"] == [each.ending for each in made.watching.over]
         assert (b"[DONE]" in caller.body, b"message_stop" in caller.body) == (False, False)
         assert ["cut"] == [row.result.end for row in made.rows()]
         assert made.spent > 0
@@ -653,6 +655,42 @@ async def test_a_stream_without_metadata_ends_without_a_report(kind: str) -> Non
         for size in (1, 7, 10_000):
             cut = [full[at : at + size] for at in range(0, len(full), size)]
             assert last in (await heard(made, kind, *cut, b"rubbish" * 10)).splitlines()[-2]
+
+
+CLAUDE = "anthropic.claude-sonnet-4-v1:0"
+INTERLEAVED = "interleaved-thinking-2025-05-14"
+
+
+@pytest.mark.parametrize(
+    ("header", "model", "betas"),
+    [
+        (f"claude-code-20250219,{INTERLEAVED} , made-up, {INTERLEAVED}", CLAUDE, [INTERLEAVED]),
+        ("claude-code-20250219", CLAUDE, None),
+        (None, CLAUDE, None),
+        (INTERLEAVED, "amazon.nova-pro-v1:0", None),
+    ],
+    ids=["known", "unknown", "none", "another maker's"],
+)  # fmt: skip
+async def test_betas_that_bedrock_takes_go_on(header: str | None, model: str, betas: list[str] | None) -> None:
+    """In the request, where Converse has them; it would refuse all of it for one that it does not know."""
+    sent: list[Any] = []
+
+    class Noting(Script):
+        async def send(self, *given: object) -> Script:
+            sent.append(given)
+            return self
+
+    path, body = BODIES["messages"]
+    thinking = {"type": "enabled", "budget_tokens": 1024}
+    asks = {**body, "model": model, "max_tokens": 2000, "top_k": 5, "thinking": thinking}
+    given = {} if header is None else {"anthropic-beta": header}
+    with bedrock_world() as made:
+        sender = BedrockSender(Noting(b"{}"), made.guard)
+        (await sender.send(made.config.upstreams[0], path, given, json.dumps(asks).encode())).close()
+    ((_, _, headers, data),) = sent
+    more = json.loads(data)["additionalModelRequestFields"]
+    assert (betas, 5, 1024) == (more.get("anthropic_beta"), more["top_k"], more["thinking"]["budget_tokens"])
+    assert "anthropic-beta" not in {name.lower() for name in headers}
 
 
 @pytest.mark.parametrize("raw", [b"", b"[]", b"{", b"[" * 100_000, b'{"usage":{"cacheDetails":[{"ttl":[]}]}}'])

@@ -110,6 +110,21 @@ def test_openai_parse() -> None:
         made.settled()
 
 
+def test_openai_parses_responses_and_streams() -> None:
+    """The same of the Responses API, and of a stream whose events the SDK puts together."""
+    with gateway(Text('{"city":"Oslo","celsius":-3}')) as made:
+        ours, oslo = client(made), Weather(city="Oslo", celsius=-3)
+        parsed = ours.responses.parse(model=MODEL, input="hi", max_output_tokens=2000, text_format=Weather)
+        assert oslo == parsed.output_parsed
+        with ours.chat.completions.stream(
+            model=MODEL, messages=HI, max_tokens=2000, response_format=Weather
+        ) as stream:  # fmt: skip
+            assert oslo == stream.get_final_completion().choices[0].message.parsed
+        with ours.responses.stream(model=MODEL, input="hi", max_output_tokens=2000, text_format=Weather) as events:
+            assert oslo == events.get_final_response().output_parsed
+        made.settled()
+
+
 def test_openai_responses(gw: World) -> None:
     """The Responses API, whole and streamed."""
     answer = client(gw).responses.create(model=MODEL, input="hi", max_output_tokens=2000)
@@ -151,6 +166,26 @@ async def test_openai_async(gw: World) -> None:
         stream = await found.chat.completions.create(model=MODEL, messages=HI, max_tokens=2000, stream=True)
         assert "Hello there." == "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
     gw.settled()
+
+
+async def test_openai_async_methods() -> None:
+    """Everything else that the asynchronous client can do here: raw, parsed, responses, embeddings, models."""
+    with gateway(Text('{"city":"Oslo","celsius":-3}')) as made:
+        async with openai.AsyncOpenAI(base_url=made.openai_url, api_key=made.key) as found:
+            raw = await found.chat.completions.with_raw_response.create(model=MODEL, messages=HI, max_tokens=2000)
+            assert (True, 200) == (raw.headers["x-request-id"].startswith("req_"), raw.status_code)
+            oslo = Weather(city="Oslo", celsius=-3)
+            answer = await found.chat.completions.parse(
+                model=MODEL, messages=HI, max_tokens=2000, response_format=Weather
+            )
+            assert oslo == answer.choices[0].message.parsed
+            told = await found.responses.parse(model=MODEL, input="hi", max_output_tokens=2000, text_format=Weather)
+            assert oslo == told.output_parsed
+            events = await found.responses.create(model=MODEL, input="hi", max_output_tokens=2000, stream=True)
+            assert "response.completed" == [event.type async for event in events][-1]
+            assert 1 == len((await found.embeddings.create(model=MODEL, input="hi")).data)
+            assert MODEL in [model.id async for model in found.models.list()]
+        made.settled()
 
 
 def test_anthropic_messages(gw: World) -> None:

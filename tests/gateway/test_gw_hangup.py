@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from uvicorn import Config
 
 from rr_gateway import PATIENCE_S, STREAMED, TOLD, Caller, World, asked, changed, drained, gateway, running, world
 from runrails.run import Run
+from runrails.testing import ManualClock
 from runrails.testing.provider import HangUp, Stall, Text
 from runrails.usage import Usage
+from runrails_gateway import serving
 
 CHUNKS = 24
 LONG = Text("tick " * CHUNKS, usage=Usage(input_tokens=1000, output_tokens=500), chunks=CHUNKS, ignores_max_tokens=True)
@@ -128,6 +132,10 @@ async def test_cancelled_at_every_await_of_a_remote_ledger(
     monkeypatch.setattr(Run, "withdraw", lambda run, permit: (withdrawn.append(permit.id), withdraw(run, permit)))
     store = FarStore()
     with world(LONG, store=store) as made:
+        async with running(made.config) as app:  # Its usage is more than anybody expects, which is known from here on.
+            caller = asked(made, stream=stream)
+            await app(caller.scope, caller.receive, caller.send)
+            await drained(app)
         for turns in range(0, 40, 2):
             async with running(made.config) as app:
                 caller = asked(made, stream=stream)
@@ -139,6 +147,8 @@ async def test_cancelled_at_every_await_of_a_remote_ledger(
                     task.cancel()
                 await asyncio.wait([serving])
         assert [] == store.on_loop
+        # A thread that asks for money for somebody who has gone may still be under way.
+        await asyncio.to_thread(_wait, lambda: sorted(handed_back["given"]) == sorted(handed_back["back"] + withdrawn))
         await asyncio.to_thread(_wait_settled, made)
         made.provider.wait_idle()
         assert sorted(handed_back["given"]) == sorted(handed_back["back"] + withdrawn)
@@ -283,6 +293,41 @@ async def test_shutdown_has_a_time(handed_back: dict[str, list[str]]) -> None:
         assert ["unknown"] == [row.result.end for row in made.rows()]
 
 
+async def test_what_the_server_waits_is_a_part_of_that_time(handed_back: dict[str, list[str]]) -> None:
+    """It waits for open requests before it says that the gateway is to end: together they take an hour, not two."""
+    hour, clock = 3_600_000, ManualClock()
+    with world(Stall(threading.Event(), TOLD), shutdown_ms_max=hour, guard={"monotonic": clock}) as made:
+        async with running(made.config) as app:
+            caller = asked(made)
+            task = asyncio.create_task(app(caller.scope, caller.receive, caller.send))
+            await asyncio.to_thread(made.provider.wait_received, 1)
+            hot = app.hot
+            assert hot is not None
+            app.ending()
+            until = hot.ending()
+            clock.advance(hour)
+            app.ending()
+            assert until == hot.ending()
+            await asyncio.wait_for(hot.close(), PATIENCE_S)
+        await asyncio.wait([task])
+        once_each(made, handed_back, 1)
+        assert ["unknown"] == [row.result.end for row in made.rows()]
+
+
+async def test_the_server_says_that_it_ends_before_it_waits() -> None:
+    """Only then is it known since when requests are waited for."""
+    told: list[str] = []
+
+    class Lifespan:
+        async def shutdown(self) -> None:
+            told.append("lifespan")
+
+    server = serving._Server(Config(None, log_config=None), lambda: told.append("ending"))
+    server.servers, server.lifespan = [], Lifespan()  # type: ignore[assignment]
+    await server.shutdown()
+    assert ["ending", "lifespan"] == told
+
+
 @pytest.mark.parametrize("pieces", [1, 7, 20])
 def test_real_client_hangs_up(pieces: int) -> None:
     """Over a socket: the SDK closes its stream early, and the row has all that the provider billed."""
@@ -304,10 +349,14 @@ def test_real_client_hangs_up(pieces: int) -> None:
 
 
 def _wait_settled(made: World) -> None:
+    _wait(lambda: not made.held)
+
+
+def _wait(done: Callable[[], bool]) -> None:
     import time
 
     deadline = time.monotonic() + PATIENCE_S
-    while made.held:
+    while not done():
         assert time.monotonic() < deadline
         time.sleep(0.005)
 

@@ -245,7 +245,7 @@ def test_only_new_turns_are_read() -> None:
     for page in range(30):
         messages += [answer(None, (f"c{page}", "read", f'{{"page": {page}}}')), result(f"c{page}", f"Chapter {page}")]
         heard = history(messages)
-        counted = Counting(heard._parts, heard._read)
+        counted = Counting(heard.looked, heard._read)
         read.clear()
         assert check.check(chain("alice", counted), counted) is None
         assert len(read) == (3 if page == 0 else 2)
@@ -294,7 +294,7 @@ def test_of_a_history_that_nobody_knows_the_newest_part_is_read() -> None:
 
     for ending, stops in ((failing(4)[1:], False), (failing(5)[1:], True)):
         heard = history([*messages, *ending])
-        counted = Counting(heard._parts, heard._read)
+        counted = Counting(heard.looked, heard._read)
         assert (LoopCheck().check(chain("alice", counted), counted) is not None) == stops
     assert max(read) <= module.READ_TURNS_MAX
     huge = [said("Go.")]

@@ -98,11 +98,11 @@ def _langchain_with_retries(made: World) -> None:
 
 WAYS: dict[str, Callable[[World], None]] = {
     each.__name__.strip("_"): each
-    for each in (
-        _chat_stream, _responses, _responses_stream, _embeddings, _messages_stream, _langchain_stream,
-        _langchain_anthropic_stream, _langchain_with_retries,
-    )
-}  # fmt: skip
+    for each in (_chat_stream, _responses, _responses_stream, _embeddings, _messages_stream)
+}
+LANGCHAINS: dict[str, Callable[[World], None]] = {
+    each.__name__.strip("_"): each for each in (_langchain_stream, _langchain_anthropic_stream, _langchain_with_retries)
+}
 
 
 @pytest.fixture(scope="module")
@@ -117,9 +117,19 @@ def used_up() -> Iterator[World]:
 @pytest.mark.parametrize("way", WAYS)
 def test_exactly_one_request_by_every_way_in(used_up: World, way: str) -> None:
     """With default retries, streamed or not, in each dialect: one request, 402, nothing sent on."""
+    _refused_once(used_up, WAYS[way])
+
+
+@pytest.mark.parametrize("way", LANGCHAINS)
+def test_exactly_one_request_through_langchain_in_every_way(used_up: World, way: str) -> None:
+    """The same with what people put around the SDKs."""
+    _refused_once(used_up, LANGCHAINS[way])
+
+
+def _refused_once(used_up: World, ask: Callable[[World], None]) -> None:
     before = used_up.watching.began_count
     with pytest.raises((openai.APIStatusError, anthropic.APIStatusError)) as caught:
-        WAYS[way](used_up)
+        ask(used_up)
     assert (402, before + 1, 5) == (caught.value.status_code, used_up.watching.began_count, used_up.hits)
     used_up.settled()
 

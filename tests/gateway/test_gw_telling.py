@@ -8,12 +8,12 @@ from collections.abc import Callable
 from typing import Any, get_args
 
 import anthropic
-import httpx2
 import openai
 import pytest
 from anthropic.types.shared import ErrorType
 
 import runrails.credentials.errors as stored
+from rr_sdk_http import http_of
 from runrails import errors
 from runrails.egress import EgressFailed
 from runrails.egress_rules import EgressRefused
@@ -331,33 +331,36 @@ def test_bodies_are_json_in_the_callers_dialect(dialect):
 
 # What real SDKs make of them.
 
+OPENAIS, ANTHROPICS = http_of(openai), http_of(anthropic)
+"""What each SDK sends with."""
 
-def openai_client(answer: Callable[[], httpx2.Response], seen: list[Any], **options: Any) -> openai.OpenAI:
-    """A client that is answered from here."""
 
-    def handle(request: httpx2.Request) -> httpx2.Response:
+def openai_client(answer: Callable[[Any], Any], seen: list[Any], **options: Any) -> openai.OpenAI:
+    """A client that is answered from here, by the HTTP library that it stands on."""
+
+    def handle(request: Any) -> Any:
         seen.append(request)
-        return answer()
+        return answer(OPENAIS)
 
-    http = openai.DefaultHttpxClient(transport=httpx2.MockTransport(handle))
+    http = openai.DefaultHttpxClient(transport=OPENAIS.MockTransport(handle))
     return openai.OpenAI(api_key="k", base_url="http://gateway.test/v1", http_client=http, **options)
 
 
-def anthropic_client(answer: Callable[[], httpx2.Response], seen: list[Any], **options: Any) -> anthropic.Anthropic:
+def anthropic_client(answer: Callable[[Any], Any], seen: list[Any], **options: Any) -> anthropic.Anthropic:
     """As `openai_client`."""
 
-    def handle(request: httpx2.Request) -> httpx2.Response:
+    def handle(request: Any) -> Any:
         seen.append(request)
-        return answer()
+        return answer(ANTHROPICS)
 
-    http = anthropic.DefaultHttpxClient(transport=httpx2.MockTransport(handle))
+    http = anthropic.DefaultHttpxClient(transport=ANTHROPICS.MockTransport(handle))
     return anthropic.Anthropic(api_key="k", base_url="http://gateway.test", http_client=http, **options)
 
 
-def answer_of(told: Told, dialect: Dialect) -> httpx2.Response:
+def answer_of(http: Any, told: Told, dialect: Dialect) -> Any:
     """A refusal as the gateway sends it."""
     headers = {"content-type": "application/json", "x-request-id": "req_1", "request-id": "req_1", **dict(told.headers)}
-    return httpx2.Response(told.status, headers=headers, content=dialect.refusal(told))
+    return http.Response(told.status, headers=headers, content=dialect.refusal(told))
 
 
 HI: Any = [{"role": "user", "content": "hi"}]
@@ -384,7 +387,7 @@ ANTHROPIC_TYPES = {
 def test_openai_raises_its_own_class_with_code_and_type(case):
     """openai raises the class of the status, with `.code`, `.type`, `.param`, `.request_id` and the fields."""
     told, seen = told_of(case), list[Any]()
-    with openai_client(lambda: answer_of(told, CHAT), seen, max_retries=0) as client:
+    with openai_client(lambda http: answer_of(http, told, CHAT), seen, max_retries=0) as client:
         with pytest.raises(openai.APIStatusError) as raised:
             client.chat.completions.create(model="m", messages=HI)
     error = raised.value
@@ -400,7 +403,7 @@ def test_openai_raises_its_own_class_with_code_and_type(case):
 def test_anthropic_raises_its_own_class_with_its_type(case):
     """anthropic raises the class of the status, with the type that its API has for it."""
     told, seen = told_of(case), list[Any]()
-    with anthropic_client(lambda: answer_of(told, MESSAGES), seen, max_retries=0) as client:
+    with anthropic_client(lambda http: answer_of(http, told, MESSAGES), seen, max_retries=0) as client:
         with pytest.raises(anthropic.APIStatusError) as raised:
             client.messages.create(model="m", messages=HI, max_tokens=5)
     error = raised.value
@@ -422,10 +425,10 @@ def test_sdks_with_their_default_retries_make_exactly_one_request(case):
     """Where trying again is in vain, openai and anthropic make one request, whatever the status."""
     told = told_of(case)
     ours, theirs = list[Any](), list[Any]()
-    with openai_client(lambda: answer_of(told, CHAT), ours) as client:
+    with openai_client(lambda http: answer_of(http, told, CHAT), ours) as client:
         with pytest.raises(openai.APIStatusError):
             client.chat.completions.create(model="m", messages=HI)
-    with anthropic_client(lambda: answer_of(told, MESSAGES), theirs) as other:
+    with anthropic_client(lambda http: answer_of(http, told, MESSAGES), theirs) as other:
         with pytest.raises(anthropic.APIStatusError):
             other.messages.create(model="m", messages=HI, max_tokens=5)
     assert (1, 1) == (len(ours), len(theirs))
@@ -447,9 +450,9 @@ DELTA = (
 )
 
 
-def stream_of(*pieces: bytes) -> httpx2.Response:
+def stream_of(http: Any, *pieces: bytes) -> Any:
     """A stream as it comes over the wire, in the same pieces."""
-    return httpx2.Response(200, headers={"content-type": "text/event-stream"}, content=iter(pieces))
+    return http.Response(200, headers={"content-type": "text/event-stream"}, content=iter(pieces))
 
 
 @pytest.mark.parametrize("blank", [b"", b"\n"], ids=["after-a-line", "after-an-event"])
@@ -457,7 +460,7 @@ def stream_of(*pieces: bytes) -> httpx2.Response:
 def test_openai_raises_an_event_in_a_chat_stream(case, blank):
     """What came before is handed out; then an APIError with code, type and fields."""
     told, seen = told_of(case), list[Any]()
-    with openai_client(lambda: stream_of(CHUNK + blank, CHAT.event(told)), seen) as client:
+    with openai_client(lambda http: stream_of(http, CHUNK + blank, CHAT.event(told)), seen) as client:
         stream = client.chat.completions.create(model="m", messages=HI, stream=True)
         assert "hi" == next(stream).choices[0].delta.content
         with pytest.raises(openai.APIError) as raised:
@@ -473,7 +476,7 @@ def test_openai_raises_an_event_in_a_chat_stream(case, blank):
 def test_openai_raises_an_event_in_a_stream_of_a_response(case, blank):
     """The Responses API's own error event is raised too, not handed out as one event among others."""
     told, seen = told_of(case), list[Any]()
-    with openai_client(lambda: stream_of(CREATED + blank, RESPONSES.event(told)), seen) as client:
+    with openai_client(lambda http: stream_of(http, CREATED + blank, RESPONSES.event(told)), seen) as client:
         stream = client.responses.create(model="m", input="hi", stream=True)
         assert "response.output_text.delta" == next(stream).type
         with pytest.raises(openai.APIError) as raised:
@@ -490,7 +493,7 @@ def test_openai_raises_an_event_in_a_stream_of_a_response(case, blank):
 def test_anthropic_raises_an_event_in_a_stream(case, blank):
     """What came before is handed out; then an APIStatusError with Anthropic's type."""
     told, seen = told_of(case), list[Any]()
-    with anthropic_client(lambda: stream_of(DELTA + blank, MESSAGES.event(told)), seen) as client:
+    with anthropic_client(lambda http: stream_of(http, DELTA + blank, MESSAGES.event(told)), seen) as client:
         stream = client.messages.create(model="m", messages=HI, max_tokens=5, stream=True)
         assert "content_block_delta" == next(stream).type
         with pytest.raises(anthropic.APIStatusError) as raised:
@@ -510,17 +513,17 @@ async def test_asynchronous_clients_raise_the_events_too():
         for piece in given:
             yield piece
 
-    def served(*given: bytes) -> httpx2.MockTransport:
+    def served(http: Any, *given: bytes) -> Any:
         head = {"content-type": "text/event-stream"}
-        return httpx2.MockTransport(lambda request: httpx2.Response(200, headers=head, content=pieces(*given)))
+        return http.MockTransport(lambda request: http.Response(200, headers=head, content=pieces(*given)))
 
-    http = openai.DefaultAsyncHttpxClient(transport=served(CHUNK + b"\n", CHAT.event(told)))
+    http = openai.DefaultAsyncHttpxClient(transport=served(OPENAIS, CHUNK + b"\n", CHAT.event(told)))
     async with openai.AsyncOpenAI(api_key="k", base_url="http://gateway.test/v1", http_client=http) as client:
         with pytest.raises(openai.APIError) as raised:
             async for _ in await client.chat.completions.create(model="m", messages=HI, stream=True):
                 pass
         assert "budget_exhausted" == raised.value.code
-    other = anthropic.DefaultAsyncHttpxClient(transport=served(DELTA + b"\n", MESSAGES.event(told)))
+    other = anthropic.DefaultAsyncHttpxClient(transport=served(ANTHROPICS, DELTA + b"\n", MESSAGES.event(told)))
     async with anthropic.AsyncAnthropic(api_key="k", base_url="http://gateway.test", http_client=other) as theirs:
         with pytest.raises(anthropic.APIStatusError) as failed:
             async for _ in await theirs.messages.create(model="m", messages=HI, max_tokens=5, stream=True):
@@ -571,12 +574,12 @@ def test_an_error_can_follow_wherever_a_stream_breaks_off(case):
             continue
         served = [*shown, dialect.event(told)]
         if dialect is MESSAGES:
-            with anthropic_client(lambda served=served: stream_of(*served), []) as client:
+            with anthropic_client(lambda http, served=served: stream_of(http, *served), []) as client:
                 with pytest.raises(anthropic.APIStatusError, match="The provider failed"):
                     list(client.messages.create(model="m", messages=HI, max_tokens=5, stream=True))
             continue
         with (
-            openai_client(lambda served=served: stream_of(*served), []) as other,
+            openai_client(lambda http, served=served: stream_of(http, *served), []) as other,
             pytest.raises(openai.APIError) as got,
         ):
             list(

@@ -429,7 +429,8 @@ async def test_bedrock_is_priced_where_it_is_asked(make: Any, region: str, pusd:
     bedrock = pytest.importorskip("pydantic_ai.models.bedrock")
     from pydantic_ai.providers.bedrock import BedrockProvider
 
-    client = boto3.client(
+    # Of a session of its own: the default one is shared by all tests of a process, and may be guarded.
+    client = boto3.session.Session().client(
         "bedrock-runtime", region_name=region, endpoint_url="http://127.0.0.1:9", aws_access_key_id="a",
         aws_secret_access_key="b", config=boto3.session.Config(retries={"max_attempts": 0}),
     )  # fmt: skip

@@ -154,7 +154,7 @@ def test_those_patterns_would_find_what_we_do_not_do() -> None:
 
 def test_the_documentation_has_our_scanner_pattern() -> None:
     """As it is."""
-    assert SCANNER_REGEX in (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    assert SCANNER_REGEX in (Path(__file__).parents[2] / "docs" / "identity.md").read_text(encoding="utf-8")
 
 
 def test_our_scanner_pattern_finds_keys_in_text_and_nothing_else() -> None:

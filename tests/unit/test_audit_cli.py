@@ -52,7 +52,7 @@ def test_a_person_gets_a_table_and_a_summary(tmp_path: Path, capsys: pytest.Capt
     name = write(tmp_path / "runs.jsonl", FINE, HINTED, LOOP)
     assert run(["audit", name]) == 0
     shown = capsys.readouterr().out
-    rows = [text.split() for text in shown.splitlines()]
+    rows = [text.replace("│", " ").split() for text in shown.splitlines()]
     assert [row[0] for row in rows if "search" in row] == ["hinted", "loop"]
     assert "hint 3, stop 5" in shown
     assert "3 runs: 1 stopped, 1 hinted, 1 fine; 120 tokens, $0.0006; $0.000225 avoidable." in " ".join(shown.split())

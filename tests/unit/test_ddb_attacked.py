@@ -41,9 +41,30 @@ def opened(client: Scripted) -> DynamoDBStore:
 def test_what_was_not_read_is_not_absent() -> None:
     """Throttled for longer than anybody waits: an error, and no empty account."""
     client = Scripted(batch_get_item=lambda asked: {"Responses": {}, "UnprocessedKeys": asked["RequestItems"]})
+    store = opened(client)
     with pytest.raises(StoreUnavailable, match="throttles reads"):
-        opened(client).balance(USER)
-    assert 2 <= len(client.asked) <= 12
+        store.balance(USER)
+    assert 2 <= len(client.asked) == store.throttled <= 12
+
+
+def test_what_was_throttled_is_counted() -> None:
+    """Each attempt, for whoever watches the table; not what failed for another reason."""
+
+    class Refused(Exception):
+        def __init__(self, code: str) -> None:
+            super().__init__(code)
+            self.response = {"Error": {"Code": code}}
+
+    for code, counted in (("ThrottlingException", True), ("InternalServerError", False)):
+
+        def refuse(_: object, code: str = code) -> None:
+            raise Refused(code)
+
+        client = Scripted(batch_get_item=refuse)
+        store = opened(client)
+        with pytest.raises(StoreUnavailable):
+            store.balance(USER)
+        assert (len(client.asked) if counted else 0) == store.throttled
 
 
 def test_nothing_is_given_back_twice() -> None:

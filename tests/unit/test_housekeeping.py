@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from typing import Any
 
 import pytest
 
 from rr_core import CENT, MONTH, START_MS, Bench, cent_call, done, model_step
 from runrails import BudgetExceeded, Limits, StoreUnavailable
+from runrails.errors import ReservationMismatch
 from runrails.events import Emitter, Event
 from runrails.housekeeping import EXTEND_FOR_MS_MAX, POSTPONED_MAX, Housekeeper
-from runrails.ledger import Account
+from runrails.ledger import Account, Reservation
 from runrails.stores.memory import MemoryStore
 from runrails.testing import FlakyStore, ManualClock
+from runrails.testing.stores import Fault
 
 
 def test_the_warning_comes_once_at_eighty_percent() -> None:
@@ -322,3 +325,129 @@ def test_guards_without_calls_start_no_thread() -> None:
     for _ in range(20):
         Bench().guard.run().close()
     assert set() == set(threading.enumerate()) - before
+
+
+class SlowStore(FlakyStore):
+    """A store behind a network that needs its time for every release; `arriving` are requests that it has not had."""
+
+    def __init__(
+        self, clock: ManualClock, plan: list[Fault], *, release_ms: int = 0, together: int = 1, **options: Any
+    ):
+        super().__init__(MemoryStore(clock=clock), plan, **options)
+        self.arriving: list[Reservation] = []
+        self.charged: list[str] = []
+        self._barrier = threading.Barrier(together, self._take_time, timeout=10)
+        self._clock, self._release_ms = clock, release_ms
+
+    def reserve(self, reservation: Reservation) -> Any:
+        try:
+            return super().reserve(reservation)
+        except StoreUnavailable:
+            self.arriving.append(reservation)
+            raise
+
+    def release(self, reservation_id: str) -> Any:
+        answer = super().release(reservation_id)
+        try:
+            self._barrier.wait()
+        except threading.BrokenBarrierError:  # they come one by one
+            self._take_time()
+        return answer
+
+    def _take_time(self) -> None:
+        self._clock.advance(self._release_ms)
+        self.charged += self.inner.expire().ids  # as other processes do
+
+
+def refused(bench: Bench, count: int) -> None:
+    """Calls that the store takes, and whose callers never hear of it. Only `flush` does the chores from then on."""
+    bench.guard.housekeeper.thread = threading.current_thread()
+    run = bench.guard.run()
+    for _ in range(count):
+        with pytest.raises(StoreUnavailable):
+            run.before_model(cent_call())
+
+
+def test_releases_do_not_wait_in_line_behind_slow_ones() -> None:
+    """Eight that take two seconds each, of holds that live for ten: four at once are through before any is charged."""
+    clock = ManualClock(START_MS)
+    plan: list[Fault] = ["response_lost", "request_lost"] * 8
+    store = SlowStore(clock, plan, verbs={"reserve", "release"}, remote=True, release_ms=2_000, together=4)
+    bench = Bench(Limits(run="1.00", hold_ttl_ms=10_000), store=store, clock=clock)
+    refused(bench, 8)
+    assert 8 * CENT == bench.held("user:alice")
+    bench.guard.flush()
+
+    assert [] == store.charged
+    assert (0, 0) == (bench.spent("user:alice"), bench.held("user:alice"))
+    assert "settle" not in [verb for verb, _ in store.log]
+
+
+def test_a_hold_that_is_to_be_released_does_not_expire_meanwhile() -> None:
+    """The store takes no release for five minutes: nothing is charged for a call that was never sent."""
+    clock = ManualClock(START_MS)
+    plan: list[Fault] = ["response_lost", *["request_lost"] * 9]
+    store = FlakyStore(MemoryStore(clock=clock), plan, verbs={"reserve", "release"})
+    bench = Bench(Limits(run="1.00"), store=store, clock=clock)
+    refused(bench, 1)
+    for _ in range(8):
+        clock.advance(40_000)
+        bench.guard.flush()
+        assert () == store.inner.expire().ids
+        assert (0, CENT) == (bench.spent("user:alice"), bench.held("user:alice"))
+    bench.guard.flush()
+    assert (0, 0) == (bench.spent("user:alice"), bench.held("user:alice"))
+
+
+def test_a_request_that_arrives_after_it_was_given_up_holds_nothing() -> None:
+    """Its answer was waited for in vain, and what is not there cannot be released: so its id is taken for nothing."""
+    clock = ManualClock(START_MS)
+    store = SlowStore(clock, ["request_lost"], verbs={"reserve"}, remote=True)
+    bench = Bench(Limits(run="1.00"), store=store, clock=clock)
+    refused(bench, 1)
+    (late,) = store.arriving
+    with pytest.raises(ReservationMismatch):
+        store.inner.reserve(late)
+    clock.advance(300_000)
+    assert () == store.inner.expire().ids
+    assert (0, 0) == (bench.spent("user:alice"), bench.held("user:alice"))
+
+
+def test_one_that_arrives_while_it_is_given_up_is_released() -> None:
+    """Between looking for it and taking its id."""
+    clock = ManualClock(START_MS)
+
+    class Arriving(SlowStore):
+        def reserve(self, reservation: Reservation) -> Any:
+            for late in self.arriving[:1]:
+                self.inner.reserve(late)
+            return super().reserve(reservation)
+
+    store = Arriving(clock, ["request_lost"], verbs={"reserve"}, remote=True)
+    bench = Bench(Limits(run="1.00"), store=store, clock=clock)
+    refused(bench, 1)
+    assert (0, 0) == (bench.spent("user:alice"), bench.held("user:alice"))
+    assert ["reserve", "release", "reserve", "release"] == [
+        verb for verb, _ in store.log if verb in ("reserve", "release")
+    ]
+
+
+def test_calls_in_flight_are_kept_alive_while_much_is_written() -> None:
+    """Thirty writes of six seconds each: what is held is looked at between them."""
+    clock = ManualClock(START_MS)
+    plan: list[Fault] = ["ok", *["response_lost", "request_lost"] * 30]
+    store = SlowStore(clock, plan, verbs={"reserve", "release"}, release_ms=6_000)
+    bench = Bench(Limits(run="1.00"), store=store, clock=clock)
+    bench.guard.housekeeper.thread = threading.current_thread()
+    run = bench.guard.run()
+    permit = run.before_model(cent_call())
+    refused(bench, 30)
+    rounds = 0
+    while bench.held("user:alice") > CENT and rounds < 30:
+        bench.guard.flush()
+        rounds += 1
+        assert () == store.inner.expire().ids
+    run.after_model(permit, done())
+    assert 5 <= rounds < 30
+    assert [] == store.charged
+    assert (CENT, 0) == (bench.spent("user:alice"), bench.held("user:alice"))

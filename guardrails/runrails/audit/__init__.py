@@ -24,7 +24,7 @@ from runrails.loops import LoopPolicy, ToolRule
 from runrails.pricing.book import PriceBook
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from runrails.audit.recording import Recording
 
@@ -42,6 +42,7 @@ class Auditor:
         find_card: Finds the price of a model, see `Auditor.at`.
         policy: The loop detector's thresholds.
         poll_tools: Tools that wait for something in every run, besides those that a run names itself.
+        tools: Rules of single tools, as a guard has them.
         line_bytes_max: Longer lines are refused.
     """
 
@@ -49,12 +50,21 @@ class Auditor:
     policy: LoopPolicy = field(default_factory=LoopPolicy)
     poll_tools: frozenset[str] = frozenset()
     line_bytes_max: int = LINE_BYTES_MAX
+    tools: Mapping[str, ToolRule] = field(default_factory=dict[str, ToolRule])
 
     @classmethod
-    def at(cls, now_ms: int, *, prices: PriceBook | None = None, poll_tools: Iterable[str] = ()) -> Auditor:
+    def at(
+        cls,
+        now_ms: int,
+        *,
+        prices: PriceBook | None = None,
+        poll_tools: Iterable[str] = (),
+        tools: Mapping[str, ToolRule] | None = None,
+    ) -> Auditor:
         """An auditor with the prices of a moment: recordings do not say when they were made."""
         book = PriceBook.load() if prices is None else prices
-        return cls(find_card=card_finder(book, now_ms=now_ms), poll_tools=frozenset(poll_tools))
+        found = card_finder(book, now_ms=now_ms)
+        return cls(find_card=found, poll_tools=frozenset(poll_tools), tools=dict(tools or {}))
 
     def stream(self, stream: Readable, *, source: str) -> Iterator[Answer]:
         """
@@ -85,7 +95,7 @@ class Auditor:
 
     def judge(self, recording: Recording) -> RunAudit:
         """The answer to one recorded run."""
-        tools = {name: ToolRule(poll=True) for name in self.poll_tools | recording.poll_tools}
+        tools = {**self.tools, **{name: ToolRule(poll=True) for name in self.poll_tools | recording.poll_tools}}
         heard = replay(recording.steps, policy=self.policy, tools=tools)
         spent = add_up(recording.steps, self.find_card, steps_before_stop=heard.steps_before_stop)
         return RunAudit(

@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 __all__ = ["ENTRY_POINTS", "RUN_ID", "STARTED", "Session", "make_default", "make_guard"]
 
 ENTRY_POINTS = "runrails.autoguard"
-"""Name of a module, and a function that is called with the guard once that module has been imported."""
+"""
+Name of a module, and a function that is called with the guard once that module has been imported. What it returns ends
+it, for those who guard a process for a while.
+"""
 RUN_ID = "RUNRAILS_RUN_ID"
 STARTED = "RUNRAILS_STARTED_MS"
 """When the run began. Set by us, as RUNRAILS_SESSION is."""

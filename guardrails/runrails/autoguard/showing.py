@@ -79,7 +79,8 @@ def as_record(summary: Summary) -> RunRecord | None:
     report = dict(summary.reports[0])
     if len(summary.reports) > 1:
         report |= {key: summary.count(key) for key in _SUMS}
-        report |= {key: _joined(summary.reports, key) for key in ("rows", "findings")}
+        rows = [_alone(row) for row in _joined(summary.reports, "rows")]
+        report |= {"rows": rows, "findings": _joined(summary.reports, "findings")}
         report |= {"groups": {}, "cost_usd": format_usd(summary.count("cost_pusd"))}
     stop = summary.stop
     report |= {
@@ -99,6 +100,13 @@ def as_record(summary: Summary) -> RunRecord | None:
 def _joined(reports: Sequence[object], key: str) -> list[object]:
     parts = [cast("dict[str, object]", report).get(key) for report in reports]
     return [item for part in parts if isinstance(part, list) for item in cast("list[object]", part)][-ROWS_KEPT_MAX:]
+
+
+def _alone(row: object) -> object:
+    """A step without what its own process had spent by then: of several processes that is nobody's total."""
+    if not isinstance(row, dict):
+        return row
+    return {name: told for name, told in cast("dict[str, object]", row).items() if name != "total_pusd"}
 
 
 def _lines(summary: Summary, exit_code: int | None) -> Iterator[str]:

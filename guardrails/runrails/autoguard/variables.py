@@ -80,15 +80,15 @@ VARIABLES = (
 """Every option wins over its variable. Text everywhere; `none` says that there is no limit."""
 
 KNOWN = frozenset(variable.name for variable in VARIABLES)
+"""Everything that says how a program is guarded."""
 ELSEWHERE = frozenset({
-    "RUNRAILS_BEHIND_PROXY", "RUNRAILS_JWT_AUDIENCE", "RUNRAILS_JWT_ISSUER", "RUNRAILS_JWT_JWKS_URL",
-    "RUNRAILS_JWT_KEYS", "RUNRAILS_KEY_HOSTS", "RUNRAILS_KEY_PEPPERS", "RUNRAILS_MASTER_KEYS", "RUNRAILS_UPSTREAMS",
-    "RUNRAILS_VAULT",
+    "RUNRAILS_BEHIND_PROXY", "RUNRAILS_EMF", "RUNRAILS_EMF_SERVICE", "RUNRAILS_JWT_AUDIENCE", "RUNRAILS_JWT_ISSUER",
+    "RUNRAILS_JWT_JWKS_URL", "RUNRAILS_JWT_KEYS", "RUNRAILS_KEY_HOSTS", "RUNRAILS_KEY_PEPPERS", "RUNRAILS_MASTER_KEYS",
+    "RUNRAILS_UPSTREAMS", "RUNRAILS_VAULT",
 })  # fmt: skip
 """What servers and other commands read: nothing of how a program is guarded, and no mistake where it is set."""
-GATEWAYS = "RUNRAILS_GATEWAY_"
-"""What begins like this is the gateway's to know."""
-"""Everything that is read."""
+GATEWAYS = ("RUNRAILS_GATEWAY_", "RUNRAILS_AWS_")
+"""What begins like these is the gateway's to know."""
 _OPTIONS = {variable.name: variable.option for variable in VARIABLES}
 
 

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
     from rich.console import Console
     from rich.progress import Progress
-    from rich.table import Table
 
     from runrails.audit import Answer, Auditor, BadInput, RunAudit
+    from runrails.showing.terminal import Sheet
 
 __all__ = ["audit"]
 
@@ -227,29 +227,19 @@ def _count(number: int, what: str) -> str:
     return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
-def _table(runs: list[RunAudit]) -> Table:
+def _table(runs: list[RunAudit]) -> Sheet:
     """One row a run. Tokens and money have columns only if something is known about them."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
+    from runrails.cli.output import make_table
 
     money = any(run.tokens is not None for run in runs)
-    table = Table(
-        title="Where the guard would have stepped in",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-    )
-    table.add_column("run", overflow="fold")
-    table.add_column("at", no_wrap=True)
-    table.add_column("rule", no_wrap=True)
-    table.add_column("tool", overflow="fold")
-    for heading in ("tokens", "cost", "avoided") if money else ():
-        table.add_column(heading, justify="right", no_wrap=True)
-    for run in runs:
-        cells = [_short(str(run.id)), _places(run), run.rule or "", _short(run.tool or "")]
-        table.add_row(*(Text(cell) for cell in (*cells, *(_spent(run) if money else ()))))
+    columns = {"run": False, "at": False, "rule": False, "tool": False}
+    columns |= dict.fromkeys(("tokens", "cost", "avoided"), True) if money else {}
+    rows = [
+        [_short(str(run.id)), _places(run), run.rule or "", _short(run.tool or ""), *(_spent(run) if money else ())]
+        for run in runs
+    ]
+    table = make_table("Where the guard would have stepped in", columns, rows)
+    table.whole |= {1, 2}
     return table
 
 

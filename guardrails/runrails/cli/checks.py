@@ -10,15 +10,18 @@ from contextlib import closing
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, requires, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 
 from runrails.autoguard.session import STARTED
 from runrails.autoguard.variables import ELSEWHERE, GATEWAYS, KNOWN, SESSION, is_wanted
+from runrails.cli.finding import Finding, FindingState
 from runrails.cli.output import when
+from runrails.cli.surroundings import check_extras, check_halves, check_project
 from runrails.clocks import system_ms
 from runrails.deliveries import Delivery, SupportsDeliveries
 from runrails.errors import RunrailsError
 from runrails.ledger import Account
+from runrails.money import format_usd
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -36,8 +39,6 @@ __all__ = [
     "check_store",
 ]
 
-FindingState = Literal["ok", "note", "problem"]
-
 PRICES_OLD_DAYS = 90
 """Vendors change prices every few weeks; a quarter is when a table begins to mislead."""
 CLOCK_FLOOR_MS = 1_767_225_600_000
@@ -47,18 +48,9 @@ CLOCK_AHEAD_MAX_MS = 300_000
 FAILURE_OLD_MS = 7 * 86_400_000
 """A sender that has not been tried for so long has probably been replaced."""
 BUSY_S = 2.0
+_OVERDUE = "SELECT count(*), coalesce(sum(estimated_pusd), 0) FROM reservation WHERE state = 'held' AND expires_ms <= ?"
 BOUNDARIES = "runrails.boundaries"
 _FRAMEWORKS = ("langchain-core", "langchain", "langgraph", "openai", "anthropic", "boto3")
-
-
-class Finding(NamedTuple):
-    """One row of the doctor's table."""
-
-    check: str
-    state: FindingState
-    detail: str
-    fix: str = ""
-    """What to do about it; never empty for a problem."""
 
 
 @runtime_checkable
@@ -75,7 +67,10 @@ def check_all(store: str | None) -> list[Finding]:
     findings: list[Finding] = []
     checks: tuple[tuple[str, Callable[[], Iterator[Finding]]], ...] = (
         ("packages", check_packages),
+        ("packages", check_extras),
         ("settings", check_settings),
+        ("settings", lambda: check_halves(os.environ)),
+        ("project file", check_project),
         ("secrets", _check_secrets),
         ("store", lambda: check_store(store, now_ms=system_ms())),
         ("bypassed calls", check_bypassed),
@@ -201,7 +196,6 @@ def check_store(url: str | None, *, now_ms: int) -> Iterator[Finding]:
 def check_bypassed() -> Iterator[Finding]:
     """Calls that were let through while a ledger was away, and are not in it yet."""
     from runrails.bypass import directory, left_in
-    from runrails.money import format_usd
 
     for left in left_in(directory()):
         detail = (
@@ -244,8 +238,9 @@ def _check_file(path: str, now_ms: int) -> Iterator[Finding]:
         try:
             harm = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
             newest: int | None = connection.execute("SELECT max(at_ms) FROM reservation").fetchone()[0]
+            overdue, amount = cast("tuple[int, int]", connection.execute(_OVERDUE, (now_ms,)).fetchone())
         except sqlite3.Error as error:
-            harm, newest = str(error), None
+            harm, newest, overdue, amount = str(error), None, 0, 0
     if harm == "ok":
         yield Finding("store integrity", "ok", "unharmed")
     else:
@@ -253,6 +248,11 @@ def _check_file(path: str, now_ms: int) -> Iterator[Finding]:
         yield Finding("store integrity", "problem", f"It is damaged: {harm}.", fix)
     if os.name == "posix" and Path(path).stat().st_mode & 0o077:
         yield Finding("store privacy", "note", "Other users of this machine can read the ledger.", f"chmod 600 {path}")
+    if overdue:
+        count = "1 hold is" if overdue == 1 else f"{overdue:,} holds are"
+        detail = f"{count} over time ({format_usd(amount)}): whoever made such calls died before telling their end."
+        fix = "The next call on this store charges them as held; `runrails usage reconcile BILL.csv` puts that right."
+        yield Finding("store holds", "note", detail, fix)
     if newest is not None and newest - now_ms > CLOCK_AHEAD_MAX_MS:
         detail = f"The newest record is of {when(newest)}, and the clock says {when(now_ms)}: one of them is wrong."
         yield Finding("store clock", "problem", detail, "Set the clock (NTP) on every machine that uses this store.")

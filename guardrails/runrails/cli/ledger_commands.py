@@ -163,8 +163,6 @@ def _print_groups(by: str, groups: Sequence[GroupRow], *, as_json: bool) -> None
         rows = [_group_row(row.name or "-", [row]) for row in shown]
         rows += [_group_row(f"({len(more):,} more)", more)] if more else []
         table = make_table("Usage", {by: False, "calls": True, "in": True, "out": True, "cost": True}, rows)
-        for column in table.columns[1:]:
-            column.no_wrap = True
         stdout().print(table)
         calls, cost = sum(row.calls for row in groups), sum(row.cost_pusd for row in groups)
         stdout().print(f"{'1 call' if calls == 1 else f'{calls:,} calls'}, {format_usd(cost)}")
@@ -289,10 +287,9 @@ def _print_balances(title: str, balances: list[Balance], *, as_json: bool) -> No
 def _print_pairs(
     title: str, headings: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Container[int]
 ) -> None:
-    """A table with a column for each heading; in a narrow terminal, two of them above each other in one."""
+    """A table with a column for each heading; where there is less room, two of them above each other in one."""
     console = stdout()
-    console.width = max(console.width, WIDTH_MIN)  # Better a line that the terminal wraps than a cut amount.
-    if console.width >= WIDTH_WIDE:
+    if console.width >= WIDTH_WIDE or console.width < WIDTH_MIN:
         shown = [place for place, heading in enumerate(headings) if heading]
         columns = {headings[place]: place in numbers for place in shown}
         table = make_table(title, columns, ([row[place] for place in shown] for row in rows))
@@ -300,10 +297,7 @@ def _print_pairs(
         pairs = range(0, len(headings), 2)
         columns = {f"{headings[n]}\n{headings[n + 1]}".rstrip(): n in numbers for n in pairs}
         table = make_table(title, columns, ([f"{row[n]}\n{row[n + 1]}".rstrip() for n in pairs] for row in rows))
-    for column, (heading, is_number) in zip(table.columns, columns.items(), strict=True):
-        # A name too long for its column loses its end; times and amounts are always whole.
-        column.no_wrap = is_number or heading.startswith("time")
-        column.overflow = "fold" if is_number else "ellipsis"
+    table.whole |= {place for place, heading in enumerate(columns) if heading.startswith("time")}
     console.print(table)
 
 

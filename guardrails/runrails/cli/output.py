@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.panel import Panel
-from rich.table import Table
 from rich.text import Text
+
+from runrails.showing.terminal import lines_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from runrails.errors import RunrailsError
+    from runrails.showing.terminal import Sheet
 
 __all__ = [
     "EXIT_CODES",
@@ -71,26 +73,15 @@ def error_panel(error: RunrailsError) -> Panel:
     return Panel(body, title=error.code.replace("_", " "), title_align="left", border_style="red")
 
 
-def make_table(title: str, columns: Mapping[str, bool], rows: Iterable[Iterable[str]]) -> Table:
+def make_table(title: str, columns: Mapping[str, bool], rows: Iterable[Iterable[str]]) -> Sheet:
     """A table; `columns` says of each heading whether it holds numbers."""
-    table = Table(title=title, title_justify="left")
-    for heading, numbers in columns.items():
-        table.add_column(heading, justify="right" if numbers else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(_shown(cell)) for cell in row))
-    return table
+    right = [place for place, numbers in enumerate(columns.values()) if numbers]
+    return lines_table(title, list(columns), map(tuple, rows), right=right)
 
 
 def when(at_ms: int) -> str:
     """A moment in UTC, to the second: `2026-11-21 14:23:15`."""
     return datetime.fromtimestamp(at_ms / 1000, tz=UTC).strftime("%Y-%m-%d %H:%M:%S")
-
-
-def _shown(cell: str) -> str:
-    """Without what a terminal obeys: a model's name may come from anybody."""
-    if cell.isprintable():
-        return cell
-    return "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in cell)
 
 
 def _speaks_unicode() -> bool:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Protocol, cast
 import typer
 from typer.main import get_command
 
+from runrails.autoguard.plan import STOP_CODE as STOPPED
+from runrails.cli.examples import example_of
 from runrails.cli.output import EXIT_CODES
 from runrails.cli.unsaid import hushed
 
@@ -32,6 +34,8 @@ COMMANDS: Mapping[str, str] = {
     "report": "runrails.cli.runs:report",
     "keys": "runrails.cli.keys:keys",
     "tokens": "runrails.cli.tokens:tokens",
+    "watch": "runrails.cli.watch:watch",
+    "init": "runrails.cli.init:init",
     "doctor": "runrails.cli.doctor:doctor",
 }
 """Name of a command, and the function or group of commands behind it. Help shows them in this order."""
@@ -57,7 +61,6 @@ def build(wanted: str | None = None) -> Command:
     app = typer.Typer(
         help="A stop-loss for AI agents: budgets, loop stops, and the books of both.",
         no_args_is_help=True,
-        add_completion=False,
         # Typer's tracebacks show local variables, and those may hold prompts and keys.
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
@@ -68,7 +71,8 @@ def build(wanted: str | None = None) -> Command:
         if wanted is None or name == wanted:
             _mount(app, name, homes[name])
     root = cast("Command", get_command(app))
-    _tell_exit_codes(root)
+    _complete_help(root)
+    root.epilog = f"{EXIT_CODES} `runrails run` leaves with the program's own code, or {STOPPED} if it was stopped."
     root.make_context, root.invoke = hushed(root.make_context), hushed(root.invoke)
     return root
 
@@ -95,12 +99,16 @@ def _mount(app: typer.Typer, name: str, home: str) -> None:
         app.command(name, context_settings=settings)(cast("Callable[..., None]", command))
 
 
-def _tell_exit_codes(command: Command) -> None:
+def _complete_help(command: Command, name: str = "") -> None:
+    """Every command tells of an example and of its exit codes, whether its own text does or not."""
     if "Exit codes" not in (command.help or ""):
         command.epilog = command.epilog or EXIT_CODES
+    example = example_of(name)
+    if example is not None and example not in (command.help or ""):
+        command.help = f"{command.help or ''}\n\nExample: {example}"
     inner: Mapping[str, Command] = getattr(command, "commands", {})
-    for child in inner.values():
-        _tell_exit_codes(child)
+    for word, child in inner.items():
+        _complete_help(child, f"{name} {word}".lstrip())
 
 
 def _print_version(value: bool) -> None:
@@ -119,5 +127,8 @@ def _root(
     version: Annotated[
         bool, typer.Option("--version", help="Print the version and leave.", is_eager=True, callback=_print_version)
     ] = False,
+    no_color: Annotated[
+        bool, typer.Option("--no-color", help="No colours, as with NO_COLOR=1; FORCE_COLOR=1 has them in pipes too.")
+    ] = False,
 ) -> None:
-    del version  # its callback has done everything
+    del version, no_color  # a callback and `shell.run` have done everything

@@ -71,7 +71,8 @@ def run(
     the environment variables in brackets; those alone guard a Python that was not started by this command, too.
 
     A stop is an ordinary exception for the program (GuardrailStopped), which may save what it has; nothing starts any
-    more. One that goes on asking all the same is ended. A summary goes to standard error.
+    more. One that goes on asking all the same is ended. A summary goes to standard error. What neither options nor
+    variables say is taken from runrails.toml, if it is here (see `runrails init`).
 
     Exit codes: the program's own; 3 if the run was stopped, whatever the program made of that (--stop-code); 128 + N if
     signal N killed it; 2 wrong usage or settings, and nothing was started; 126, 127 it cannot be executed or found.
@@ -87,7 +88,22 @@ def run(
     }  # fmt: skip
     environment = {**_outer(), **{_BY_OPTION[option]: text for option, text in told.items() if text}}
     environment["RUNRAILS_STORE"] = environment.get("RUNRAILS_STORE") or absolute_url()
+    environment |= {variable: text for variable, text in _project().items() if not environment.get(variable)}
     raise typer.Exit(_guarded(command, environment))
+
+
+def _project() -> dict[str, str]:
+    """What the project's file says of limits, as the variables that every process of the run inherits."""
+    from runrails.projectfile import written_limits
+
+    names = {
+        "run": "RUNRAILS_RUN_BUDGET", "month": "RUNRAILS_MONTH_BUDGET", "key_month": "RUNRAILS_KEY_BUDGET",
+        "org_month": "RUNRAILS_ORG_BUDGET", "steps": "RUNRAILS_STEPS", "seconds": "RUNRAILS_SECONDS",
+        "tokens": "RUNRAILS_TOKENS", "model_calls": "RUNRAILS_MODEL_CALLS", "tool_calls": "RUNRAILS_TOOL_CALLS",
+        "loops": "RUNRAILS_LOOPS", "requests_per_minute": "RUNRAILS_REQUESTS_PER_MINUTE",
+        "tokens_per_minute": "RUNRAILS_TOKENS_PER_MINUTE",
+    }  # fmt: skip
+    return {names[key]: text for key, text in written_limits().items() if key in names}
 
 
 def _outer() -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from itertools import islice
+from pathlib import Path  # noqa: TC003 -- Typer reads the annotations
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
@@ -67,14 +68,24 @@ def report(
     steps: Annotated[
         int, typer.Option("--steps", min=0, max=1_000, help="Show at most so many of the newest steps.")
     ] = 20,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write all of it, with plots, to a file for browsers.")
+    ] = None,
     store: StoreUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what one run did, what it cost, and what stopped it."""
+    """
+    Show what one run did, what it cost, and what stopped it.
+
+    With --html as one file that needs nothing else: it can be mailed, printed and kept.
+    """
     with _archive(store) as archive:
         found = _find(archive, run)
     if len(found) == 1:
-        _show(found[0], steps=steps, as_json=as_json)
+        if html is not None:
+            _write(found[0], html)
+        if html is None or as_json:
+            _show(found[0], steps=steps, as_json=as_json)
         return
     what = "No run has this id." if not found else f"{len(found)} runs begin like this."
     if as_json:
@@ -82,6 +93,20 @@ def report(
     else:
         stderr().print(f"{what} `runrails runs` lists them.")
     raise typer.Exit(NEGATIVE)
+
+
+def _write(record: RunRecord, file: Path) -> None:
+    from runrails.archived import read_report
+    from runrails.showing.reports import report_page
+
+    about = f"Run {record.id}, {when(record.started_ms)} to {when(record.ended_ms)} UTC. Written by runrails."
+    try:
+        file.write_text(report_page(read_report(record.report), about=about), encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"{file} cannot be written: {error.strerror}.", next_step="Choose another place for --html."
+        ) from error
+    stderr().print(f"Wrote {file}.", soft_wrap=True)
 
 
 @contextmanager

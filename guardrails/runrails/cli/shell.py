@@ -13,7 +13,17 @@ from runrails.errors import GuardrailStopped, RunrailsError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["BROKEN_PIPE", "BUG", "INTERRUPTED", "NEGATIVE", "OK", "USAGE", "exit_code_of", "run"]
+__all__ = [
+    "BROKEN_PIPE",
+    "BUG",
+    "INTERRUPTED",
+    "NEGATIVE",
+    "OK",
+    "USAGE",
+    "exit_code_of",
+    "run",
+    "without_colours",
+]
 
 OK = 0
 NEGATIVE = 1
@@ -28,12 +38,16 @@ BROKEN_PIPE = 141
 """Nobody reads any more, as in `runrails usage | head`: 128 + SIGPIPE."""
 
 
+NO_COLOR = "--no-color"
+
+
 def run(args: Sequence[str]) -> int:
     """Run one command line. Returns the exit code; prints any error on stderr, as JSON if `--json` was given."""
     from runrails.cli.root import build, is_command
 
     for stream in (sys.stdout, sys.stderr):
         _never_choke(stream)
+    args = without_colours(args)
     # Help and mistakes need every command; `--version` needs none and is quick with any.
     named = bool(args) and not args[0].startswith("-") and is_command(args[0])
     wanted = args[0] if named else "doctor" if "--version" in args[:1] else None
@@ -55,6 +69,15 @@ def run(args: Sequence[str]) -> int:
         print("This is a bug in runrails. Please report it.", file=sys.stderr)
         return BUG
     return _flushed(OK)
+
+
+def without_colours(args: Sequence[str]) -> Sequence[str]:
+    """`--no-color` may stand anywhere, but not among the words of a program that is run."""
+    own = args[: args.index("run")] if "run" in args else args
+    if NO_COLOR not in own:
+        return args
+    os.environ["NO_COLOR"] = "1"  # what Rich and Typer ask, for results, errors and help alike
+    return [*(word for word in own if word != NO_COLOR), *args[len(own) :]]
 
 
 def exit_code_of(error: RunrailsError) -> int:

@@ -23,15 +23,19 @@ __all__ = ["guard_constructed"]
 _MARK = "runrails_patched"
 
 
-def guard_constructed(guard: Guard, kinds: tuple[type, ...]) -> None:
+def guard_constructed(guard: Guard, kinds: tuple[type, ...]) -> Callable[[], None]:
     """
     Guard the clients of these classes, and of classes made from them, as soon as each is made.
 
     A client of another class that has the same base, and so could send what nobody sees, is refused when it is made.
 
+    Returns:
+        What ends it. Clients made meanwhile stay guarded.
+
     Raises:
         ConfigError: This version of the SDK is not known.
     """
+    undo: list[Callable[[], None]] = []
     for kind in kinds:
         base = next((parent for parent in kind.__mro__ if HOOKS[0] in vars(parent)), kind)
         missing = [name for name in HOOKS if not hasattr(kind, name)]
@@ -41,22 +45,38 @@ def guard_constructed(guard: Guard, kinds: tuple[type, ...]) -> None:
                 next_step="Install a version in the range of runrails' extra for it.",
             )
         if base is not kind:
-            _after_construction(base, lambda client: _check_kind(client, kinds))
-        _after_construction(kind, guard.wrap)
+            undo.append(_after_construction(base, lambda client: _check_kind(client, kinds)))
+        undo.append(_after_construction(kind, guard.wrap))
+
+    def detach() -> None:
+        for each in reversed(undo):
+            each()
+
+    return detach
 
 
-def _after_construction(kind: type, then: Callable[[object], object]) -> None:
+def _after_construction(kind: type, then: Callable[[object], object]) -> Callable[[], None]:
     construct: Callable[..., None] = getattr(kind, "__init__")  # noqa: B009 -- mypy takes `kind` for an instance
     if hasattr(construct, _MARK):
-        return
+        return lambda: None
+    own = "__init__" in vars(kind)
 
     @wraps(construct)
     def constructing(self: object, *args: object, **kwargs: object) -> None:
         construct(self, *args, **kwargs)
         then(self)
 
+    def undo() -> None:
+        if vars(kind).get("__init__") is not constructing:
+            return  # somebody else has patched it since, and calls ours
+        if own:
+            type.__setattr__(kind, "__init__", construct)
+        else:
+            type.__delattr__(kind, "__init__")
+
     setattr(constructing, _MARK, True)
     type.__setattr__(kind, "__init__", constructing)
+    return undo
 
 
 def _check_kind(client: object, kinds: tuple[type, ...]) -> None:

@@ -7,22 +7,22 @@ All of it saves money and decides nothing: whatever goes wrong here is an event,
 from __future__ import annotations
 
 import copy
-import json
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
-from runrails.calls import Economy, ModelResult
+from runrails.calls import Economy
 from runrails.clients.plan import request_body
 from runrails.clients.reading import inherited
-from runrails.savers.caching import Tenant, key_of
+from runrails.clients.shelving import Shelf, asking, shelf_of
 from runrails.savers.wire import shorter
 from runrails.thrift import asked_as, cheaper_model, pruning_of, shortened_to, tell_of_refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from runrails.calls import ModelResult
     from runrails.clients.edge import Edge, Ticket
     from runrails.clients.plan import Options, Plan
     from runrails.run import Run
@@ -34,21 +34,8 @@ CACHE_HOOKS = ("_process_response", "_maybe_override_cast_to")
 """What the cache needs of an SDK beside what every guarded client does."""
 _RAW_HEADER = "x-stainless-raw-response"
 """By which the SDKs tell themselves that the caller wants the response as it is."""
-_LABELLING_HEADERS = frozenset({
-    "accept", "accept-encoding", "baggage", "connection", "content-length", "content-type", "host", "idempotency-key",
-    "sentry-trace", "traceparent", "tracestate", "user-agent",
-})  # fmt: skip
-_LABELLING_STARTS = (
-    "x-stainless-", "x-trace", "x-b3-", "x-request-id", "x-client-request-id", "x-correlation-id", "x-amzn-trace-id",
-    "x-cloud-trace-context", "x-datadog-", "x-runrails-",
-)  # fmt: skip
-"""
-Headers that are no part of the question. Any other one may be: gateways choose models, prompts and tenants by theirs.
-"""
 _CREDENTIALS = ("api_key", "auth_token", "aws_access_key")
 """Whose key it is decides what may be seen. Only the hash of all that makes up a cache's key remains of them."""
-_ELSEWHERE = ("background", "conversation", "prompt")
-"""Requests that name what the provider keeps, which may change, and those that are answered later."""
 _DEPLOYED = "/deployments/"
 """In the address of a client for one deployment, which answers whatever model a request names."""
 Body = Mapping[str, object]
@@ -81,46 +68,24 @@ class Spared(NamedTuple):
     keeping: Keeping | None
 
 
-class Keeping:
-    """The place of one request's answer in the cache, and that answer if it is there already."""
+class Keeping(Shelf):
+    """The same for a request of an SDK, which makes its answer of a response."""
 
-    __slots__ = ("_cache", "_key", "_tell", "body", "seen", "stored")
+    __slots__ = ("seen",)
 
-    def __init__(self, cache: ResponseCache, key: str, tell: Callable[[str], None]) -> None:
-        self._cache = cache
-        self._key = key
-        self._tell = tell
-        self.body: bytes | None = None
-        """The stored answer."""
-        self.stored: ModelResult | None = None
-        """What that was when it was paid for."""
+    def __init__(self, shelf: Shelf) -> None:
+        super().__init__(shelf.cache, shelf.key, shelf.tell)
         self.seen: object = None
         """The response that the provider gave."""
-
-    def look(self, plan: Plan) -> None:
-        """See whether the answer is there. What cannot be read as one is forgotten."""
-        body = self._cache.get(self._key, self._tell)
-        if body is None:
-            return
-        try:
-            told = plan.answer(cast("Body", json.loads(body)))
-        except Exception as exc:  # noqa: BLE001 -- it only saves money
-            self._tell(type(exc).__name__)
-            self._cache.drop(self._key, self._tell)
-            return
-        self.body = body
-        self.stored = ModelResult(end="cached", stored_usage=told.usage)
 
     def keep(self, ticket: Ticket, result: ModelResult) -> None:
         """Keep the answer that has come, if it is whole and of the request as it was asked. Never raises."""
         try:
-            if self.seen is None or not ticket.permit.as_asked or result.end != "completed" or result.usage is None:
-                return
-            seen = cast("_Told", self.seen)
-            if seen.status_code == 200 and _is_whole(json.loads(seen.content)):
-                self._cache.put(self._key, seen.content, self._tell)
+            if self.seen is not None:
+                seen = cast("_Told", self.seen)
+                self.keep_body(seen.status_code, seen.content, ticket.permit, result)
         except Exception as exc:  # noqa: BLE001 -- the answer is the user's
-            self._tell(type(exc).__name__)
+            self.tell(type(exc).__name__)
 
     def answer(self, client: object, cast_to: object, options: Options) -> object:
         """
@@ -148,7 +113,7 @@ def spare(edge: Edge, run: Run, client: object, options: Options, plan: Plan, mo
     cache = edge.guard.cache
     if cache is not None:
         try:
-            keeping = _keeping(edge, run, cache, client, options, plan, more)
+            keeping = _keeping(run, cache, client, options, plan, more)
             if keeping is not None:
                 keeping.look(plan)
             if keeping is not None and keeping.stored is not None:
@@ -199,7 +164,7 @@ def _changed(options: Options, name: str, value: object) -> Options:
 
 
 def _keeping(
-    edge: Edge, run: Run, cache: ResponseCache, client: object, options: Options, plan: Plan, more: Mapping[str, object]
+    run: Run, cache: ResponseCache, client: object, options: Options, plan: Plan, more: Mapping[str, object]
 ) -> Keeping | None:
     """Where the answer to a request would be kept; None if it is not to be."""
     body = request_body(options)
@@ -208,30 +173,15 @@ def _keeping(
     touched = getattr(client, "_middleware", None) or more.get("call") is not None
     if plan.stream is not None or body.get("stream") or touched or headers.get(_RAW_HEADER) == "stream":
         return None
-    if any(body.get(name) for name in _ELSEWHERE):
-        return None
     told = cast("_Client", client)
     asked = {
         "provider": plan.call.provider, "address": str(told.base_url), "path": options.url,
         "query": getattr(options, "params", None) or {},
-        "headers": _asking({**_named(told.default_headers), **_named(getattr(options, "headers", None))}),
+        "headers": asking({**_named(told.default_headers), **_named(getattr(options, "headers", None))}),
         "credentials": [each for name in _CREDENTIALS if isinstance(each := getattr(client, name, None), str)],
     }  # fmt: skip
-    by = run.accounts.payer(plan.call)
-    key = key_of(Tenant(by.user, by.key, by.org), asked, dict(body))
-
-    def tell(reason: str) -> None:
-        edge.guard.emit("cache_failed", "warning", run=run.id, reason=reason)
-
-    return None if key is None else Keeping(cache, key, tell)
-
-
-def _is_whole(body: object) -> bool:
-    """Whether a decoded answer is the last word of the provider."""
-    if not isinstance(body, Mapping):
-        return False
-    known = cast("Body", body)
-    return not known.get("error") and known.get("status", "completed") == "completed"
+    shelf = shelf_of(run, cache, plan, dict(body), asked)
+    return None if shelf is None else Keeping(shelf)
 
 
 def _response(client: object, options: Options, body: bytes | None) -> object:
@@ -271,15 +221,6 @@ def _named(headers: object) -> dict[str, str | None]:
         return {}
     known = cast("Mapping[object, object]", headers)
     return {str(name).lower(): value if isinstance(value, str) else None for name, value in known.items()}
-
-
-def _asking(headers: Mapping[str, str | None]) -> dict[str, str | None]:
-    """Those that can change an answer."""
-    return {
-        name: value
-        for name, value in headers.items()
-        if name not in _LABELLING_HEADERS and not name.startswith(_LABELLING_STARTS)
-    }
 
 
 def _failed(edge: Edge, run: Run, error: Exception) -> None:

@@ -13,7 +13,7 @@ from runrails.demo.figures import Demo, Play
 if TYPE_CHECKING:
     from runrails.demo.passes import Watcher
 
-__all__ = ["Demo", "Play", "missing_packages", "play"]
+__all__ = ["Demo", "Play", "missing_packages", "play", "require_packages"]
 
 
 def missing_packages() -> tuple[str, ...]:
@@ -24,9 +24,9 @@ def missing_packages() -> tuple[str, ...]:
     return tuple(name for name in needed if find_spec(name) is None)
 
 
-def play(*, retries: int, watcher: Watcher) -> Demo:
+def require_packages() -> None:
     """
-    Play all three passes and return their figures. Takes some seconds; nothing leaves 127.0.0.1.
+    Make sure that everything is installed that the demo plays with.
 
     Raises:
         ConfigError: A package is missing; the message names the command that installs it.
@@ -40,6 +40,16 @@ def play(*, retries: int, watcher: Watcher) -> Demo:
             next_step="Install it with: pip install 'runrails[demo]'",
             missing=", ".join(missing),
         )
+
+
+def play(*, retries: int, watcher: Watcher) -> Demo:
+    """
+    Play all three passes and return their figures. Takes some seconds; nothing leaves 127.0.0.1.
+
+    Raises:
+        ConfigError: A package is missing; the message names the command that installs it.
+    """
+    require_packages()
     from runrails.demo.passes import play_all
 
     return play_all(retries=retries, watcher=watcher)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from runrails.ledger import SupportsUsage
 
-__all__ = ["BUDGET_USD", "STORY_PRICE", "Watcher", "play_all"]
+__all__ = ["BUDGET_USD", "STORY_PRICE", "Watcher", "play_all", "quieten"]
 
 STORY_PRICE = Price(call=to_decimal(STORY_PUSD))
 """The article's figure as a user writes it down: flat per call."""
@@ -61,7 +61,7 @@ class _Stage:
 
 def play_all(*, retries: int, watcher: Watcher) -> Demo:
     """Play all three passes, each with a provider, a store and tools of its own."""
-    _quieten()
+    quieten()
     now_ms = system_ms()
     demo = Demo(
         retries=retries,
@@ -140,7 +140,7 @@ def _entries(guard: Guard) -> tuple[Entry, ...]:
     )
 
 
-def _quieten() -> None:
+def quieten() -> None:
     """Let nothing leave this machine, and nothing but the demo speak. For this whole process, as the demo is one."""
     # LangSmith's tracer would send every step to a server if the environment asks for it.
     os.environ["LANGSMITH_TRACING"] = os.environ["LANGCHAIN_TRACING_V2"] = "false"

@@ -56,13 +56,17 @@ class Forbidden(AuthError):
     Args:
         operation: What was asked for, as `runrails.identity.operations` names it.
         missing: The scope that would be needed; None if it is not a scope that is missing.
+        raises: Whether it would allow an organisation more than it has.
     """
 
     code = "forbidden"
     http_status = 403
 
-    def __init__(self, operation: str, *, missing: str | None = None) -> None:
-        if missing is None:
+    def __init__(self, operation: str, *, missing: str | None = None, raises: bool = False) -> None:
+        if raises:
+            what = "An administrator of an organisation allows nobody more than the organisation may spend."
+            hint = "Ask an operator of the platform to raise its limit."
+        elif missing is None:
             what = f"This credential may not do {operation} there."
             hint = "Use one of whom it belongs to, or of an operator."
         else:

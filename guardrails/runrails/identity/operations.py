@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from runrails.identity.principal import Principal, Scope
 
-__all__ = ["OPERATIONS", "Operation", "Reach", "authorise", "authorise_grant", "authorise_new"]
+__all__ = ["OPERATIONS", "Operation", "Reach", "authorise", "authorise_grant", "authorise_limit", "authorise_new"]
 
 Reach = Literal["own", "any"]
 
@@ -102,6 +102,35 @@ def authorise_grant(principal: Principal, operation: str, scopes: Iterable[str])
     missing = sorted(check_scopes(scopes) - principal.scopes)
     if missing:
         raise Forbidden(operation, missing=missing[0])
+
+
+def authorise_limit(
+    principal: Principal, operation: str, *, scope: str, limit: int | None, org_limit: int | None
+) -> None:  # fmt: skip
+    """
+    See that somebody may set a limit that is within reach. Decides from its arguments alone.
+
+    What an organisation may spend is between it and the platform: its administrators may lower that, and share out
+    among its users and keys what it is, but raise it or take it away they may not, even if they have lowered it
+    themselves. Limits on users' own keys are none of the platform's money.
+
+    Args:
+        principal: Who asks.
+        operation: What for, a name in `OPERATIONS`.
+        scope: Whose limit.
+        limit: The new one; None takes an operator's limit away.
+        org_limit: The limit that the caller's organisation has now; None if it has none.
+
+    Raises:
+        Forbidden: It would allow more than the organisation has.
+    """
+    if principal.org is None or scope.startswith("byok:"):
+        return
+    if limit is None:
+        if scope == f"org:{principal.org}":
+            raise Forbidden(operation, raises=True)
+    elif org_limit is not None and limit > org_limit:
+        raise Forbidden(operation, raises=True)
 
 
 def authorise_new(

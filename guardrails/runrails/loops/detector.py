@@ -66,6 +66,8 @@ class LoopDetector:
         self._seeds: dict[str, int] = {}
         self._latest: tuple[str | None, Scope, int] = (None, Scope(), 0)
         self._in_flight: dict[int, tuple[ToolCall, CallPrint]] = {}
+        self.printed = 0
+        """Fingerprint of the newest call it was asked about, as findings name it; 0 if that one has none."""
 
     # The four verbs.
 
@@ -79,12 +81,14 @@ class LoopDetector:
                 and a Stop comes once the last allowed result is in.
 
         """
+        self.printed = 0
         scope, seed = self._scope(call.agent)
         told = self.told.get(seed)
         coming = told is not None and (told.final or not can_block)
         if told is not None and coming and (told.final or not self._finishes_answer(scope, seed, call)):
             return Stop(told.finding)
         printed = print_call(call, self.tools.get(call.name, _NO_RULE).loop_key)
+        self.printed = printed.key
         batch = self._batch(scope, seed, call)
         if told is not None and coming:
             return self._let_finish(call, printed, batch, told.finding, seed)
@@ -105,12 +109,14 @@ class LoopDetector:
             A hint for the model where one is due; with `can_block=False`, a stop where the next start will be one.
 
         """
+        self.printed = 0
         rule = self.tools.get(call.name, _NO_RULE) if self.tools else _NO_RULE
         started = self._in_flight.pop(id(call), None)
         if started is None and isinstance(outcome.result, str) and outcome.result.startswith(MARK):
             return None  # our own message in the place of a blocked call is no result
         scope, seed = self._scope(call.agent)
         printed = print_call(call, rule.loop_key) if started is None else started[1]
+        self.printed = printed.key
         read = read_outcome(outcome, rule.outcome_key)
         counted = self._count(scope, seed, call, printed, read, rule)
         if counted is None:

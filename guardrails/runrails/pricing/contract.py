@@ -53,7 +53,7 @@ class Term:
     """
 
     model: str | None = None
-    """A model, with or without its provider as in `openai:gpt-4o`; None for all of the provider's."""
+    """A model, with or without its provider as in ``openai:gpt-4o``; None for all of the provider's."""
     provider: str | None = None
     """None for every provider, or if the model's name says it."""
     price: Price | None = None

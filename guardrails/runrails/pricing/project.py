@@ -18,7 +18,8 @@ The project's own prices: `runrails.toml`.
     percent = "-12"
     valid_from = 2026-07-01
 
-Other tables in the file are somebody else's and left alone. A mistake anywhere refuses the whole file, by line and key.
+`runrails.projectfile` reads the tables `limits`, `loops` and `store`. Others are somebody else's and left alone. A
+mistake anywhere refuses the whole file, by line and key.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-__all__ = ["PROJECT_FILE", "ProjectPrices", "parse_project", "read_project"]
+__all__ = ["PROJECT_FILE", "ProjectPrices", "ProjectText", "parse_project", "read_file", "read_project"]
 
 PROJECT_FILE = "runrails.toml"
 _BYTES_MAX = 1_000_000
@@ -68,18 +69,22 @@ def read_project(path: str | Path) -> ProjectPrices:
     Raises:
         ConfigError: It cannot be read, is no TOML, or a price or alias in it is malformed.
     """
+    return parse_project(read_file(path), name=str(path))
+
+
+def read_file(path: str | Path) -> bytes:
+    """What a project file holds, one byte more than it may at most. Raises ConfigError."""
     from pathlib import Path
 
     file = Path(path)
     try:
         with file.open("rb") as stream:
-            content = stream.read(_BYTES_MAX + 1)
+            return stream.read(_BYTES_MAX + 1)
     except OSError as exc:
         raise ConfigError(
-            f"The price file {file} cannot be read ({exc.strerror or type(exc).__name__}).",
+            f"The project file {file} cannot be read ({exc.strerror or type(exc).__name__}).",
             next_step="Create it or point to another one.",
         ) from exc
-    return parse_project(content, name=str(file))
 
 
 def parse_project(content: bytes, *, name: str = PROJECT_FILE) -> ProjectPrices:
@@ -90,7 +95,7 @@ def parse_project(content: bytes, *, name: str = PROJECT_FILE) -> ProjectPrices:
         ConfigError: It is no TOML, or something in it is malformed. The message and the fields `line` and `key` tell
             where.
     """
-    file = _File(content, name)
+    file = ProjectText(content, name)
     data = file.read()
     prices: dict[str, PriceSpec] = {}
     for model, value in _table(file, data, "prices").items():
@@ -101,7 +106,7 @@ def parse_project(content: bytes, *, name: str = PROJECT_FILE) -> ProjectPrices:
     return ProjectPrices(prices=prices, aliases=aliases, contract=_contract(file, data.get("contract", [])))
 
 
-class _File:
+class ProjectText:
     """The text of a project file, which knows in what line a key stands."""
 
     def __init__(self, content: bytes, name: str) -> None:
@@ -222,14 +227,14 @@ def _printable(key: str) -> str:
     return short if short.isprintable() else ascii(short)
 
 
-def _table(file: _File, data: Mapping[str, object], key: str) -> Mapping[str, object]:
+def _table(file: ProjectText, data: Mapping[str, object], key: str) -> Mapping[str, object]:
     table = data.get(key, {})
     if not isinstance(table, dict):
         file.refuse("is not a table.", path=(key,), advice=f"Write [{key}] and put its entries below.")
     return cast("Mapping[str, object]", table)
 
 
-def _check_names(file: _File, table: str, names: Mapping[str, object]) -> None:
+def _check_names(file: ProjectText, table: str, names: Mapping[str, object]) -> None:
     seen: set[str] = set()
     for name in names:
         key = name.strip().lower()
@@ -239,7 +244,7 @@ def _check_names(file: _File, table: str, names: Mapping[str, object]) -> None:
         seen.add(key)
 
 
-def _spec(file: _File, value: object, model: str) -> PriceSpec:
+def _spec(file: ProjectText, value: object, model: str) -> PriceSpec:
     path = ("prices", model)
     if isinstance(value, dict):
         return _price(file, cast("Mapping[str, object]", value), path)
@@ -249,7 +254,7 @@ def _spec(file: _File, value: object, model: str) -> PriceSpec:
         file.refuse(f"the price is malformed: {exc}", path=path, advice=_PRICE_ADVICE)
 
 
-def _price(file: _File, entries: Mapping[str, object], path: _Path) -> Price:
+def _price(file: ProjectText, entries: Mapping[str, object], path: _Path) -> Price:
     parts = dict(entries)
     for key, value in entries.items():
         if key not in PRICE_FIELDS:
@@ -270,7 +275,7 @@ def _price(file: _File, entries: Mapping[str, object], path: _Path) -> Price:
         file.refuse(str(exc), path=(*path, said) if said in entries else path, advice=_PRICE_ADVICE)
 
 
-def _tiers(file: _File, value: object, path: _Path) -> Mapping[str, Price]:
+def _tiers(file: ProjectText, value: object, path: _Path) -> Mapping[str, Price]:
     tiers: dict[str, Price] = {}
     if not isinstance(value, dict):
         file.refuse("is not a table of prices.", path=path, advice="Write tiers.priority = { input = …, output = … }.")
@@ -281,7 +286,7 @@ def _tiers(file: _File, value: object, path: _Path) -> Mapping[str, Price]:
     return tiers
 
 
-def _contract(file: _File, value: object) -> tuple[Term, ...]:
+def _contract(file: ProjectText, value: object) -> tuple[Term, ...]:
     advice = 'Write [[contract]] with provider or model, and with percent = "-12" or price = { input = …, output = … }.'
     if not isinstance(value, list) or len(cast("list[object]", value)) > _TERMS_MAX:
         file.refuse(f"is not a list of at most {_TERMS_MAX} tables.", path=("contract",), advice=advice)
@@ -308,7 +313,7 @@ def _contract(file: _File, value: object) -> tuple[Term, ...]:
     return tuple(terms)
 
 
-def _alias(file: _File, value: object, alias: str) -> str:
+def _alias(file: ProjectText, value: object, alias: str) -> str:
     if not isinstance(value, str) or not value.strip():
         file.refuse("does not name a model.", path=("aliases", alias), advice='Write it like "azure:gpt-4o".')
     return value

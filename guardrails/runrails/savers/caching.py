@@ -96,6 +96,8 @@ class ResponseCache:
             if path is None
             else FileStorage(str(path), entries_max=entries_max, bytes_max=bytes_max)
         )
+        self.waits = path is not None or storage is not None
+        """Whether asking it may wait for a disk or a network, and so must not be done on an event loop."""
         self._ttl_ms = ttl_s * 1_000
         self._body_bytes_max = body_bytes_max
         self._clock = clock

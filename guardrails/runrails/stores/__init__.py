@@ -34,9 +34,10 @@ def open_store(url: str | None = None, *, clock: Clock | None = None) -> Store:
 
     Args:
         url: ``sqlite:///relative.db``, ``sqlite:////absolute.db`` (both may end in ``?synchronous=normal``),
-            ``memory:`` or ``dynamodb://TABLE?region=eu-west-1``. None: what ``RUNRAILS_STORE`` says, else a SQLite file
-            in the user's data directory. With ``?lease=user,key,org`` such scopes are spent in this process's memory,
-            slice by slice (see `runrails.stores.leased`); ``lease_slice=0.50`` and ``lease_ttl_s=60`` say how.
+            ``memory:`` or ``dynamodb://TABLE?region=eu-west-1``. None: what ``RUNRAILS_STORE`` or the project's file
+            say, else a SQLite file in the user's data directory. With ``?lease=user,key,org`` such scopes are spent in
+            this process's memory, slice by slice (see `runrails.stores.leased`); ``lease_slice=0.50`` and
+            ``lease_ttl_s=60`` say how.
         clock: Wall clock in milliseconds since the epoch; by default the system's, or the server's of a shared store.
 
     Raises:
@@ -44,7 +45,7 @@ def open_store(url: str | None = None, *, clock: Clock | None = None) -> Store:
         StoreUnavailable: The file is locked or the disk is full.
     """
     if url is None:
-        url = os.environ.get("RUNRAILS_STORE") or None
+        url = _said()
     if url is None:
         return _open_file(_default_path(), "FULL", clock)
     bare = without_lease(url)
@@ -59,6 +60,13 @@ def open_store(url: str | None = None, *, clock: Clock | None = None) -> Store:
     return _open_file(path, synchronous, clock)
 
 
+def _said() -> str | None:
+    """What the environment says, else the project's file."""
+    from runrails.projectfile import project_settings
+
+    return os.environ.get("RUNRAILS_STORE") or project_settings().store
+
+
 def absolute_url(url: str | None = None) -> str:
     """
     The URL of the same store for a process in another directory or with another home. None: as for `open_store`.
@@ -67,7 +75,7 @@ def absolute_url(url: str | None = None) -> str:
         ConfigError: It names no place for a file.
     """
     if url is None:
-        url = os.environ.get("RUNRAILS_STORE") or None
+        url = _said()
     if url is None:
         return f"sqlite:///{_default_path()}"
     scheme, _, rest = url.partition(":")

@@ -45,8 +45,8 @@ class SharedFile:
 
     Args:
         path: The file. Made with mode 0600 if it does not exist; its directory must exist.
-        synchronous: FULL waits for the disk at every write; NORMAL may lose the last writes if the power fails (never
-            if only the process does).
+        synchronous: FULL waits for the disk at every write that is to be waited for; NORMAL may lose the last writes if
+            the power fails (never if only the process does).
         busy_timeout_ms: How long a verb waits for other processes and threads before it gives up.
         schema: What kind of file it is.
 
@@ -75,26 +75,50 @@ class SharedFile:
         self.path = os.path.abspath(name)  # noqa: PTH100 -- SQLite takes a str
         self._schema = schema
         self._synchronous = synchronous
+        self._waiting = True
+        """Whether the connection waits for the disk at its next write; with NORMAL it never does."""
         self._busy_timeout_ms = busy_timeout_ms
         self._lock = Lock()
         self._connection: sqlite3.Connection | None = None
+        self._log: int | None = None
+        """The file that the connection writes to first, once it was flushed."""
         self._pid = os.getpid()
         self._closed = False
         self._forking = False
         _files.add(self)
         self.read(lambda _: None)
 
-    def write(self, step: Callable[[sqlite3.Connection], T]) -> T:
-        """Run `step` alone in the whole file: all of its writes are kept, or none if it raises."""
-        return self._run(step, begin="BEGIN IMMEDIATE")
+    def write(self, step: Callable[[sqlite3.Connection], T], *, waits: bool = True) -> T:
+        """
+        Run `step` alone in the whole file: all of its writes are kept, or none if it raises.
+
+        Args:
+            step: What is done.
+            waits: Whether to wait until it is on the disk. If not, it is there with the next write that does wait, by
+                whichever process: what is written later is never kept without what was written before.
+        """
+        return self._run(step, begin="BEGIN IMMEDIATE", waits=waits)
 
     def read(self, step: Callable[[sqlite3.Connection], T]) -> T:
         """Run `step`, which only reads (and may do so twice), on one moment of the file."""
-        return self._run(step, begin="BEGIN")
+        return self._run(step, begin="BEGIN", waits=self._waiting)
 
-    def at_once(self, step: Callable[[sqlite3.Connection], T]) -> T:
+    def at_once(self, step: Callable[[sqlite3.Connection], T], *, reads: bool = False) -> T:
         """Run `step`, which makes one statement (and may do so twice): it needs no transaction around it."""
-        return self._run(step, begin="")
+        return self._run(step, begin="", waits=self._waiting if reads else True)
+
+    def flush(self) -> None:
+        """Wait until all that was written without waiting is on the disk."""
+        self._run(lambda _: self._flush(), begin="", waits=self._waiting)
+
+    def _flush(self) -> None:
+        try:
+            if self._log is None:
+                self._log = os.open(f"{self.path}-wal", os.O_RDWR)
+                _sync_directory(self.path)
+            _sync(self._log)
+        except OSError as error:
+            raise self._unwritten(error) from error
 
     def close(self) -> None:
         """Let go of the file. Every later use raises `StoreUnavailable`."""
@@ -102,7 +126,7 @@ class SharedFile:
             self._closed = True
             self._disconnect()
 
-    def _run(self, step: Callable[[sqlite3.Connection], T], *, begin: str) -> T:
+    def _run(self, step: Callable[[sqlite3.Connection], T], *, begin: str, waits: bool) -> T:
         deadline_ms = monotonic_ms() + self._busy_timeout_ms
         if self._pid != os.getpid():
             self.forget()
@@ -113,19 +137,24 @@ class SharedFile:
             taken.extend(map(lock.acquire, (True,), (self._busy_timeout_ms / 1_000,)))
             if not taken[0]:
                 raise self._busy()
-            return self._run_alone(step, begin, deadline_ms)
+            return self._run_alone(step, begin, deadline_ms, waits=waits)
         except sqlite3.Error as error:
             raise self._explained(error) from error
         finally:
             if taken and taken[0]:
                 lock.release()
 
-    def _run_alone(self, step: Callable[[sqlite3.Connection], T], begin: str, deadline_ms: int) -> T:
+    def _run_alone(
+        self, step: Callable[[sqlite3.Connection], T], begin: str, deadline_ms: int, *, waits: bool
+    ) -> T:  # fmt: skip
         connection = self._connection or self._connect(deadline_ms)
         try:
             if connection.in_transaction:  # Ctrl-C kept the step before from being undone.
                 self._roll_back(connection)
                 connection = self._connection or self._connect(deadline_ms)
+            if waits is not self._waiting and self._synchronous == "FULL":
+                connection.execute(f"PRAGMA synchronous = {'FULL' if waits else 'NORMAL'}")
+                self._waiting = waits
             if not begin:
                 return _patiently(lambda: step(connection), deadline_ms)
             if begin == "BEGIN":
@@ -176,7 +205,7 @@ class SharedFile:
         finally:
             if connection is not None and not ready:
                 connection.close()
-        self._connection = opened
+        self._connection, self._waiting = opened, True
         return opened
 
     def _make_file(self) -> None:
@@ -207,10 +236,17 @@ class SharedFile:
         return f"choose another place with {self._schema.elsewhere}"
 
     def _disconnect(self) -> None:
+        self._drop_log()  # Another connection may have another one.
         connection, self._connection = self._connection, None
         if connection is not None:
             with contextlib.suppress(sqlite3.Error):
                 connection.close()
+
+    def _drop_log(self) -> None:
+        log, self._log = self._log, None
+        if log is not None:
+            with contextlib.suppress(OSError):
+                os.close(log)
 
     def before_fork(self) -> None:
         """Close the connection and keep everybody out until the fork is done."""
@@ -226,6 +262,7 @@ class SharedFile:
 
     def forget(self) -> None:
         """In a child process: start anew with a lock and a connection of its own."""
+        self._drop_log()
         if self._connection is not None:
             # Closing it here would confuse the parent's locks, so it is neither used nor freed.
             _abandoned.append(self._connection)
@@ -239,6 +276,13 @@ class SharedFile:
             f"The {self._schema.noun} file {self.path} was in use by others for {self._busy_timeout_ms} ms; "
             "nothing was written.",
             next_step="Try again with the same id; if it lasts, close the program that holds it (a viewer, a backup).",
+            path=self.path,
+        )
+
+    def _unwritten(self, error: OSError) -> StoreUnavailable:
+        return StoreUnavailable(
+            f"The {self._schema.noun} file {self.path} could not be brought to the disk: {error.strerror}.",
+            next_step=f"Check the disk and the file system, or {self._elsewhere()}.",
             path=self.path,
         )
 
@@ -296,6 +340,20 @@ def _patiently(attempt: Callable[[], T], deadline_ms: int) -> T:
                 raise
         time.sleep(pause_s)
         pause_s = min(_PAUSE_MAX_S, pause_s * 2)
+
+
+_sync = getattr(os, "fdatasync", os.fsync)
+"""As SQLite does it itself."""
+
+
+def _sync_directory(path: str) -> None:
+    """A file that is new must be found again. Where directories cannot be flushed, nobody needs to."""
+    with contextlib.suppress(OSError):
+        directory = os.open(os.path.dirname(path), os.O_RDONLY)  # noqa: PTH120 -- as above
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
 
 
 _files: WeakSet[SharedFile] = WeakSet()

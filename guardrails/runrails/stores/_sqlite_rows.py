@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from operator import le
 from typing import TYPE_CHECKING, NamedTuple, NoReturn, cast
 
 from runrails.ledger import AMOUNT_MAX, SCOPES_MAX, Account, Balance, Hold, ResultFacts, State
@@ -27,6 +28,7 @@ __all__ = [
     "can_be_id",
     "find",
     "glance",
+    "is_covered",
     "operator_limit",
     "overdue",
     "standings",
@@ -36,7 +38,7 @@ __all__ = [
 ]
 
 BALANCE_COLUMNS = "scope, period, unit, code_limit, operator_limit, spent, held"
-_ACCOUNTS_KNOWN_MAX = 10_000
+_ACCOUNTS_KNOWN_MAX = 2_000
 STAND_IN, CORRECTED = 1, 2
 """What a reservation's `stand_in` says, if it is not 0."""
 
@@ -138,6 +140,13 @@ def find(connection: sqlite3.Connection, ids: AccountIds, reservation_id: str) -
     """The reservation with this id, or None."""
     row = cast("EntryRow | None", connection.execute(_ENTRY + "WHERE id = ?", (reservation_id,)).fetchone())
     return None if row is None else _found(connection, ids, row)
+
+
+def is_covered(found: Found, change: rules.Change) -> bool:
+    """Whether as much is charged, or more, if the change is lost: the hold is charged when its time is over."""
+    entry = found.entry
+    is_charged = entry.state == "held" and found.on_expiry == "charge"
+    return is_charged and all(map(le, change.charges, entry.amounts))
 
 
 def overdue(connection: sqlite3.Connection, ids: AccountIds, now_ms: int, count_max: int) -> list[Found]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 
 from runrails.clocks import Clock, system_ms
@@ -54,8 +55,9 @@ class SQLiteStore:
     Args:
         path: The file; made with mode 0600 if it does not exist. Its directory must exist.
         clock: Wall clock in milliseconds since the epoch; it alone decides what is overdue.
-        synchronous: ``FULL`` has every answer on the disk; with ``NORMAL`` a power failure (not a crash) may lose the
-            last moments, which is some four times quicker.
+        synchronous: ``FULL`` has everything on the disk before a verb returns but settlements of no more than was held:
+            those get there with the next write, and if the power fails before, such a call is charged at its hold.
+            With ``NORMAL`` a power failure (not a crash) may lose the last moments, which is some four times quicker.
         busy_timeout_ms: How long a verb waits for other threads and processes.
 
     Raises:
@@ -75,7 +77,11 @@ class SQLiteStore:
     ) -> None:
         self._clock = clock
         self._ids = rows.AccountIds()
+        self.swept = 0
+        """How many reservations this process found overdue; those of processes that died are among them."""
         self._file = SharedFile(path, synchronous=synchronous, busy_timeout_ms=busy_timeout_ms)
+        self.unflushed: ContextVar[bool] | None = _unflushed if synchronous == "FULL" else None
+        """See `runrails.aio.SupportsFlush`."""
 
     @property
     def path(self) -> str:
@@ -85,9 +91,13 @@ class SQLiteStore:
     def reserve(self, reservation: Reservation) -> Reserved | Refused:
         """Take every hold or none. See `runrails.ledger.Store.reserve`."""
         checks.check_reservation(reservation, known=self._ids)
-        taken = self._file.write(lambda connection: self._reserve(connection, reservation))
+        taken = self._file.write(lambda connection: self._reserve(connection, reservation), waits=not _unflushed.get())
         self._ids.keep_all(taken.accounts)
         return taken.answer
+
+    def flush(self) -> None:
+        """Wait until what was reserved unflushed is on the disk. Raises StoreUnavailable: it may not be there."""
+        self._file.flush()
 
     def _reserve(self, connection: sqlite3.Connection, reservation: Reservation) -> _Taken:
         now_ms = self._clock()
@@ -144,6 +154,7 @@ class SQLiteStore:
         found = rows.overdue(connection, self._ids, now_ms, count_max)
         for one in found:
             rows.write_change(connection, self._ids, one, rules.expired(one.entry, one.on_expiry), now_ms)
+        self.swept += len(found)
         return [one.entry.id for one in found]
 
     def settle(
@@ -156,14 +167,17 @@ class SQLiteStore:
         unresolved: bool = False,
     ) -> Settled:
         """Replace the holds by what the call really cost. See `runrails.ledger.Store.settle`."""
-        return self._file.write(
-            lambda connection: self._resolve(
-                connection,
-                reservation_id,
-                lambda entry: rules.settled(entry, actual, units=units, unresolved=unresolved),
-                result,
-            )
-        )
+
+        def decide(entry: rules.Entry) -> rules.Change | None:
+            return rules.settled(entry, actual, units=units, unresolved=unresolved)
+
+        def step(connection: sqlite3.Connection) -> Settled:
+            return self._resolve(connection, reservation_id, decide, result, losable=True)
+
+        try:
+            return self._file.write(step, waits=False)
+        except _MustLast:
+            return self._file.write(lambda connection: self._resolve(connection, reservation_id, decide, result))
 
     def release(self, reservation_id: str) -> Settled:
         """Give the holds back. See `runrails.ledger.Store.release`."""
@@ -175,13 +189,18 @@ class SQLiteStore:
         reservation_id: str,
         decide: Callable[[rules.Entry], rules.Change | None],
         result: ResultFacts | None,
+        *,
+        losable: bool = False,
     ) -> Settled:
+        """Raises _MustLast if it should be `losable`, and were less charged than is right if it was lost."""
         found = rows.find(connection, self._ids, reservation_id) if rows.can_be_id(reservation_id) else None
         if found is None:
             raise rules.unknown(reservation_id)
         change = decide(found.entry)
         if change is None:
             return found.entry.answer(replayed=True)
+        if losable and not rows.is_covered(found, change):
+            raise _MustLast
         rows.write_change(connection, self._ids, found, change, self._clock(), result)
         return found.entry.after(change).answer(replayed=False)
 
@@ -287,7 +306,7 @@ class SQLiteStore:
         known = {account_id: account for account in accounts if (account_id := self._ids.known(account)) is not None}
         if len(known) != len(accounts) or len(known) > SCOPES_MAX:
             return [self.balance(account) for account in accounts]
-        return self._file.at_once(lambda connection: rows.balances_of(connection, known))
+        return self._file.at_once(lambda connection: rows.balances_of(connection, known), reads=True)
 
     def balances(self, *, scope: str | None = None, period: str | None = None) -> Iterator[Balance]:
         """Every account, newest period first, then by scope and unit."""
@@ -400,6 +419,13 @@ class SQLiteStore:
 
 def _findable(text: str | None) -> str | None:
     return None if text is None else plain(text)
+
+
+_unflushed = ContextVar("runrails_unflushed", default=False)
+
+
+class _MustLast(Exception):
+    """What was to be written without waiting for the disk may not be lost."""
 
 
 class _Taken(NamedTuple):

@@ -86,6 +86,21 @@ class Archive:
         late = [name for ends_ms, name in ends if ends_ms <= judged_ms][:count_max]
         return late, min([first_ms, *(ends_ms for ends_ms, _ in ends[len(late) :])])
 
+    def open_calls(self, count_max: int) -> list[UsageRecord]:
+        """Calls that are in flight, oldest first: by the index of open holds, so the table is not read."""
+        keys: list[Item] = []
+        for shard in shards():
+            left = count_max - len(keys)
+            if left > 0:
+                asked = requests.open_holds(self.table, shard, count_max=left)
+                found = cast("list[Item]", self.caller.read(asked, self.caller.begin())["Items"])
+                keys += [{"pk": entry["pk"], "sk": entry["sk"]} for entry in found]
+        records: list[UsageRecord] = []
+        for first in range(0, len(keys), requests.BATCH_MAX):
+            page = requests.get_many(self.table, keys[first : first + requests.BATCH_MAX])
+            records += [usage_of(item) for item in self.caller.batch(page, self.caller.begin()) if "fa" in item]
+        return sorted((record for record in records if record.state == "held"), key=lambda record: record.at_ms)
+
     def balance(self, account: Account) -> Balance:
         """The account as it stands."""
         asked = requests.get_many(self.table, [account_key(account), limit_key(account.scope, account.unit)])
@@ -197,6 +212,13 @@ class Archive:
         filters = [] if user is None else [("us", "=", plain(user))]
         if period is not None:
             filters += [("sq", ">=", order(first_ms, 0)), ("sq", "<", order(end_ms, 0))]
+        return self._scanned(filters)
+
+    def usage_since(self, first_ms: int) -> Iterator[UsageRecord]:
+        """Records of calls from a moment on, oldest first."""
+        return self._scanned([("sq", ">=", order(first_ms, 0))])
+
+    def _scanned(self, filters: Sequence[tuple[str, str, str]]) -> Iterator[UsageRecord]:
         # A record takes a quarter of the memory that its item does.
         found = [(text(item, "sq"), usage_of(item)) for item in self.scan("R#", filters) if "fa" in item]
         found.sort(key=itemgetter(0))

@@ -76,6 +76,8 @@ class Verb(NamedTuple):
     until_ms: int
     writer: str
     """The signature of what it writes: a lost answer is known again by it."""
+    lost: list[str]
+    """The operations of its attempts that were not answered: they may still arrive."""
 
 
 class _Again(Exception):
@@ -99,6 +101,8 @@ class Caller:
         self.table = table
         self.patience = patience
         self.server_time = ServerTime(patience.monotonic)
+        self.throttled = 0
+        """How many attempts were throttled; threads may lose count of a few."""
         self._make = make
         self._monotonic = patience.monotonic
         self._lock = Lock()
@@ -112,7 +116,7 @@ class Caller:
         if self._closed:
             raise rules.closed()
         now_ms = self._monotonic()
-        return Verb(now_ms, now_ms + self.patience.deadline_ms, new_id())
+        return Verb(now_ms, now_ms + self.patience.deadline_ms, new_id(), [])
 
     def is_over(self, verb: Verb) -> bool:
         """Whether the verb's time is over."""
@@ -155,6 +159,7 @@ class Caller:
             left = cast("dict[str, object]", answer.get("UnprocessedKeys"))
             if not left:
                 return found
+            self.throttled += 1
             if self.is_over(verb):
                 break
             request = request._replace(parameters={"RequestItems": left})
@@ -186,6 +191,8 @@ class Caller:
             return min(self.patience.pause_s(state.attempt_number), left_s)
 
         def may_help(error: BaseException) -> bool:
+            if isinstance(error, _Again) and error.trouble is Trouble.LOST:
+                verb.lost.append(request.operation)
             return isinstance(error, _Again) and not (once and error.trouble is Trouble.LOST)
 
         tries = Retrying(
@@ -208,6 +215,8 @@ class Caller:
             if conditions is not None:
                 return conditions
             trouble = trouble_of(error)
+            if trouble is Trouble.THROTTLED:
+                self.throttled += 1
             if trouble is Trouble.FATAL:
                 raise unusable(error, self.table, request.operation) from error
             raise _Again(trouble, error) from error

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BATCH_MAX",
+    "TRANSACTION",
     "Taking",
     "change",
     "check_limit",
@@ -64,6 +65,7 @@ __all__ = [
     "write_limit",
 ]
 
+TRANSACTION = "transact_write_items"
 BATCH_MAX = 100
 """Most items that DynamoDB reads at once."""
 _NEW = "attribute_not_exists(pk)"
@@ -85,7 +87,7 @@ def transaction(table: str, writes: Iterable[Write]) -> Request:
         operation = write.get("Put") or write.get("Update") or write.get("ConditionCheck") or write.get("Delete")
         if operation is not None:
             _address(table, operation)
-    return Request("transact_write_items", {"TransactItems": asked})
+    return Request(TRANSACTION, {"TransactItems": asked})
 
 
 def update(table: str, operation: Operation, *, answer: str | None = None) -> Request:

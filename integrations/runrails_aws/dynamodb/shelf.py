@@ -59,6 +59,21 @@ class Shelf:
         """Records of calls, oldest first; `period` is a month like ``2026-11`` in UTC. Reads the whole table."""
         return self._archive.usage(user, period, run)
 
+    def usage_since(self, first_ms: int) -> Iterator[UsageRecord]:
+        """
+        Calls that were reserved at that moment (milliseconds since the epoch) or later, oldest first.
+
+        Reads the whole table, of which only these come over the network. Keys tell calls of a user or of a run by time,
+        those of all users they do not: that would take an index of the month's accounts, sparse and of keys alone, and
+        then a query for each user and place; an index of all calls by time would be a unit more for every call.
+        """
+        return self._archive.usage_since(first_ms)
+
+    def open_calls(self, count_max: int) -> list[UsageRecord]:
+        """Calls in flight, oldest first: a read for each part of the index of open holds, and one for 100 calls."""
+        checks.check_count(count_max, what="count_max")
+        return self._archive.open_calls(count_max)
+
     def corrections(self, *, reservation_id: str | None = None) -> Iterator[Correction]:
         """The audit trail of corrections, oldest first."""
         return self._archive.corrections(reservation_id)

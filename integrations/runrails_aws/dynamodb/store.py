@@ -102,7 +102,14 @@ class DynamoDBStore(Shelf):
         self._refusals = Refusals(patience.monotonic, refusals_ms)
         _stores.add(self)
         self._retention = Retention(table, self.caller, retention_days)
+        self.swept = 0
+        """How many reservations this process found overdue; those of processes that died are among them."""
         super().__init__(Archive(table, self.caller, self._time.written_ms, self._retention))
+
+    @property
+    def throttled(self) -> int:
+        """How many attempts DynamoDB has throttled since the store was opened."""
+        return self.caller.throttled
 
     def reserve(self, reservation: Reservation) -> Reserved | Refused:
         """Take every hold or none. See `runrails.ledger.Store.reserve`."""
@@ -125,6 +132,12 @@ class DynamoDBStore(Shelf):
         if isinstance(answer, Refused):
             refused = answer.account
             self._refusals.note(next(hold.limit for hold in reservation.holds if hold.account == refused), answer)
+            if requests.TRANSACTION in verb.lost:
+                # Once there is room for it again, an attempt that is still on its way would take the holds.
+                raise StoreUnavailable(
+                    "An attempt to reserve was not answered, and another one was refused.",
+                    next_step="Give the reservation up with `release`, and try again.", table=self.table, refused=True,
+                )  # fmt: skip
         return answer
 
     def set_limit(self, scope: str, limit: int | None, *, unit: str = rules.MONEY) -> None:
@@ -331,6 +344,7 @@ class DynamoDBStore(Shelf):
             resolved = [name for name in overdue if self._expire_one(name, judged_ms, verb.writer)]
         finally:
             self._lookout.end(first_ms)
+        self.swept += len(resolved)
         return resolved
 
     def _expire_one(self, reservation_id: str, judged_ms: int, writer: str) -> bool:

@@ -26,7 +26,7 @@ class Grant:
     """
 
     arn: str
-    """`arn:aws:iam::123456789012:role/name`, without the path; of a user with it."""
+    """``arn:aws:iam::123456789012:role/name``, without the path; of a user with it."""
     user: str
     """Whose money it spends."""
     org: str | None = None

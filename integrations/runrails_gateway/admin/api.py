@@ -13,6 +13,7 @@ from runrails_gateway.admin.own import OWN
 from runrails_gateway.admin.routing import router_of
 from runrails_gateway.admin.runs import RUNS
 from runrails_gateway.admin.services import Desk
+from runrails_gateway.admin.tokens import TOKENS
 from runrails_gateway.admin.usage import USAGE
 
 if TYPE_CHECKING:
@@ -32,8 +33,8 @@ def admin_router(services: Services) -> APIRouter:
 
 
 def own_router(services: Services) -> APIRouter:
-    """`/v1/usage`, `/v1/budget` and `/v1/runs`: what anybody may know of their own."""
-    return router_of(_desk(services), OWN, prefix="/v1", tag="own")
+    """`/v1/usage`, `/v1/budget`, `/v1/runs` and `/v1/tokens`: what anybody may know of their own, and have for it."""
+    return router_of(_desk(services), (*OWN, *TOKENS), prefix="/v1", tag="own")
 
 
 def _desk(services: Services) -> Desk:

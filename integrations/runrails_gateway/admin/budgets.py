@@ -65,10 +65,12 @@ def show_budget(
 
 
 def set_budget(caller: CallerOf, scope: Scope, ask: BudgetSet) -> Listing[Account]:
-    """Set an operator's limit, for every period from now on. It wins over limits in code; null removes it."""
+    """Set an operator's limit, for every period from now on. It wins over limits in code; null removes it. An
+    organisation's administrators may lower its limit, and set its users' and keys' up to that."""
     _may(caller, scope)
     limit = None if ask.limit is None else _limit(ask.limit, ask.unit)
     store = caller.desk.store
+    caller.may_allow(scope, limit, ask.unit)
     store.set_limit(scope, limit, unit=ask.unit)
     caller.told(scope=scope, unit=ask.unit, limit=limit)
     balances = [each for each in store.balances(scope=scope) if each.account.unit == ask.unit]

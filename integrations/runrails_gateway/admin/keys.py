@@ -26,9 +26,12 @@ def create_key(caller: CallerOf, ask: KeyCreate) -> KeyShown:
     """Make a key. Its text is in this answer and nowhere else."""
     # An administrator of an organisation makes keys of it: one without would be the platform's.
     org = ask.org or caller.org
+    month_pusd = _month(ask.month_usd)
+    if month_pusd is not None:
+        caller.may_allow("key:", month_pusd)
     info, secret = caller.desk.keys.create(
         caller.principal, ask.user, scopes=ask.scopes, name=ask.name, org=org, expires_ms=ask.expires_ms,
-        rates=_rates(ask.rates), month_pusd=_month(ask.month_usd),
+        rates=_rates(ask.rates), month_pusd=month_pusd,
     )  # fmt: skip
     caller.told(key=info.id, user=info.user)
     return KeyShown(**_shown(info).model_dump(), key=secret.reveal())

@@ -44,6 +44,7 @@ __all__ = [
     "RunRow",
     "Saved",
     "Step",
+    "TokenShown",
     "Usage",
     "UsageBy",
 ]  # fmt: skip
@@ -82,7 +83,8 @@ Amount = Annotated[
 class Answer(BaseModel):
     """What is answered."""
 
-    model_config = ConfigDict(frozen=True)
+    # pydantic before 2.10 keeps names that begin as `model_calls` does for itself.
+    model_config = ConfigDict(frozen=True, protected_namespaces=())
 
 
 class Ask(BaseModel):
@@ -155,6 +157,16 @@ class KeyShown(Key):
     """A key with its secret: this once, and never again."""
 
     key: str = Field(description="The whole key. It is kept nowhere.")
+
+
+class TokenShown(Answer):
+    """A token, for `Authorization: Bearer`: this once."""
+
+    token: str = Field(description="The whole token. It is kept nowhere.")
+    expires_s: int = Field(description="For how many seconds it is good.")
+    user: str
+    org: str | None
+    scopes: list[str]
 
 
 # Budgets.
@@ -344,6 +356,7 @@ class RunRow(Answer):
     stop_reason: str | None
     stop_tool: str | None = Field(default=None, description="The tool whose repetitions stopped it.")
     would_have_stopped: str | None = None
+    refused: str | None = Field(default=None, description="Why the newest of its refused calls was.")
     model_calls: int
     tool_calls: int
     steps: int

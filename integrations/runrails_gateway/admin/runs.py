@@ -31,7 +31,7 @@ SEARCHED_MAX = 2_000
 OPEN_MAX = 1_000
 _HEAD = (
     "model_calls", "tool_calls", "steps", "cost_pusd", "input_tokens", "output_tokens", "limit_pusd", "key", "org",
-    "would_have_stopped",
+    "would_have_stopped", "refused",
 )  # fmt: skip
 CALLS_MAX = 2_000
 STEPS_MAX = 1_000
@@ -206,7 +206,7 @@ def _summary(record: RunRecord, *, is_open: bool, cost_pusd: int) -> dict[str, o
     return run_fields(record) | {
         "open": is_open, "ended_ms": None if is_open else record.ended_ms, "tags": _tags(facts),
         "key": text(facts, "key") or None, "org": text(facts, "org") or None,
-        "would_have_stopped": text(facts, "would_have_stopped") or None,
+        "would_have_stopped": text(facts, "would_have_stopped") or None, "refused": text(facts, "refused") or None,
         "model_calls": number(facts, "model_calls"), "tool_calls": number(facts, "tool_calls"),
         "steps": number(facts, "steps"), "tokens": number(facts, "input_tokens") + number(facts, "output_tokens"),
         "cost_pusd": cost, "cost_usd": usd_text(cost),

@@ -9,8 +9,9 @@ from runrails.clocks import Clock, monotonic_ms, system_ms
 from runrails.identity.apikeys.desk import KeyDesk
 from runrails.identity.authenticate import enter
 from runrails.identity.errors import Forbidden
-from runrails.identity.operations import OPERATIONS
-from runrails.ledger import FullStore
+from runrails.identity.operations import OPERATIONS, authorise_limit
+from runrails.ledger import Account, FullStore
+from runrails.periods import month_of
 from runrails_gateway.admin.errors import NotSetUp
 from runrails_gateway.admin.kept import Kept
 
@@ -136,6 +137,24 @@ class Caller:
         """See that it may touch things of the caller's own organisation, or of all for the platform's."""
         own = OPERATIONS[self.operation].reach == "own"
         self.may(None if own or self.org is None else f"org:{self.org}")
+
+    def may_allow(self, scope: str, limit: int | None, unit: str = "pusd") -> None:
+        """See that it may set a limit as high as that. Raises Forbidden, NotSetUp."""
+        if self.org is not None:
+            own = self._limit_of(f"org:{self.org}", unit)
+            authorise_limit(self.principal, self.operation, scope=scope, limit=limit, org_limit=own)
+
+    def _limit_of(self, scope: str, unit: str) -> int | None:
+        """The limit that a scope has now: an operator's, else the lowest that code gives it."""
+        services, store = self.desk.services, self.desk.store
+        for name, of, limit in store.limits():
+            if (name, of) == (scope, unit):
+                return limit
+        guard = services.guard
+        month = month_of(services.clock(), guard.zone)
+        known = store.balance(Account(scope, month, unit)).limit
+        in_code = guard.limits.org_month_pusd if unit == "pusd" else None
+        return min((each for each in (known, in_code) if each is not None), default=None)
 
     def org_of(self, user: str) -> str | None:
         """The organisation of a user, as records say; not looked up for the platform's administrators."""

@@ -20,7 +20,15 @@ if TYPE_CHECKING:
 
     from runrails_gateway.bedrock.parts import Body
 
-__all__ = ["Failed", "Frames", "converse_path"]
+__all__ = ["BETAS", "Failed", "Frames", "betas_of", "converse_path"]
+
+BETAS = frozenset(
+    {"interleaved-thinking-2025-05-14", "token-efficient-tools-2025-02-19", "output-128k-2025-02-19"}
+)  # fmt: skip
+"""
+Anthropic's betas that go on to Claude on Bedrock: those that it takes, and that make no price another one. It refuses
+requests with any that it does not know, and Anthropic's own programs send a good many of those.
+"""
 
 FRAME_BYTES_MAX = 25_165_824
 """As AWS has it: 16 MiB of content once, 24 now."""
@@ -42,6 +50,13 @@ class Failed(Exception):
 def converse_path(model: str, *, stream: bool) -> str:
     """Below the endpoint. A model may be an ARN; all of its signs are escaped, so it never leaves its place."""
     return f"/model/{quote(model, safe='')}/{'converse-stream' if stream else 'converse'}"
+
+
+def betas_of(header: str | None, model: str) -> list[str]:
+    """What of an `anthropic-beta` header a model on Bedrock is told, each once."""
+    if header is None or "claude" not in model:
+        return []
+    return [name for name in dict.fromkeys(map(str.strip, header.split(","))) if name in BETAS]
 
 
 class Frames:

@@ -9,8 +9,8 @@ import json
 import re
 from typing import TYPE_CHECKING, cast
 
-from runrails_gateway.bedrock.asking import Failed, Frames, converse_path
-from runrails_gateway.bedrock.parts import compact
+from runrails_gateway.bedrock.asking import Failed, Frames, betas_of, converse_path
+from runrails_gateway.bedrock.parts import compact, map_of
 from runrails_gateway.bedrock.refusing import KEY_REFUSED, STALE, refusal_of, told_of
 from runrails_gateway.bedrock.signing import Credentials, NoCredentials, session_of_environment, signed
 from runrails_gateway.bedrock.wording import WORDINGS, About
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from runrails.guard import Guard
-    from runrails_gateway.bedrock.parts import Body
+    from runrails_gateway.bedrock.parts import Body, Json
     from runrails_gateway.bedrock.signing import Session
     from runrails_gateway.bedrock.wording import Wording
     from runrails_gateway.config import Upstream
@@ -53,11 +53,11 @@ class BedrockSender:
         self._credentials = Credentials(find or session_of_environment, guard.monotonic)
 
     async def send(self, upstream: Upstream, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
-        """See `Sender.send`. What is no part of the caller's own request goes no further: Converse has no betas."""
+        """See `Sender.send`. Of the caller's headers only betas that are known there go further, in the request."""
         wording = WORDINGS[path.partition("?")[0]]
         asked = cast("Body", json.loads(body))
         model, stream = str(asked["model"]), asked.get("stream") is True
-        there, data = converse_path(model, stream=stream), compact(wording.request(asked))
+        there, data = converse_path(model, stream=stream), compact(_with_betas(wording.request(asked), headers, model))
         try:
             proven = await self._proven(upstream, there, data, key=headers.get("Authorization"))
         except NoCredentials as exc:
@@ -103,6 +103,14 @@ class BedrockSender:
     def _id_of(self, answer: Answer) -> str:
         theirs = answer.headers.get("x-amzn-requestid", "")
         return theirs if _ID.fullmatch(theirs) else self._guard.new_id()
+
+
+def _with_betas(request: Json, headers: Mapping[str, str], model: str) -> Json:
+    betas = betas_of(headers.get("anthropic-beta"), model)
+    if not betas:
+        return request
+    more = map_of(request.get("additionalModelRequestFields"))
+    return {**request, "additionalModelRequestFields": {**more, "anthropic_beta": betas}}
 
 
 class _Given:

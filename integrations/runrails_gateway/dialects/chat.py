@@ -20,6 +20,7 @@ from runrails_gateway.dialects.asking import (
 from runrails_gateway.dialects.base import Ask
 from runrails_gateway.dialects.wording import openai_error, openai_event
 from runrails_gateway.errors import BadRequest
+from runrails_gateway.growing import measured_of
 
 if TYPE_CHECKING:
     from runrails.keyroutes import KeyPlace
@@ -42,7 +43,7 @@ class _Chat:
         model, stream = named_model(body), flag(body, "stream")
         _check(body)
         tier = premium_tier(body)
-        wire = openai_chat(body if tier is None else {**body, "service_tier": None})
+        wire = openai_chat(body if tier is None else {**body, "service_tier": None}, measured_of(body))
         call = model_call(
             wire, Via(provider, place, region, user_agent, retries), endpoint=self.path, tier=tier
         )  # fmt: skip

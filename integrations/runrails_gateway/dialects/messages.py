@@ -22,6 +22,7 @@ from runrails_gateway.dialects.asking import (
 from runrails_gateway.dialects.base import Ask
 from runrails_gateway.dialects.wording import anthropic_error, anthropic_event
 from runrails_gateway.errors import BadRequest
+from runrails_gateway.growing import measured_of
 
 if TYPE_CHECKING:
     from runrails.keyroutes import KeyPlace
@@ -52,7 +53,7 @@ class _Messages:
             raise BadRequest("missing_max_tokens", "`max_tokens` is missing.", next_step="Set it.", param="max_tokens")
         # It is kept for the account, which many share here.
         refuse(body, "thread", "Conversations in the provider's keeping are not served.")
-        wire = anthropic_messages(body)
+        wire = anthropic_messages(body, measured_of(body))
         call = model_call(
             wire, Via(provider, place, region, user_agent, retries), endpoint=self.path, can_cap=not wire.reasoning
         )  # fmt: skip

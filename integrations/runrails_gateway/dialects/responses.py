@@ -22,6 +22,7 @@ from runrails_gateway.dialects.asking import (
 from runrails_gateway.dialects.base import Ask
 from runrails_gateway.dialects.wording import openai_error, responses_event
 from runrails_gateway.errors import BadRequest
+from runrails_gateway.growing import measured_of
 
 if TYPE_CHECKING:
     from runrails.keyroutes import KeyPlace
@@ -47,7 +48,7 @@ class _Responses:
         _check(body)
         previous = _previous(body)
         tier = premium_tier(body)
-        wire = openai_responses(body if tier is None else {**body, "service_tier": None})
+        wire = openai_responses(body if tier is None else {**body, "service_tier": None}, measured_of(body))
         call = model_call(
             wire, Via(provider, place, region, user_agent, retries), endpoint=self.path, tier=tier
         )  # fmt: skip

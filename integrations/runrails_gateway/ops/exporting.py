@@ -48,7 +48,7 @@ def open_tracing() -> Tracing | None:
     if not wanted:
         return None
     provider = _provider()
-    return Tracing(provider, close=provider.shutdown)
+    return Tracing(provider, close=provider.shutdown, flush=provider.force_flush)
 
 
 def _provider() -> TracerProvider:

@@ -12,6 +12,7 @@ from typing import Literal, get_args
 from runrails.errors import ConfigError
 from runrails.redaction import redact_text
 from runrails_gateway.ops.requestlog import LOGGER
+from runrails_gateway.ops.unblocked import Unblocked
 
 __all__ = ["LOG", "Choice", "Lines", "choice_of_environment", "configure"]
 
@@ -50,16 +51,21 @@ def choice_of_environment() -> Choice:
 
 def configure() -> None:
     """
-    Send what is logged to stderr, for a process that does nothing but serve.
+    Send what is logged to stderr, for a process that does nothing but serve. No request waits for whoever reads it.
 
     Raises:
         ConfigError: `RUNRAILS_GATEWAY_LOG` says something else than it may.
     """
     level = _LEVELS[choice_of_environment()]
-    handler = logging.StreamHandler(sys.stderr)
+    handler = Unblocked(_to_stderr)
     handler.setFormatter(Lines())
     handler.addFilter(lambda record: not record.getMessage().startswith(_TOLD))
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logging.getLogger(LOGGER).setLevel(level)
     # Anybody can have it warn of requests that are none, as often as they like.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+
+
+def _to_stderr(text: str) -> None:
+    sys.stderr.write(text)
+    sys.stderr.flush()

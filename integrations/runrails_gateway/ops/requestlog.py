@@ -81,6 +81,8 @@ def line_of(exchange: Exchange, now_ms: int, duration_ms: int) -> str:
         line["model"] = redact_text(exchange.model)
     if exchange.run_id is not None:
         line["run"] = exchange.run_id
+    if exchange.resent:
+        line["sdk_retry"] = exchange.resent
     if told is not None:
         line["code"] = told.code
     if exchange.upstream:
@@ -96,6 +98,11 @@ def _cost_of(exchange: Exchange) -> dict[str, object]:
         return {}
     route = ticket.permit.route
     told: dict[str, object] = {"reservation": ticket.permit.id, "payer": "platform" if route is None else route.payer}
+    economy = ticket.permit.call.economy
+    if economy is not None:
+        told |= {"cached": True} if economy.stored else {}
+        told |= {"asked_model": redact_text(economy.asked_model)} if economy.asked_model else {}
+        told |= {"messages_left_out": economy.left_out_messages} if economy.left_out_messages else {}
     if ticket.settlement is not None:
         told |= {"cost": format_usd(ticket.settlement.actual_pusd), "unresolved": ticket.settlement.unresolved}
     if result is not None and result.usage is not None:

@@ -37,10 +37,15 @@ class Tracing:
     Args:
         provider: Where spans go; None: the process's own, as `opentelemetry-instrument` sets it.
         close: What is called when no more come, such as the provider's `shutdown`.
+        flush: What sends those there are now, such as the provider's `force_flush`.
     """
 
-    def __init__(self, provider: TracerProvider | None = None, *, close: Callable[[], object] | None = None) -> None:
+    def __init__(
+        self, provider: TracerProvider | None = None, *, close: Callable[[], object] | None = None,
+        flush: Callable[[], object] | None = None,
+    ) -> None:  # fmt: skip
         self._close = close
+        self._flush = flush
         self._tracer = trace.get_tracer("runrails.gateway", tracer_provider=provider)
         self._spans: dict[int, Span] = {}
         """By the identity of the exchange, which is alive until it has ended."""
@@ -69,6 +74,11 @@ class Tracing:
                 span.set_status(Status(StatusCode.ERROR))
         span.end()
 
+    def flush(self) -> None:
+        """Send what is there, before a process is stopped that cannot say when it goes on."""
+        if self._flush is not None:
+            self._flush()
+
     def close(self) -> None:
         """Send what is left. Closing twice is fine."""
         close, self._close = self._close, None
@@ -81,6 +91,8 @@ def _attributes(exchange: Exchange) -> dict[str, str | int | float]:
     ticket, result = exchange.ticket, exchange.result
     if exchange.told is not None:
         told["error.type"] = exchange.told.code
+    if exchange.resent:
+        told["http.request.resend_count"] = exchange.resent
     if exchange.run_id is not None:
         told["gen_ai.conversation.id"] = exchange.run_id
     if ticket is None:  # whatever it called a model may be anything

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from copy import copy
 from typing import TYPE_CHECKING, NamedTuple, cast
 
+from runrails.clients.shelving import asking
 from runrails.errors import CredentialError
 from runrails.redaction import MASK, redact
+from runrails_gateway.config import prices_of
 from runrails_gateway.errors import UpstreamError
 from runrails_gateway.upstream.headers import passed_on, with_key
 from runrails_gateway.upstream.retrying import AFTER_MS_MAX, Attempt, is_upstreams_fault, pause_ms, retry_after_ms
@@ -80,6 +83,24 @@ class Attempts:
     def first(self) -> Upstream:
         """Who is asked first."""
         return self._upstreams[0]
+
+    @property
+    def asked(self) -> dict[str, object]:
+        """Who is asked, and how: whatever of it can change an answer."""
+        first = self.first
+        told = {name.lower(): value for name, value in self._headers.items()}
+        return {
+            "upstream": first.name, "provider": first.provider, "address": first.base_url, "path": self._path,
+            "region": first.region, "headers": asking({**told}),
+        }  # fmt: skip
+
+    def toward(self, upstreams: tuple[Upstream, ...]) -> Attempts | None:
+        """The same request's, to others; None if there are none, or none at the same prices and on the same keys."""
+        if not upstreams or prices_of(upstreams[0]) != prices_of(self.first):
+            return None
+        other = copy(self)
+        other._upstreams = upstreams  # noqa: SLF001 -- of this very class
+        return other
 
     def check_rest(self) -> None:
         """Raise UpstreamError if all upstreams rest, before anything is held for the call."""

@@ -80,7 +80,7 @@ function detail(found) {
 }
 
 function why(found) {
-  const message = found.stop_message ?? found.would_have_stopped;
+  const message = found.stop_message ?? found.would_have_stopped ?? found.refused;
   if (!message && !found.findings.length) return null;
   const stop = found.findings.findLast((each) => each.level === "stop");
   const [word] = state(found);
@@ -88,8 +88,8 @@ function why(found) {
   const told = stop ? stop.what_happened : message;
   const parts = [];
   if (message || stop) {
-    parts.push(h("section", { class: `why ${found.stop_reason ? "bad" : "warn"}`, "aria-label": "Why it was stopped" },
-      h("h2", null, found.stop_reason ? `Why it was stopped: ${word.toLowerCase()}` : "It would have been stopped"),
+    parts.push(h("section", { class: `why ${found.stop_reason ? "bad" : "warn"}`, "aria-label": "Why it was stopped or refused" },
+      h("h2", null, found.stop_reason ? `Why it was stopped: ${word.toLowerCase()}` : found.would_have_stopped || stop ? "It would have been stopped" : "Why a call was refused"),
       h("p", null, told),
       stop && h("p", { class: "chain" }, h("span", { class: "mono" }, stop.tool),
         h("span", null, `the same outcome ${many(stop.count, "time")}, threshold ${stop.threshold}`),

@@ -70,6 +70,7 @@ export function state(run) {
   if (run.stop_reason) return [reason(run.stop_reason), "bad"];
   if (run.open) return ["Open", "live"];
   if (run.would_have_stopped) return ["Would have stopped", "warn"];
+  if (run.refused && run.model_calls === 0) return ["Refused", "warn"];
   return ["Finished", "good"];
 }
 
