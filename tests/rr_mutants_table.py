@@ -91,7 +91,7 @@ TABLE: dict[str, tuple[str, ...]] = {
     ),
     **_of(f"{CORE}/identity/jwt", "jwk keyset opening remote revocation strict tokens", *_JWT),
     **_of(f"{CORE}/identity", "startup", "tests/unit/test_secret_checks.py"),
-    **_of(f"{CORE}/identity", "opening", "tests/gateway/test_gw_aws_callers.py"),
+    **_of(f"{CORE}/identity", "opening", "tests/unit/test_aws_opening.py", "tests/gateway/test_gw_aws_callers.py"),
     **_of(CORE, "secretvalue secretrefs secretrules", *_SECRETS),
     **_of(CORE, "egress egress_rules", *_EGRESS),
     **_of(CORE, "redaction", *_REDACTION),
@@ -106,7 +106,7 @@ TABLE: dict[str, tuple[str, ...]] = {
     **_of(AWS, "keycheck", "tests/unit/test_keychecks_aws.py"),
     **_of(f"{AWS}/identity", "answer arns canonical exchange grants lambda_event proof", *_STS),
     **_of(f"{AWS}/identity", "roster sign transport verify", *_STS),
-    **_of(f"{AWS}/identity", "opening", "tests/gateway/test_gw_aws_callers.py"),
+    **_of(f"{AWS}/identity", "opening", "tests/unit/test_aws_opening.py", "tests/gateway/test_gw_aws_callers.py"),
     **_of(
         AWS, "dynamodb/documents", "tests/dynamodb/test_ddb_documents.py", "tests/contract/test_documents.py", _STS[-1]
     ),

@@ -164,12 +164,13 @@ def _grants(path: str) -> Grants:
     try:
         with Path(path).open("rb") as file:
             text = file.read(FILE_BYTES_MAX + 1)
-        if len(text) > FILE_BYTES_MAX:
-            raise _malformed("is too large")
-        told: dict[str, object] = tomllib.loads(text.decode())
     except OSError as error:
         raise _malformed(f"cannot be read: {error.strerror}") from None
-    except ValueError:
+    if len(text) > FILE_BYTES_MAX:
+        raise _malformed("is too large")
+    try:
+        told: dict[str, object] = tomllib.loads(text.decode())
+    except (ValueError, RecursionError):  # the second for what is nested too deeply
         raise _malformed("is no TOML") from None
     tables = told.get("grant")
     if not isinstance(tables, list) or not tables or set(told) != {"grant"}:
