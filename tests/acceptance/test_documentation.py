@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import atexit
 import doctest
 import importlib
 import json
 import pkgutil
 import re
 import shlex
+import subprocess
+import sys
 import tomllib
 from collections.abc import Mapping
 from functools import cache
@@ -16,15 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from langchain.agents import create_agent
 
 import runrails
 from rr_docs import PAGES, TOP, Block, anchors, blocks, prose
+from rr_docs_cells import given
 from runrails import Guard
 from runrails.cli import main
 from runrails.cli.root import build
 from runrails.identity.opening import aws_of_environment
-from runrails.testing import PRICES, ScriptedChatModel
+from runrails.testing import PRICES
 from runrails_gateway.environment import upstreams_of_environment
 
 BLOCKS = [block for page in PAGES for block in blocks(page)]
@@ -65,18 +66,11 @@ OTHERS_OPTIONS = frozenset({"--health-cmd", "--upgrade"})
 
 @pytest.fixture
 def names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, object]:
-    """What the examples take for given: an agent, its model and tools, and a guard. The model is a fake one."""
-    prices = tmp_path / "prices.toml"
-    card = PRICES["fake-model"]
-    prices.write_text(f'[prices."fake-model"]\ninput = "{card.input}"\noutput = "{card.output}"\n', encoding="utf-8")
-    monkeypatch.setenv("RUNRAILS_PRICES", str(prices))
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-never-sent")
+    """What the examples take for given."""
+    for name in ("RUNRAILS_PRICES", "OPENAI_API_KEY"):
+        monkeypatch.setenv(name, "")  # to be put back
     monkeypatch.chdir(tmp_path)
-    model = ScriptedChatModel("Hello.", max_tokens=64)
-    return {
-        "agent": create_agent(model, tools=[]), "model": model, "tools": [], "inputs": {"messages": [("user", "hi")]},
-        "guard": Guard(user="alice"),
-    }  # fmt: skip
+    return given(tmp_path)
 
 
 def run_page(page: str, names: dict[str, object]) -> None:
@@ -94,19 +88,14 @@ def test_python_runs_as_written(page: str, names: dict[str, object]) -> None:
 
 
 @pytest.mark.parametrize("page", sorted({block.page for block in BLOCKS if block.language == "ipython"}))
-def test_notebook_cells_run_as_written(page: str, names: dict[str, object]) -> None:
-    """Each block is a cell of one IPython session."""
-    from IPython.core.interactiveshell import InteractiveShell
-    from traitlets.config import Config
-
-    shell = InteractiveShell(user_ns=dict(names), config=Config({"HistoryManager": {"enabled": False}}))
-    try:
-        for block in BLOCKS:
-            if block.page == page and block.language == "ipython":
-                shell.run_cell(block.text, store_history=False).raise_error()
-    finally:
-        shell.run_cell("%unload_ext runrails_notebook")
-        atexit.unregister(shell.atexit_operations)
+def test_notebook_cells_run_as_written(page: str, tmp_path: Path) -> None:
+    """Each block is a cell of one IPython session, in a process of its own."""
+    ran = subprocess.run(
+        [sys.executable, str(TOP / "tests" / "rr_docs_cells.py"), page], cwd=tmp_path, capture_output=True, text=True,
+        timeout=110, check=False,
+    )  # fmt: skip
+    assert 0 == ran.returncode, ran.stderr
+    assert "runrails guards this kernel" in ran.stdout
 
 
 def test_readmes_agent_answers(names: dict[str, object]) -> None:
