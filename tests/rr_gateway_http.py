@@ -112,7 +112,9 @@ def exchange(made: Served, sent: bytes, *, slowly: bytes = b"", pause_s: float =
                     try:
                         piece = line.recv(65_536)
                     except TimeoutError:
+                        line.settimeout(PATIENCE_S)  # A large piece takes longer than the pause on a busy machine.
                         line.sendall(slowly)
+                        line.settimeout(pause_s)
                         continue
                     came += piece
                     if not piece or b"\r\n\r\n" in came:

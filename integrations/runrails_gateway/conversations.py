@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Conversations", "Talk"]
 
-KNOWN_MAX = 2_000
+KNOWN_MAX = 1_000
 """Runs that are known without asking the documents; they take a kilobyte each."""
 
 

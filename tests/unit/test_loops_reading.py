@@ -234,3 +234,24 @@ def test_units_are_few_and_show_every_news() -> None:
     assert set(line_units("b a c")) == set(line_units("c b a"))
     assert set(line_units("3 of 7")) != set(line_units("7 of 3"))
     assert len(words(canonical({"q": " ".join(str(i) for i in range(900))}))) <= 64
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "File not found. This call has failed {} times.", "Refused: repeated {} times with the same arguments",
+        "error: tried {} times, giving up", "The same call was already blocked again {} times",
+        "not found (this was rejected {} times so far)",
+    ],
+)  # fmt: skip
+def test_how_often_it_was_done_is_no_news(told: str) -> None:
+    """Harnesses count the very repetition into the answer, which would be another one each time."""
+    assert mask(told.lower().format(5)) == mask(told.lower().format(1_371))
+
+
+@pytest.mark.parametrize(
+    "told", ["the word was found {} times", "{} tests failed", "played {} times", "failed {} tests"]
+)
+def test_what_is_counted_otherwise_is_news(told: str) -> None:
+    """A number that tells of the world, and not of the repetition."""
+    assert mask(told.format(5)) != mask(told.format(6))

@@ -46,6 +46,8 @@ def _mask_labelled(text: str, shapes: _Shapes) -> str:
         text = shapes.port.sub(r"\1<port>", text)
     if "try" in text or "retr" in text or "attempt" in text or "tries" in text:
         text = shapes.attempt.sub("<attempt>", text)
+    if " times" in text:
+        text = shapes.repeated.sub(r"\1<count>", text)
     if "nonce" in text:
         text = shapes.nonce.sub(r"\1<id>", text)
     if "@" in text:
@@ -150,6 +152,7 @@ class _Shapes:
         self.process = re.compile(_PROCESS)
         self.port = re.compile(_PORT)
         self.attempt = re.compile(_ATTEMPT)
+        self.repeated = re.compile(_REPEATED)
         self.request = re.compile(_REQUEST)
         self.nonce = re.compile(_NONCE)
         self.object = re.compile(r"(?<=[a-z0-9_$])@(?=[0-9a-f]*[0-9])[0-9a-f]{5,8}(?![\w.])")
@@ -178,6 +181,11 @@ _ATTEMPT = (
     rf"\b(?:attempts?|retry|retries|try|tries)(?: (?:no\.?|number|count))?[ \t]*[#:=(]*[ \t]*{_COUNT}"
     r"(?![0-9.]*\s?(?:ms|s|secs?|seconds?|mins?|minutes?)\b)"
     r"|\b[0-9]+(?:st|nd|rd|th) (?:attempt|retry|try)\b"
+)
+# How often the very thing was done: harnesses put it into the answer, so that it is another one each time.
+_REPEATED = (
+    r"(\b(?:failed|repeated|retried|tried|attempted|rejected|blocked|refused) (?:(?:already|now|again) )?)"
+    r"[0-9]+(?= times\b)"
 )
 
 
