@@ -18,7 +18,7 @@ from rr_bench import Row, failed, main
 
 BENCHMARKS = (
     "bench_import", "bench_stores", "bench_leases", "bench_loops", "bench_bound", "bench_langchain", "bench_middleware",
-    "bench_clients", "bench_bedrock", "bench_keys", "bench_gateway",
+    "bench_clients", "bench_bedrock", "bench_keys", "bench_metrics", "bench_gateway",
     *(("bench_dynamodb",) if "RUNRAILS_DDB_ENDPOINT" in os.environ else ()),
 )  # fmt: skip
 
