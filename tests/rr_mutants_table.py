@@ -85,7 +85,8 @@ TABLE: dict[str, tuple[str, ...]] = {
     **_of(f"{CORE}/credentials", "cache envelope errors primitives records ring vault wrapping", *_VAULT, *_DOCUMENTS),
     **_of(f"{CORE}/credentials", "opening", *_VAULT, *_CLI, "tests/integrations/test_aws_kms.py"),
     **_of(f"{CORE}/credentials", "revalidation validation router", *_CHECKS),
-    **_of(f"{CORE}/identity", "authenticate operations principal", *_DOORS, *_KEYS),
+    **_of(f"{CORE}/identity", "authenticate principal", *_DOORS, *_KEYS),
+    **_of(f"{CORE}/identity", "operations", *_DOORS, *_KEYS, "tests/gateway/test_gw_org_budgets.py"),
     **_of(
         f"{CORE}/identity/apikeys", "format hashing keys known legacy making managing opening records used desk", *_KEYS
     ),
