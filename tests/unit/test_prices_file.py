@@ -85,13 +85,13 @@ def test_what_is_no_text_is_told_by_its_line() -> None:
 
 @pytest.mark.parametrize("content", [b"#" * 10_000_000, b"x = " + b"[" * 100_000, b"\xff" * 1_000_001])
 def test_a_huge_or_deep_file_is_refused_quickly(content: bytes, tmp_path: Path) -> None:
-    """Ten megabytes are not read to the end."""
+    """Ten megabytes are not read to the end; in CPU time, as others may use the machine."""
     file = tmp_path / "runrails.toml"
     file.write_bytes(content)
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(ConfigError, match=r"runrails\.toml"):
         PriceBook.load(project_file=file)
-    assert time.perf_counter() - started < 1.0
+    assert time.process_time() - started < 1.0
 
 
 def test_nothing_is_half_applied(tmp_path: Path) -> None:
