@@ -24,10 +24,10 @@ BAD_AMOUNTS = [
 def test_an_amount_that_cannot_be_is_named(key: str, amount: str) -> None:
     """Not finite, negative, absurd, or of another type: in no time, by line and key."""
     other = "" if key == "output" else 'output = "2"\n'
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(ConfigError) as caught:
         parse_project(f"{HEAD}{other}{key} = {amount}\n".encode())
-    assert time.perf_counter() - started < 1.0
+    assert time.process_time() - started < 1.0
     assert 4 + bool(other) == caught.value.fields["line"]
     assert str(caught.value.fields["key"]).endswith(key)
     assert f"line {4 + bool(other)}" in caught.value.what
