@@ -197,13 +197,10 @@ class Guard:
         later = self.store.remote and on_event_loop()
         if not later:
             self.zones.fix(whose)
-        own = (
-            check_limits(limits)
-            if limits is not None
-            else self.limits
-            if own_parent is None
-            else _child_limits(self.limits)
-        )
+        if limits is not None:
+            own = check_limits(limits)
+        else:
+            own = self.limits if own_parent is None else _child_limits(self.limits)
         self.saves = self.saves or own.saves
         run_id = self.run_id(whose.user or "") if id is None else _id(id, "run id")
         run = Run(self, name=name, run_id=run_id, limits=own, parent=parent, attribution=whose)

@@ -66,6 +66,8 @@ def configure() -> None:
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
 
 
-def _to_stderr(text: str) -> None:
-    sys.stderr.write(text)
-    sys.stderr.flush()
+def _to_stderr(line: str) -> None:
+    # Past Python's own file, whose lock would be taken for ever in a worker that is forked while the thread writes.
+    left = line.encode("utf-8", "backslashreplace")
+    while left:
+        left = left[os.write(sys.stderr.fileno(), left) :]

@@ -24,7 +24,7 @@ class Unblocked(logging.Handler):
     Hands lines to a thread. A fork gets a thread of its own, and what waited is its parent's to write.
 
     Args:
-        write: Takes text of whole lines; it may block or fail.
+        write: Takes a line; it may block or fail.
         kept_max: Lines that may wait.
     """
 
@@ -78,12 +78,8 @@ class Unblocked(logging.Handler):
         while True:
             self._woken.wait()
             self._woken.clear()
-            lines: list[str] = []
             while self._waiting:
-                lines.append(self._waiting.popleft())
-                if len(lines) >= 100 or not self._waiting:
-                    self._put("".join(lines))
-                    lines = []
+                self._put(self._waiting.popleft())
             if self.left_out > self._told:
                 self._told = self.left_out
                 self._put(f'{{"untold": {self.left_out}, "code": "log_full"}}\n')
@@ -94,7 +90,7 @@ class Unblocked(logging.Handler):
         try:
             self._write(text)
         except (OSError, ValueError):  # nobody reads, or the file is closed
-            self.left_out += text.count("\n")
+            self.left_out += 1
 
 
 _handlers: WeakSet[Unblocked] = WeakSet()
