@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Self
 from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.manager import KernelManager
 
+from rr_autoguard import PRICES
 from runrails.ledger import UsageRecord
 from runrails.stores.sqlite import SQLiteStore
 from runrails.testing.provider import FakeProvider
@@ -21,15 +22,6 @@ from runrails.testing.provider.script import ScriptFunction
 from runrails.testing.provider.stories import echo
 
 CENT = 10**10
-PRICES = """
-[prices."fake-flat"]
-call = "0.01"
-[prices."fake-model"]
-input = "3.00"
-output = "15.00"
-context_tokens_max = 200000
-output_tokens_max = 4096
-"""
 ASK = """
 from openai import OpenAI
 client = OpenAI(max_retries=0)

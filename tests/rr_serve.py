@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import signal
@@ -24,6 +25,22 @@ PATIENCE_S = 60.0
 UPSTREAM_KEY = "sk-of-the-house-0123456789abcdefg"
 PRICES = '[prices."fake-flat"]\ncall = "0.01"\n[prices."fake-model"]\ninput = "3.00"\noutput = "15.00"\n'
 _LISTENS = re.compile(r"https?://[^\s\"]+")
+
+
+@contextmanager
+def command_undone() -> Iterator[None]:
+    """Around a command that this very process runs: what it sets and configures is undone."""
+    before, root = dict(os.environ), logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+        root.handlers[:] = handlers
+        root.setLevel(level)
+        for name in ("runrails.gateway", "uvicorn.error"):
+            logging.getLogger(name).setLevel(logging.NOTSET)
 
 
 class Home:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
-import os
 import secrets
 from base64 import b64encode
 from collections.abc import Iterator
@@ -20,6 +18,7 @@ from rr_aws import ACCOUNT, REGION, SERVER_ID, Key, StrictSTS
 from rr_gateway import HI, MODEL, World, gateway
 from rr_gateway_http import CHAT, post
 from rr_keys import PEPPERS
+from rr_serve import command_undone
 from runrails import ConfigError
 from runrails.cli.secretchecks import check_secrets
 from runrails.cli.shell import run
@@ -223,18 +222,9 @@ def test_without_settings_there_is_nobody(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.fixture
 def own(settings: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """This process may run the command: what it sets and configures is undone."""
-    before, root = dict(os.environ), logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    monkeypatch.setenv("OPENAI_API_KEY", PLATFORM)
-    try:
+    with command_undone():
+        monkeypatch.setenv("OPENAI_API_KEY", PLATFORM)
         yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
-        root.handlers[:] = handlers
-        root.setLevel(level)
-        for name in ("runrails.gateway", "uvicorn.error"):
-            logging.getLogger(name).setLevel(logging.NOTSET)
 
 
 def test_serve_and_doctor_say_who_comes_in(

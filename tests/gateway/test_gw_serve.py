@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
 import signal
@@ -18,7 +17,7 @@ from typing import Any
 import pytest
 
 from gateway_storm import CENT, LATER_MS, books
-from rr_serve import PATIENCE_S, Home
+from rr_serve import PATIENCE_S, Home, command_undone
 from runrails.autoguard.boot import _serves
 from runrails.cli.shell import run
 from runrails.machinesecrets import setting_of
@@ -38,24 +37,14 @@ def provider() -> Iterator[FakeProvider]:
 @pytest.fixture
 def own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """This process may run the command: what it sets is undone."""
-    before = dict(os.environ)
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    for name in list(os.environ):
-        if name.startswith(("RUNRAILS_", "OPENAI_", "ANTHROPIC_", "PROMETHEUS_")):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-    try:
+    with command_undone():
+        for name in list(os.environ):
+            if name.startswith(("RUNRAILS_", "OPENAI_", "ANTHROPIC_", "PROMETHEUS_")):
+                monkeypatch.delenv(name)
+        monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+        monkeypatch.setenv("HOME", str(tmp_path))
+        monkeypatch.chdir(tmp_path)
         yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
-        root.handlers[:] = handlers
-        root.setLevel(level)
-        for name in ("runrails.gateway", "uvicorn.error"):
-            logging.getLogger(name).setLevel(logging.NOTSET)
 
 
 class Asking(threading.Thread):
