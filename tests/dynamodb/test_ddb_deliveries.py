@@ -77,6 +77,20 @@ def test_many_processes_count_together() -> None:
     assert (40, 0, 40) == (row.sent, row.failed, row.dropped)
 
 
+def test_what_is_written_last_is_the_newest_by_whatever_clock() -> None:
+    """A host whose clock is a second behind clears the alarm, and raises it again."""
+    table = new_table()
+    ahead, behind = (open_dynamodb(ManualClock(START_MS - lag_ms), table=table) for lag_ms in (0, 1_000))
+    failing: list[bool] = []
+    for store, what in (
+        (ahead, Delivered(failed=1, error="timeout")), (behind, Delivered(sent=1)), (ahead, Delivered(sent=1)),
+        (behind, Delivered(dropped=1)), (behind, Delivered(sent=1, failed=1)),
+    ):  # fmt: skip
+        store.note_delivery(SLACK, what)
+        failing += [row.failing for row in store.deliveries()]
+    assert [True, False, False, True, False] == failing
+
+
 @pytest.mark.parametrize("lease", ["", "&lease=user"])
 def test_the_doctor_shows_a_sender_that_fails(
     lease: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

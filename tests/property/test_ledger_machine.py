@@ -303,7 +303,7 @@ class SharedLedgers(Ledgers):
 
 TestLedgers = Ledgers.TestCase
 TestLedgers.settings = settings(
-    max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck), derandomize=False
+    max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestSharedLedgers = needs_server(SharedLedgers.TestCase)
 TestSharedLedgers.settings = settings(

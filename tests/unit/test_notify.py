@@ -379,6 +379,20 @@ def test_sqlite_keeps_what_became_of_notices_for_other_processes(tmp_path: Path)
         store.close()
 
 
+@pytest.mark.parametrize("steps_ms", [0, -1_000])
+def test_what_is_written_last_is_the_newest_by_whatever_clock(steps_ms: int, tmp_path: Path) -> None:
+    """In the same millisecond, and after a clock was put back."""
+    clock = ManualClock(START_MS)
+    for store in (MemoryStore(clock=clock), SQLiteStore(tmp_path / "ledger.db", clock=clock)):
+        failing: list[bool] = []
+        for what in (Delivered(failed=1), Delivered(sent=1), Delivered(dropped=1), Delivered(sent=1, failed=1)):
+            store.note_delivery("slack s.example", what)
+            failing += [row.failing for row in store.deliveries()]
+            clock.advance(steps_ms)
+        store.close()
+        assert [True, False, True, False] == failing
+
+
 class FakeSNS:
     """What boto3's client would be."""
 

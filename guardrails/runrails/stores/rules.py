@@ -278,15 +278,24 @@ def check_sum(entry: Entry, account: Account, used: int) -> None:
 
 
 def delivery(sender: str, known: Delivery | None, what: Delivered, now_ms: int) -> Delivery:
-    """A sender's account once something has become of notices of its own. Names are cut at 200 characters."""
+    """
+    A sender's account once something has become of notices of its own. Names are cut at 200 characters.
+
+    What is written last counts as the newest, also by a clock behind that of the process that wrote before.
+    """
     from runrails.deliveries import Delivery
 
     before = known or Delivery(sender[:200], 0, 0, 0, None, None, None)
     missed = what.failed + what.dropped > 0
+    sent_ms, error_ms = before.sent_ms, before.error_ms
+    if what.sent:
+        sent_ms = now_ms if error_ms is None else max(now_ms, error_ms)
+    if missed:
+        after_sent_ms = 0 if sent_ms is None else sent_ms if what.sent else sent_ms + 1
+        error_ms = max(now_ms, after_sent_ms)
     return Delivery(
         before.sender, before.sent + what.sent, before.failed + what.failed, before.dropped + what.dropped,
-        now_ms if what.sent else before.sent_ms, what.error if missed else before.last_error,
-        now_ms if missed else before.error_ms,
+        sent_ms, what.error if missed else before.last_error, error_ms,
     )  # fmt: skip
 
 

@@ -37,6 +37,10 @@ class Deliveries:
         now_ms = n(self._now_ms())
         values: Item = {":k": s(verb.writer), ":s": n(what.sent), ":f": n(what.failed), ":d": n(what.dropped)}
         changes = ["tk = :k"]
+        if what.sent or what.failed or what.dropped:
+            # Two hosts' clocks differ: which of the two is the newest is told by the order of writes.
+            changes.append("mn = :m")
+            values[":m"] = n(0 if what.sent else 1)
         if what.sent:
             changes.append("sm = :n")
         if what.failed or what.dropped:
@@ -60,7 +64,13 @@ class Deliveries:
 
 
 def _delivery_of(item: Item) -> Delivery:
+    sent_ms, error_ms, missed_newest = (maybe_integer(item, name) for name in ("sm", "em", "mn"))
+    if sent_ms is not None and error_ms is not None and missed_newest is not None:
+        if missed_newest:
+            error_ms = max(error_ms, sent_ms + 1)
+        else:
+            sent_ms = max(sent_ms, error_ms)
     return Delivery(
         text(item, "sk"), integer(item, "sent"), integer(item, "failed"), integer(item, "dropped"),
-        maybe_integer(item, "sm"), maybe_text(item, "er"), maybe_integer(item, "em"),
+        sent_ms, maybe_text(item, "er"), error_ms,
     )  # fmt: skip
