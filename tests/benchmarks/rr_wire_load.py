@@ -16,11 +16,13 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-__all__ = ["EVENTS", "SAID", "Load", "conversation", "load", "request"]
+__all__ = ["EVENTS", "PAUSE_S", "SAID", "Load", "conversation", "load", "request"]
 
 EVENTS = 24
 """Pieces of a streamed answer."""
 SAID = "All is well. " * 8
+PAUSE_S = 0.02
+"""How long the provider takes over what a user called "pause" asks; others it answers at once."""
 _USAGE = {"prompt_tokens": 40, "completion_tokens": 60, "total_tokens": 100}
 _HEAD = {"id": "chatcmpl-1", "created": 1, "model": "gpt-4o-mini"}
 _LENGTH = re.compile(rb"content-length:\s*(\d+)", re.IGNORECASE)
@@ -80,7 +82,9 @@ class Provider(asyncio.Protocol):
             if len(self._waiting) < size:
                 return
             body, self._waiting = self._waiting[end + 4 : size], self._waiting[size:]
-            if b'"stream": true' in body or b'"stream":true' in body:
+            if b'"user": "pause"' in body:
+                asyncio.get_running_loop().call_later(PAUSE_S, self._transport.write, _whole(body))  # type: ignore[attr-defined]
+            elif b'"stream": true' in body or b'"stream":true' in body:
                 for piece in self.stream:
                     self._transport.write(piece)  # type: ignore[attr-defined]
             else:
