@@ -154,7 +154,12 @@ async def blow(
 
 
 def books(url: str, ahead_ms: int) -> tuple[int, int, int]:
-    """What the ledger says: spent, held, and how many calls it has; those that were never sent are left out."""
+    """
+    What the ledger says: spent, held, and how many calls it charges.
+
+    What was never sent is charged nothing, whether its hold was given back in time or, by a store that could not
+    keep up, after it had expired.
+    """
     store: Any = open_store(url, clock=lambda: system_ms() + ahead_ms)
     assert isinstance(store, FullStore)
     try:
@@ -164,7 +169,7 @@ def books(url: str, ahead_ms: int) -> tuple[int, int, int]:
         return (
             sum(each.spent for each in balances),
             sum(each.held for each in store.balances()),
-            sum(row.state != "released" for row in store.usage()),
+            sum(bool(row.actual_pusd) for row in store.usage()),
         )
     finally:
         store.close()
