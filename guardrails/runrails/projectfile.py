@@ -17,7 +17,8 @@ What a project says of its limits and its store: more tables of `runrails.toml`,
     url = "sqlite:///ledger.db"
 
 Code wins over the environment, which wins over the file. A mistake anywhere in these tables, an unknown key above all,
-refuses the file: whoever wrote a limit down believes that it holds.
+refuses the file: whoever wrote a limit down believes that it holds. So does a table whose name is nearly one of these,
+and a limit outside of its table.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ if TYPE_CHECKING:
     from runrails.pricing.project import ProjectText
 
 __all__ = [
-    "LIMIT_KEYS", "LOOP_KEYS", "NO_LIMIT", "PROJECT_FILE", "RATE_KEYS", "RATE_TABLES", "ProjectSettings",
-    "find_project_file", "parse_settings", "project_settings", "written_limits",
+    "LIMIT_KEYS", "LOOP_KEYS", "NO_LIMIT", "PROJECT_FILE", "RATE_KEYS", "RATE_TABLES", "TABLES",
+    "ProjectSettings", "find_project_file", "parse_settings", "project_settings", "written_limits",
 ]  # fmt: skip
 
 PROJECT_FILE = "runrails.toml"
@@ -47,6 +48,9 @@ COUNT_KEYS = ("steps", "model_calls", "tool_calls", "tokens", "seconds")
 LIMIT_KEYS = (*MONEY_KEYS, *COUNT_KEYS, "uncapped", "wrap_up", "hold_wait_ms", "hold_ttl_ms")
 RATE_TABLES = ("rates", "key_rates", "org_rates")
 RATE_KEYS = ("requests_per_minute", "tokens_per_minute", "requests_burst", "tokens_burst")
+TABLES = ("limits", "loops", "store", "prices", "aliases", "contract")
+"""All that the file may have of ours."""
+_NEAR = 0.75
 LOOP_KEYS = ("enabled", *(each.name for each in fields(LoopPolicy)))
 _T = TypeVar("_T")
 _ADVICE = "Correct it, or take it out; `runrails init` writes a file with every key there is."
@@ -92,6 +96,7 @@ def parse_settings(content: bytes, *, name: str = PROJECT_FILE) -> ProjectSettin
 
     text = ProjectText(content, name)
     data = text.read()
+    _check_tables(text, data)
     limits, loops, store = (_table(text, data.get(key), (key,)) for key in ("limits", "loops", "store"))
     _check_keys(text, store or {}, ("url",), ("store",))
     url = (store or {}).get("url")
@@ -130,7 +135,7 @@ def _limits(
     for key in (*MONEY_KEYS, *COUNT_KEYS):
         if given.get(key) == NO_LIMIT:
             given[key] = None
-        elif isinstance(given.get(key), Decimal):
+        elif key in MONEY_KEYS and isinstance(given.get(key), Decimal):
             given[key] = str(given[key])
     for key in RATE_TABLES:
         table = _table(text, limits.get(key), ("limits", key))
@@ -161,6 +166,20 @@ def _table(text: ProjectText, value: object, path: tuple[str, ...]) -> Mapping[s
     if not isinstance(value, dict):
         text.refuse("must be a table.", advice=_ADVICE, path=path)
     return cast("Mapping[str, object]", value)
+
+
+def _check_tables(text: ProjectText, data: Mapping[str, object]) -> None:
+    """Tables of other programs are none of our business; what is meant for us and would be passed over is."""
+    for name in data:
+        if name in TABLES:
+            continue
+        if name in (*LIMIT_KEYS, *RATE_TABLES):
+            text.refuse("belongs into the table [limits].", advice=_ADVICE, path=(name,))
+        from difflib import get_close_matches
+
+        near = get_close_matches(name.lower(), TABLES, n=1, cutoff=_NEAR)
+        if near:
+            text.refuse(f"is nobody's table; [{near[0]}] is one.", advice=_ADVICE, path=(name,))
 
 
 def _check_keys(text: ProjectText, table: Mapping[str, object], known: tuple[str, ...], path: tuple[str, ...]) -> None:

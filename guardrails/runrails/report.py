@@ -223,7 +223,9 @@ class Report:
             lines.append(f"stopped ({self.stop_reason}): {self.stop_message}")
         elif self.would_have_stopped:
             lines.append(f"would have stopped: {self.would_have_stopped}")
-        return "\n".join(lines)
+        from runrails.showing.terminal import plain
+
+        return plain("\n".join(lines))  # a run's name may be anybody's, and this is printed
 
 
 def _plain_row(row: StepRow) -> dict[str, object]:

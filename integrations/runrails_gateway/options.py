@@ -28,6 +28,8 @@ CACHE, DOWNGRADE, PRUNING = "RUNRAILS_GATEWAY_CACHE", "RUNRAILS_GATEWAY_DOWNGRAD
 _SECONDS, _ABOVE, _KINDS = f"{CACHE}_SECONDS", f"{DOWNGRADE}_ABOVE", f"{DOWNGRADE}_KINDS"
 _DIGITS_MAX = 9
 IN_MEMORY = "memory"
+_PATH_MARKS = ("/", "\\", ".")
+"""A path has one of these, a word has none."""
 
 
 def cache_of(environment: Mapping[str, str]) -> ResponseCache | None:
@@ -38,6 +40,9 @@ def cache_of(environment: Mapping[str, str]) -> ResponseCache | None:
         return None
     from runrails.savers.caching import ResponseCache
 
+    if where != IN_MEMORY and not any(mark in where for mark in _PATH_MARKS):
+        # `off` or `true` would be a file of that name, full of what users have said.
+        raise _malformed(CACHE, f'is "{IN_MEMORY}" or the path of a file, like "./answers.db".', IN_MEMORY)
     ttl_s = 86_400 if seconds is None else _number(_SECONDS, seconds)
     try:
         return ResponseCache(None if where == IN_MEMORY else where, ttl_s=ttl_s)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import threading
 from contextvars import Context, ContextVar, copy_context
 from typing import TYPE_CHECKING
 
@@ -15,8 +17,10 @@ if TYPE_CHECKING:
     from runrails.run import Run
     from runrails.tally import Tally
 
-__all__ = ["Cell", "here"]
+__all__ = ["Cell", "cell_around", "here", "is_by_itself", "same_text"]
 
+_EXECUTING = "run_cell_async"
+"""IPython's own function that executes a cell, whose local `info` it is."""
 here: ContextVar[Cell | None] = ContextVar("runrails_notebook_cell", default=None)
 """The cell that this code was started in. It may have ended since: tasks take their context with them."""
 
@@ -97,3 +101,31 @@ class Cell:
             counts = [a + b for a, b in zip(counts, (tally.model_calls, tally.tool_calls, tally.tokens), strict=True)]
         took = "" if self.number == 0 else f"{self.took_ms / 1000:.1f} s"
         return (self.title, *(f"{count:,}" for count in counts), format_usd(self.cost_pusd), took, self.state)
+
+
+def cell_around() -> Cell | None:
+    """The cell that works in this thread and context, in which whatever is executed now would be executed."""
+    cell = here.get()
+    return None if cell is None or cell.ended or cell.thread != threading.get_ident() else cell
+
+
+def is_by_itself(info: object, around: Cell) -> bool:
+    """
+    Whether somebody has sent this execution, and what looks like a cell around it has ended without a word.
+
+    Executions inside of cells (`%%capture`) leave no history, or IPython is found at work on the one around them.
+    """
+    if getattr(info, "store_history", False) is not True:
+        return False
+    frame = inspect.currentframe()
+    while frame is not None:
+        if frame.f_code.co_name == _EXECUTING and frame.f_locals.get("info") is around.info:
+            return False
+        frame = frame.f_back
+    return True
+
+
+def same_text(one: object, other: object) -> bool:
+    """Whether two executions are of the same text, though IPython has made another object for one of them."""
+    text: object = getattr(one, "raw_cell", None)
+    return isinstance(text, str) and bool(text.strip()) and text == getattr(other, "raw_cell", None)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from runrails.money import format_usd
 from runrails.showing.html import Tone, bar, fragment, panel, paragraph, table
+from runrails.showing.terminal import plain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,15 +50,14 @@ def meter_picture(view: MeterView) -> Picture:
     ))  # fmt: skip
     title = f"runrails · {view.title} · {view.state} · {view.seconds} s"
     lines = [f"{title} · {_of(view.spent_pusd, view.limit_pusd)} · kernel {_kernel(view)}", "  " + " · ".join(facts)]
-    return Picture(fragment(panel(title, body, tone=tone)), "\n".join([*lines, *([view.note] if view.note else [])]))
+    text = plain("\n".join([*lines, *([view.note] if view.note else [])]))
+    return Picture(fragment(panel(title, body, tone=tone)), text)
 
 
 def meter_rich(view: MeterView) -> RenderableType:
     """The meter in a terminal."""
     from rich.table import Table
     from rich.text import Text
-
-    from runrails.showing.terminal import plain
 
     made = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     style = {Tone.STOP: "red", Tone.WARN: "yellow", Tone.OK: "green", Tone.PLAIN: "cyan"}[_tone(view)]

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, cast
 
 from runrails.autoguard.imports import ImportWatcher
 from runrails.autoguard.session import ENTRY_POINTS
-from runrails.errors import RunrailsError
+from runrails.errors import ConfigError, RunrailsError
 from runrails.money import format_usd
-from runrails_notebook.cells import here
+from runrails_notebook.cells import cell_around, here
 from runrails_notebook.display import screen_for, show
 from runrails_notebook.drawing import Picture, cells_picture, state_picture
 from runrails_notebook.existing import Found, guard_existing
 from runrails_notebook.kernel import KernelGuard
 from runrails_notebook.meter import LiveMeter
 from runrails_notebook.options import WrongUse, guarded_options, guardrails_options
-from runrails_notebook.panels import Panels, ours
+from runrails_notebook.panels import Panels, ours, rendered, short
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -164,8 +164,18 @@ class Extension:
 
     def before(self, info: CellInfo) -> None:
         """A cell is about to be executed."""
+        try:
+            self._begin(info)
+        except KeyboardInterrupt:
+            self._begin(info)  # IPython tells of it and executes the cell all the same
+            raise
+
+    def _begin(self, info: CellInfo) -> None:
         self._seen = self.shell.execution_count
         self.kernel.begin(self._seen - self._ahead, info=info, wish=_wish_of(info.raw_cell))
+        for meter in list(self._meters.values()):
+            if meter.cell.ended:  # an interrupt has kept its end from us
+                self._finish_meter(meter.cell)
 
     def after(self, result: CellResult | None = None) -> None:
         """A cell was executed; an interrupt may leave no result."""
@@ -184,9 +194,10 @@ class Extension:
         """
         A cell under `%%guarded` is executed like any other, with `await` and all; `before` has read its first line.
 
-        What cannot be read stays, and becomes the magic, which says so.
+        What cannot be read stays, and so does what another magic executes in its own cell (`%%time`, `%run` of a
+        notebook), where these limits would not hold: it becomes the magic, which says so.
         """
-        if not lines or _wish_of(lines[0]) is None:
+        if not lines or _wish_of(lines[0]) is None or cell_around() is not None:
             return lines
         rest = lines[1:]
         return rest if rest and rest[0].startswith("%%") else ["\n", *rest]
@@ -251,9 +262,13 @@ class Extension:
             guarded_options(line)
         except WrongUse as error:
             raise _usage_error(error) from None
-        raise _usage_error(
-            WrongUse(f"%%{CELL} must be the first line of a cell; the cell was not executed ({len(cell)} characters).")
+        misplaced = ConfigError(
+            f"%%{CELL} must be the first line of a cell, and nothing but a cell: the limits of what another magic "
+            f"executes are those of the cell around it. Nothing of this was executed ({len(cell)} characters).",
+            next_step="Write it above the other magic.",
         )
+        # Not as IPython's own words for wrong use, which `%%capture` would keep from whoever wrote this.
+        raise rendered(misplaced, short(misplaced, None))
 
     def _state(self) -> Picture:
         month: Balance | None = None

@@ -14,7 +14,7 @@ from runrails.autoguard.patience import Patience
 from runrails.autoguard.plan import GRACE_S
 from runrails.clocks import monotonic_ms
 from runrails.errors import ConfigError
-from runrails_notebook.cells import Cell, here
+from runrails_notebook.cells import Cell, cell_around, here, is_by_itself, same_text
 from runrails_notebook.late import LateGuard
 from runrails_notebook.settings import CellWish, Settings
 
@@ -161,10 +161,13 @@ class KernelGuard:
 
     def begin(self, number: int, *, info: object = None, wish: CellWish | None = None) -> Cell:
         """A cell is about to be executed in this thread and context."""
-        around, thread = here.get(), threading.get_ident()
-        if around is not None and not around.ended and around.thread == thread:
+        thread = threading.get_ident()
+        around = cell_around()
+        if around is not None and not is_by_itself(info, around):
             around.inner.append(info)
             return around
+        if around is not None:
+            self._let_go(around)
         cell = Cell(number, wish=wish, info=info, thread=thread, started_ms=self.monotonic())
         here.set(cell)
         with self._lock:
@@ -184,6 +187,13 @@ class KernelGuard:
         cell.finish()
         return cell
 
+    def _let_go(self, cell: Cell) -> None:
+        """Its end was never told: an interrupt came in between. Another one begins, so it has ended."""
+        with self._lock:
+            self.running = [each for each in self.running if each is not cell]
+        cell.outcome = "interrupted"
+        cell.finish()
+
     def abandon(self) -> None:
         """Nobody will tell the end of what runs now: it ends here."""
         with self._lock:
@@ -198,11 +208,10 @@ class KernelGuard:
             if info is not None and info in cell.inner:
                 cell.inner.remove(info)
                 return None
-        if info is not None:
-            return None
-        # An interrupt leaves no result behind; nor does it leave anything running in this thread.
+        # An interrupt leaves no result, or one that IPython has made for it; and nothing that runs in this thread.
         thread = threading.get_ident()
-        return next((cell for cell in reversed(self.running) if cell.thread == thread), None)
+        last = next((each for each in reversed(self.running) if each.thread == thread), None)
+        return last if last is None or info is None or same_text(info, last.info) else None
 
     def _renew_rest(self) -> None:
         """What was stopped outside of cells stays stopped until the next cell begins, or the settings change."""

@@ -97,7 +97,7 @@ class LiveMeter:
         monotonic: Clock,
         interval_ms: int = INTERVAL_MS,
     ) -> None:
-        self._kernel, self._cell, self._screen = kernel, cell, screen
+        self._kernel, self.cell, self._screen = kernel, cell, screen
         self._monotonic = monotonic
         self._interval_ms = interval_ms
         self._lock = threading.Lock()
@@ -109,7 +109,7 @@ class LiveMeter:
 
     def start(self) -> None:
         """Tick in a thread of its own, whose messages belong to the cell."""
-        context = self._cell.context
+        context = self.cell.context
         threading.Thread(target=context.run, args=(self._watch,), name="runrails-meter", daemon=True).start()
 
     def tick(self) -> bool:
@@ -141,13 +141,13 @@ class LiveMeter:
     def _watch(self) -> None:
         while not self._over.wait(self._interval_ms / 1_000):
             self.tick()
-            self._cell.waker.wake()
+            self.cell.waker.wake()
 
     def _draw(self, now_ms: int, *, over: bool = False) -> bool:
         if self._screen is None:
             return False
         try:
-            view = view_of(self._kernel, self._cell, over=over)
+            view = view_of(self._kernel, self.cell, over=over)
             if view is None or view == self._shown:
                 return False
             self._screen.draw(view)

@@ -22,6 +22,8 @@ __all__ = ["ACTIONS", "Asked", "WrongUse", "guarded_options", "guardrails_option
 ACTIONS = ("status", "table", "off", "on")
 NAME_CHARS_MAX = 60
 COUNT_MAX = 10**9
+DIGITS_MAX = 30
+"""Python itself refuses to read some thousands of them."""
 
 
 class WrongUse(ValueError):
@@ -139,7 +141,7 @@ def _count(option: str, value: str | None, before: int | None, *, none: bool = T
     if none and value.lower() == NO_LIMIT:
         return None
     digits = value.replace(",", "").replace("_", "")
-    if not (digits.isascii() and digits.isdigit() and 1 <= int(digits) <= COUNT_MAX):
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= DIGITS_MAX and 1 <= int(digits) <= COUNT_MAX):
         raise WrongUse(f"{option} must be a whole number from 1 to {COUNT_MAX:,}.")
     return int(digits)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from runrails.autoguard.telling import uncaught
 from runrails.boundary import Trip
@@ -21,9 +21,13 @@ if TYPE_CHECKING:
     from runrails_notebook.kernel import KernelGuard
     from runrails_notebook.shell import CellResult, Shell
 
-__all__ = ["Panels", "ours"]
+__all__ = ["Panels", "ours", "rendered", "short"]
 
 OURS: tuple[type[BaseException], ...] = (GuardrailStopped, CallRefused, Trip, BaseExceptionGroup)
+_Error = TypeVar("_Error", bound=BaseException)
+_SHOWN: tuple[type[RunrailsError], ...] = (GuardrailStopped, CallRefused)
+_RENDER = "_render_traceback_"
+"""IPython's own protocol for exceptions that know how to be shown."""
 _RED, _PLAIN = "\x1b[31m", "\x1b[0m"
 
 
@@ -50,9 +54,18 @@ class Panels:
         """Have stops and refusals handled here, beside what others handle."""
         self._shell.set_custom_exc((*OURS, *self._others[0]), self._handle)
 
+        def render(error: RunrailsError) -> list[str]:  # a function, so that it becomes a method of theirs
+            return self._rendered(error)
+
+        for kind in _SHOWN:
+            setattr(kind, _RENDER, render)
+
     def remove(self) -> None:
         """As it was before."""
         self._shell.custom_exceptions, self._shell.CustomTB = self._others
+        for kind in _SHOWN:
+            if _RENDER in vars(kind):
+                delattr(kind, _RENDER)
 
     def cell_ended(self, result: CellResult | None, cell: Cell | None) -> None:
         """Name the stop in the cell's result; show one that was answered in a tool's place and never raised."""
@@ -81,6 +94,13 @@ class Panels:
             self._shell.showtraceback((kind, error, trace), running_compiled_code=True)
         return []
 
+    def _rendered(self, error: RunrailsError) -> list[str]:
+        """Where IPython shows it by itself, as `%run` of a program does, which goes on after that. Must not fail."""
+        try:
+            return [stop_text(retold(error, self._kernel, self._cell_here()))]
+        except Exception:  # noqa: BLE001 -- as with any other exception's text
+            return [f"{type(error).__name__}: {error}"]
+
     def _tell(
         self, stop: GuardrailStopped | CallRefused, error: BaseException, trace: TracebackType | None
     ) -> RunrailsError:  # fmt: skip
@@ -97,12 +117,17 @@ class Panels:
                 lines = [stop_text(shown)]
         else:
             lines = [stop_text(shown) + ("" if line is None else f"\n(in line {line} of the cell)")]
-        # IPython's own protocol for exceptions that know how to be shown; its history asks the first one, too.
-        for each in (shown, error):
-            each._render_traceback_ = lambda: lines  # type: ignore[attr-defined]
+        for each in (shown, error):  # IPython's history asks the first one, too
+            rendered(each, lines)
         self._shell.showtraceback((type(shown), shown, trace))
         self._told = (error, shown)
         return shown
+
+
+def rendered(error: _Error, lines: list[str]) -> _Error:
+    """An exception that IPython is to show as these lines."""
+    setattr(error, _RENDER, lambda: lines)
+    return error
 
 
 def short(error: RunrailsError, line: int | None) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 from runrails.errors import RunrailsError
@@ -55,15 +56,15 @@ def _next_step(error: RunrailsError, whose: str, cell: Cell | None) -> str | Non
                 "`%guardrails --steps`."
             )
         case "loop_detected":
-            tool = error.fields.get("tool")
+            tool = shlex.quote(str(error.fields.get("tool")))
             return (
                 f"If this is meant, say `%guardrails --poll {tool}` and run the cell again; without the loop detector, "
                 "`%guardrails --loops off`. The next cell may call it anew."
             )
         case "price_unknown":
-            model = error.fields.get("model")
+            model = shlex.quote(f"{error.fields.get('model') or 'MODEL'}=IN/OUT")
             return (
-                f"Say what it costs, in dollars per million tokens: `%guardrails --price {model or 'MODEL'}=IN/OUT`, "
+                f"Say what it costs, in dollars per million tokens: `%guardrails --price {model}`, "
                 "or write it into runrails.toml."
             )
         case _:

@@ -125,6 +125,17 @@ async def test_another_question_is_asked(changes: dict[str, Any]) -> None:
         assert ("miss", 2) == (answer.headers["x-runrails-cache"], made.hits)
 
 
+@pytest.mark.parametrize(("kind", "second"), [("responses", "miss"), ("chat", "hit")])
+async def test_what_an_answer_repeats_of_its_request_comes_back_to_nobody_else(kind: str, second: str) -> None:
+    """The Responses API has its caller's labels in every answer; a chat's answer has none, and is the same for all."""
+    for name in ("metadata", "prompt_cache_key", "safety_identifier", "user"):
+        labels = [{"of": who} if name == "metadata" else who for who in ("ann", "bob", "ann")]
+        with cached() as made:
+            async with running(made.config) as app:
+                answers = [await ask(app, made, kind, **{name: label}) for label in labels]
+            assert ["miss", second, "hit"] == [each.headers["x-runrails-cache"] for each in answers], name
+
+
 @pytest.mark.parametrize("header", ["anthropic-beta", "anthropic-version"])
 async def test_a_header_that_the_provider_hears_makes_another_question(header: str) -> None:
     """What is passed on can change an answer; what is not, cannot."""
@@ -434,6 +445,8 @@ def test_real_clients_read_stored_answers() -> None:
     [
         {f"{CACHE}_SECONDS": "60"},
         {CACHE: "/no/such/folder/answers.db"},
+        {CACHE: "off"},
+        {CACHE: "Memory"},
         {CACHE: "memory", f"{CACHE}_SECONDS": "0"},
         {CACHE: "memory", f"{CACHE}_SECONDS": "a day"},
         {DOWNGRADE: "gpt-4o"},

@@ -185,6 +185,19 @@ def test_interrupting_a_cell_in_the_middle_of_a_call_settles_the_call(kernel: Ke
     assert "'hi'" == kernel.run("ask()").result
 
 
+def test_a_cell_that_is_interrupted_while_ipython_prepares_it_leaves_the_next_one_its_own(kernel: Kernel) -> None:
+    """IPython tells of such an end with another object than of the beginning; no limit outlives its cell."""
+    kernel.run(
+        "class Interrupts:\n    def visit(self, tree):\n        get_ipython().ast_transformers.clear()\n"
+        "        raise KeyboardInterrupt\nget_ipython().ast_transformers.append(Interrupts())"
+    )
+    broken = kernel.run("%%guarded --run 0.01 --name lost\nask()")
+    ran = kernel.run("ask(); ask(); [cell.title for cell in n.kernel_guard().running]")
+
+    assert ("error", "KeyboardInterrupt") == (broken.status, broken.ename)
+    assert ("ok", f"['[{number(ran)}]']") == (ran.status, ran.result)
+
+
 def test_a_task_that_goes_on_after_its_cell_is_guarded_by_the_kernel(kernel: Kernel) -> None:
     """Its late call belongs neither to its own cell, which has ended, nor to the one that runs by then."""
     kernel.run(
@@ -249,6 +262,41 @@ def test_what_is_written_wrongly_executes_nothing(kernel: Kernel) -> None:
     assert "--run is not a number of dollars" in ran.out
     assert "--budget must be more than $0" in settings.out
     assert before == kernel.run("n.kernel_guard().settings").result
+
+
+@pytest.mark.parametrize("around", ["%%time", "%%capture"])
+def test_a_limit_that_would_not_hold_executes_nothing(kernel: Kernel, around: str) -> None:
+    """What another magic executes is in the cell around it; the other way round the limit holds."""
+    hits = len(kernel.provider.bill)
+    inside = kernel.run(f"{around}\n%%guarded --run 0.01\nask(); ask()")
+    executed = len(kernel.provider.bill) - hits
+    outside = kernel.run(f"%%guarded --run 0.01\n{around}\nask(); ask()")
+
+    assert 0 == executed
+    assert "must be the first line of a cell" in inside.of("error")[0]["traceback"][0]
+    assert (1, "BudgetExceeded") == (len(kernel.provider.bill) - hits, outside.of("error")[0]["ename"])
+
+
+@pytest.mark.parametrize("history", [False, True])
+def test_a_cell_that_executes_another_keeps_its_limits(kernel: Kernel, history: bool) -> None:
+    """Whether that one is kept in the history or not, and after it has ended as well."""
+    hits = len(kernel.provider.bill)
+    inner = f"get_ipython().run_cell('ask()', store_history={history})"
+    for code in (f"{inner}\nask(); ask()", f"import asyncio\nawait asyncio.sleep(0)\n{inner}\nask(); ask()"):
+        ran = kernel.run(f"%%guarded --run 0.02\n{code}")
+        assert ("error", "BudgetExceeded") == (ran.status, ran.ename)
+    assert 4 == len(kernel.provider.bill) - hits
+
+
+def test_a_program_that_a_cell_runs_is_stopped_without_a_traceback(kernel: Kernel) -> None:
+    """`%run` shows exceptions by itself; a stop is told in the same words as in a cell."""
+    kernel.run(f"from pathlib import Path\nPath('program.py').write_text({(ASK + 'ask()' + chr(10)) * 2!r})")
+    ran = kernel.run("%%guarded --run 0.01\n%run program.py")
+    (error,) = ran.of("error")
+
+    assert ("BudgetExceeded", 1) == (error["ename"], len(error["traceback"]))
+    assert error["traceback"][0].startswith("Stopped: the budget is used up\n\nThe budget of this cell is used up")
+    assert "Traceback" not in error["traceback"][0]
 
 
 def test_other_errors_are_shown_as_ever(kernel: Kernel) -> None:

@@ -12,7 +12,14 @@ from rich.console import Console
 
 from runrails import Limits, current
 from runrails.calls import ModelCall, ModelResult, Prompt, ToolCall, ToolOutcome
-from runrails.errors import BudgetExceeded, ConfigError, GuardrailStopped, LimitReached, PriceUnknown
+from runrails.errors import (
+    BudgetExceeded,
+    ConfigError,
+    GuardrailStopped,
+    LimitReached,
+    LoopDetected,
+    PriceUnknown,
+)
 from runrails.stores.sqlite import SQLiteStore
 from runrails.testing import PRICES, ManualClock
 from runrails.usage import Usage
@@ -95,8 +102,9 @@ def test_what_is_written_behind_the_magics() -> None:
     "line",
     [
         "--budget -1", "--budget 0", "--budget NaN", "--budget", "--steps 0", "--steps ten", "--user 'a b'",
-        "--price m", "--loops maybe", "--bud 5", "everything", "--month '5",
+        "--price m", "--loops maybe", "--bud 5", "everything", "--month '5", f"--steps {'9' * 5_000}",
     ],
+    ids=lambda line: line[:12],
 )  # fmt: skip
 def test_what_cannot_be_read_changes_nothing(line: str) -> None:
     """It is said in one line, with how it is written."""
@@ -104,7 +112,11 @@ def test_what_cannot_be_read_changes_nothing(line: str) -> None:
         guardrails_options(line, SETTINGS)
 
 
-@pytest.mark.parametrize("line", ["--run none", "--run 0", "--steps none", "--name '" + "x" * 61 + "'", "--what", "5"])
+@pytest.mark.parametrize(
+    "line",
+    ["--run none", "--run 0", "--steps none", f"--steps {'9' * 5_000}", "--name '" + "x" * 61 + "'", "--what", "5"],
+    ids=lambda line: line[:12],
+)
 def test_a_cell_cannot_ask_for_no_limit(line: str) -> None:
     """What `%%guarded` gives is always narrower than what there is."""
     with pytest.raises(WrongUse):
@@ -164,6 +176,39 @@ def test_an_execution_inside_of_a_cell_belongs_to_it(kernel: KernelGuard) -> Non
         call()
     assert outer is kernel.end("a")
     assert [] == kernel.running
+
+
+class Sent:
+    """An execution, as IPython tells of it."""
+
+    def __init__(self, text: str, *, by_itself: bool = True) -> None:
+        self.raw_cell, self.store_history = text, by_itself
+
+
+def test_an_interrupt_for_which_ipython_makes_another_object_ends_the_cell(kernel: KernelGuard) -> None:
+    """It is known by its text; what is executed inside of a cell, or executes nothing, ends none."""
+    outer = kernel.begin(1, info=Sent("ask()"))
+    kernel.begin(1, info=Sent("inside", by_itself=False))
+    for other in ("", "  \n", "inside", "another"):
+        assert kernel.end(Sent(other)) is None
+    assert [outer] == kernel.running
+
+    assert outer is kernel.end(Sent("ask()"))
+    assert ([], True) == (kernel.running, outer.ended)
+
+
+def test_a_cell_whose_end_nobody_has_told_ends_when_the_next_one_begins(kernel: KernelGuard) -> None:
+    """An interrupt may come between; the next cell has its own budget all the same, and what it may has not shrunk."""
+    lost = kernel.begin(1, info=Sent("a"), wish=CellWish(run="0.01"))
+    call()
+    nested = kernel.begin(2, info=Sent("b", by_itself=False))
+    following = kernel.begin(2, info=Sent("c"))
+    call()
+    call()
+
+    assert lost is nested
+    assert ("interrupted", [following], 2 * CENT) == (lost.state, kernel.running, following.cost_pusd)
+    assert following is kernel.end(following.info)
 
 
 def test_the_ledger_may_be_another_until_something_was_called(kernel: KernelGuard, tmp_path: Path) -> None:
@@ -285,6 +330,15 @@ def test_the_meter_is_readable_as_html_and_as_text() -> None:
     assert "<script" not in picture.html
 
 
+def test_a_name_cannot_write_to_the_terminal_that_shows_the_meter() -> None:
+    """Control characters and marks that turn text around are shown as what they are: nothing."""
+    hostile = replace(VIEW, tool="\x1b]0;owned\x07\u202egnp.exe (ok)", note="\x1b[2J")
+    picture = meter_picture(hostile)
+
+    assert {"\n"} == {letter for letter in picture.text if not letter.isprintable()}
+    assert not {"\x1b", "\x07", "\u202e"} & set(picture.html)
+
+
 def test_the_meter_in_a_terminal() -> None:
     """A live table, which is left as it ended."""
     text = io.StringIO()
@@ -306,12 +360,15 @@ def test_a_stop_is_told_in_the_words_of_a_notebook(kernel: KernelGuard) -> None:
     told = retold(stopped.value, kernel, cell)
     unknown = retold(PriceUnknown("Unknown.", next_step="Write it.", model="m"), kernel, cell)
     strange = retold(GuardrailStopped("Over.", next_step="Go home."), kernel, cell)
+    odd = retold(LoopDetected("Again.", next_step="Stop.", tool="look up; it's"), kernel, cell)
 
     assert told.what.startswith("The budget of this cell is used up: $0.01 spent")
     assert "If that is not enough: begin the cell with a higher `%%guarded --run`." == told.next_step
     assert ("this cell", f"run:{cell.run_id}") == (told.fields["scope"], stopped.value.fields["scope"])
     assert "`%guardrails --price m=IN/OUT`" in unknown.next_step
     assert ("Over.", "Go home.") == (strange.what, strange.next_step)
+    said = odd.next_step.partition("`%guardrails ")[2].partition("` and")[0]
+    assert ("look up; it's",) == guardrails_options(said, SETTINGS).settings.polls
 
 
 def test_the_state_says_how_the_kernel_stands(kernel: KernelGuard) -> None:

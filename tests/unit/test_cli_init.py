@@ -109,6 +109,11 @@ def test_the_defaults_it_names_are_the_defaults() -> None:
         ("[loops]\nhints_at = 2", "line 2, loops.hints_at"),
         ("[store]\nurl = 3", "line 2, store.url"),
         ("[store]\npath = 'x'", "line 2, store.path"),
+        ("\n[limit]\nrun = '2.00'", "line 2, limit: is nobody's table; [limits] is one"),
+        ("[Loops]\nhint_at = 2", "line 1, Loops"),
+        ("[stores]\nurl = 'memory:'", "stores"),
+        ("[price.x]\ncall = '1'", "price"),
+        ("run = '2.00'\n[loops]", "line 1, run: belongs into the table [limits]"),
     ],
 )
 def test_a_mistake_is_refused_by_line_and_key(text: str, told: str) -> None:
@@ -117,6 +122,12 @@ def test_a_mistake_is_refused_by_line_and_key(text: str, told: str) -> None:
     with pytest.raises(ConfigError) as caught:
         Guard(store="memory:")
     assert told in str(caught.value)
+
+
+def test_tables_of_other_programs_are_left_alone() -> None:
+    """Only what may be meant for us is a mistake."""
+    others = b"[tool.black]\nline = 3\n[team]\nrun = 9\n[agent]\nsteps = 2\n[[jobs]]\nname = 'x'\n"
+    assert parse_settings(others) == parse_settings(b"")
 
 
 def test_the_file_is_read_and_code_wins_over_it() -> None:

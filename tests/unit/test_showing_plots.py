@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from matplotlib.figure import Figure
@@ -57,6 +58,15 @@ def test_a_run_without_steps_can_be_drawn() -> None:
     """Empty axes are no error."""
     figure = Bench().guard.run().report().plot()
     assert figure._repr_png_()  # type: ignore[attr-defined]
+
+
+def test_a_hostile_name_is_drawn_harmlessly(report: Report) -> None:
+    """Without letters that no font has, which Matplotlib would warn of, and no longer than there is room for."""
+    figure = replace(report, name="\x1b]0;\x07\u202e" + "n" * 500).plot()
+    title = figure.get_suptitle()
+
+    assert figure._repr_png_()  # type: ignore[attr-defined]
+    assert (True, True) == (title.isprintable(), len(title) < 100)
 
 
 def test_no_global_figure_is_left_behind() -> None:

@@ -20,7 +20,7 @@ from runrails.loops import ToolRule
 from runrails.outcome import Outcome
 from runrails.report import STEPS_KEPT_MAX, Report, StepRow
 from runrails.run import Run
-from runrails.showing.charts import charts, ticks
+from runrails.showing.charts import WIDTH, charts, ticks
 from runrails.showing.reports import ROW_NAMES, report_page
 from runrails.showing.series import CALLS_SHOWN_MAX, series_of
 from runrails.showing.terminal import Sheet
@@ -238,6 +238,13 @@ def test_nothing_shown_has_prompts_arguments_or_results(stopped: Run) -> None:
     assert [] == [text for text in shown if SECRET in text]
 
 
+def test_a_name_cannot_write_to_the_terminal_that_a_report_is_printed_to() -> None:
+    """Control characters and marks that turn text around are shown as what they are: nothing."""
+    text = str(Bench().guard.run("\x1b]0;owned\x07\u202egnp.exe").report())
+    assert text.isprintable()
+    assert text.startswith("run ?]0;owned??gnp.exe: $0.00")
+
+
 def test_a_page_needs_nothing_from_elsewhere(stopped: Run) -> None:
     """No script, no address; the plots are inside."""
     page = report_page(stopped.report(), about="the end")
@@ -303,6 +310,19 @@ def test_a_limit_far_above_is_told_and_not_drawn() -> None:
     assert 'class="rr-limit"' not in charts(long_run(10))
     assert 'class="rr-limit"' in charts(long_run(10, limit_pusd=20))
     assert "rr-limit" not in charts(long_run(10, limit_pusd=None))
+
+
+@pytest.mark.parametrize(
+    ("cost", "longest"), [(0, "$0.002"), (7 * 10**14, "$800.00"), (7, "$0.000000000008"), (2**63 - 1, "$10,000,000.00")]
+)
+def test_the_longest_amount_stands_between_its_axis_and_the_axis_name(cost: int, longest: str) -> None:
+    """However dear or cheap a run was; one that has cost nothing is drawn on a scale of a cent."""
+    rows = [StepRow(1, "model", "m", "", "completed", 1, 1, cost, 1, "", "", cost)]
+    drawn = charts(replace(long_run(1, None), rows=tuple(rows), cost_pusd=cost)).partition("</figure>")[0]
+    axis = int(drawn.partition('class="rr-curve" d="M')[2].partition("M")[2].partition(" ")[0])
+
+    assert f">{longest}</text>" in drawn
+    assert 18 + 7 * len(longest) < axis < WIDTH // 2
 
 
 @pytest.mark.parametrize("count", [1, 2, STEPS_KEPT_MAX])

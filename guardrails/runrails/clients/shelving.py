@@ -36,6 +36,8 @@ Headers that are no part of the question. Any other one may be: gateways choose 
 """
 _ELSEWHERE = ("background", "conversation", "prompt")
 """Requests that name what the provider keeps, which may change, and those that are answered later."""
+_ECHOING = "/responses"
+_ECHOED = ("metadata", "prompt_cache_key", "prompt_cache_retention", "safety_identifier", "user")
 Body = Mapping[str, object]
 
 
@@ -101,12 +103,22 @@ def shelf_of(
     if plan.stream is not None or body.get("stream") or any(body.get(name) for name in _ELSEWHERE):
         return None
     by = run.accounts.payer(plan.call)
-    key = key_of(Tenant(by.user, by.key, by.org), asked, body)
+    key = key_of(Tenant(by.user, by.key, by.org), {**asked, **_echoed(plan, body)}, body)
 
     def tell(reason: str) -> None:
         run.guard.emit("cache_failed", "warning", run=run.id, reason=reason)
 
     return None if key is None else Shelf(cache, key, tell)
+
+
+def _echoed(plan: Plan, body: Body) -> dict[str, object]:
+    """
+    What an answer repeats of its request. It is no part of the question, but one end user's must not come back in an
+    answer to another one of the same key.
+    """
+    if plan.call.endpoint != _ECHOING:
+        return {}
+    return {"echoed": {name: body[name] for name in _ECHOED if name in body}}
 
 
 def asking(headers: Mapping[str, str | None]) -> dict[str, str | None]:

@@ -18,6 +18,10 @@ __all__ = ["charts", "ticks"]
 
 WIDTH, HEIGHT = 360, 210
 LEFT, RIGHT, TOP, BOTTOM = 64, 8, 12, 40
+LABEL, DIGIT, GAP = 18, 7, 5
+"""What an axis' name takes, a digit beside it, and the room between that and the axis."""
+LEAST = 10**10
+"""The scale of a run that has cost nothing goes to a cent."""
 ROW, BAR = 32, 11
 LABEL_CHARS = 42
 LIMIT_IN_SIGHT = 5
@@ -32,9 +36,11 @@ class _Plane(NamedTuple):
     steps: int
     top: int
     """The number at the upper edge."""
+    left: int
+    """What is to the left of it takes so much."""
 
     def x(self, place: int) -> int:
-        return LEFT + (2 * place + 1) * (WIDTH - LEFT - RIGHT) // (2 * self.steps)
+        return self.left + (2 * place + 1) * (WIDTH - self.left - RIGHT) // (2 * self.steps)
 
     def y(self, number: int) -> int:
         return HEIGHT - BOTTOM - number * (HEIGHT - TOP - BOTTOM) // max(1, self.top)
@@ -60,13 +66,19 @@ def ticks(most: int, count_max: int = TICKS_MAX) -> list[int]:
         power *= 10
 
 
+def _plane(series: Series, marked: Sequence[int], shown: Callable[[int], str]) -> _Plane:
+    """With room for the longest number that is written beside it."""
+    widest = max(len(shown(number)) for number in marked)
+    return _Plane(len(series.steps), marked[-1], max(LEFT, LABEL + widest * DIGIT + GAP))
+
+
 def _cost(series: Series, limit: int | None) -> str:
     highest = max(series.total_pusd)
     in_sight = limit is not None and limit <= LIMIT_IN_SIGHT * highest
-    marked = ticks(max(highest, limit) if in_sight and limit is not None else highest)
-    plane = _Plane(len(series.steps), marked[-1])
+    marked = ticks((max(highest, limit) if in_sight and limit is not None else highest) or LEAST)
+    plane = _plane(series, marked, format_usd)
     parts = _axes(plane, marked, format_usd, series.steps, "cost in US dollars")
-    path = f"M{LEFT} {plane.y(series.before_pusd)}"
+    path = f"M{plane.left} {plane.y(series.before_pusd)}"
     for place, total in enumerate(series.total_pusd):
         path += f"H{plane.x(place)}V{plane.y(total)}"
     parts.append(f'<path class="rr-curve" d="{path}"></path>')
@@ -82,32 +94,38 @@ def _cost(series: Series, limit: int | None) -> str:
 def _limit(plane: _Plane, limit: int, *, in_sight: bool) -> list[str]:
     text = f"limit {format_usd(limit)}"
     if not in_sight:
-        return [f'<text class="rr-limit-text" x="{LEFT + 6}" y="{TOP + 10}">{escape(text)}, above this scale</text>']
+        return [
+            f'<text class="rr-limit-text" x="{plane.left + 6}" y="{TOP + 10}">{escape(text)}, above this scale</text>'
+        ]
     y = plane.y(limit)
     at = y - 4 if y > TOP + _TINY else y + _TINY
     return [
-        f'<path class="rr-limit" d="M{LEFT} {y}H{WIDTH - RIGHT}"></path>',
-        f'<text class="rr-limit-text" x="{LEFT + 6}" y="{at}">{escape(text)}</text>',
+        f'<path class="rr-limit" d="M{plane.left} {y}H{WIDTH - RIGHT}"></path>',
+        f'<text class="rr-limit-text" x="{plane.left + 6}" y="{at}">{escape(text)}</text>',
     ]
 
 
 def _tokens(series: Series) -> str:
     both = [told + answered for told, answered in zip(series.input_tokens, series.output_tokens, strict=True)]
     marked = ticks(max(both))
-    plane = _Plane(len(series.steps), marked[-1])
-    parts = _axes(plane, marked, lambda tokens: f"{tokens:,}", series.steps, "tokens of a step")
+    plane = _plane(series, marked, _count)
+    parts = _axes(plane, marked, _count, series.steps, "tokens of a step")
     parts.append(f'<path class="rr-output" d="{_area(plane, both)}"></path>')
     parts.append(f'<path class="rr-input" d="{_area(plane, series.input_tokens)}"></path>')
     told = f"Up to {max(both):,} tokens a step."
     return _figure("Tokens, by step", told, HEIGHT, parts, [("input", "input"), ("output", "output")])
 
 
+def _count(tokens: int) -> str:
+    return f"{tokens:,}"
+
+
 def _area(plane: _Plane, numbers: Sequence[int]) -> str:
-    width = WIDTH - LEFT - RIGHT
-    path = f"M{LEFT} {plane.y(0)}"
+    width = WIDTH - plane.left - RIGHT
+    path = f"M{plane.left} {plane.y(0)}"
     for place, number in enumerate(numbers):
         hundredths = (place + 1) * width * 100 // plane.steps  # a thousand steps are more than there are whole places
-        path += f"V{plane.y(number)}H{LEFT + hundredths // 100}.{hundredths % 100:02d}"
+        path += f"V{plane.y(number)}H{plane.left + hundredths // 100}.{hundredths % 100:02d}"
     return f"{path}V{plane.y(0)}Z"
 
 
@@ -142,13 +160,13 @@ def _axes(
     parts: list[str] = []
     for number in marked:
         y = plane.y(number)
-        parts.append(f'<path class="rr-axis" d="M{LEFT} {y}H{WIDTH - RIGHT}"></path>')
-        parts.append(f'<text class="rr-end" x="{LEFT - 5}" y="{y + 4}">{escape(shown(number))}</text>')
+        parts.append(f'<path class="rr-axis" d="M{plane.left} {y}H{WIDTH - RIGHT}"></path>')
+        parts.append(f'<text class="rr-end" x="{plane.left - 5}" y="{y + 4}">{escape(shown(number))}</text>')
     every = max(1, -(-len(steps) // TICKS_MAX))
     for place in range(0, len(steps), every):
         at = f'x="{plane.x(place)}" y="{HEIGHT - BOTTOM + 15}"'
         parts.append(f'<text class="rr-middle" {at}>{steps[place]:,}</text>')
-    parts.append(f'<text class="rr-middle" x="{(LEFT + WIDTH) // 2}" y="{HEIGHT - 7}">step</text>')
+    parts.append(f'<text class="rr-middle" x="{(plane.left + WIDTH) // 2}" y="{HEIGHT - 7}">step</text>')
     middle = (TOP + HEIGHT - BOTTOM) // 2
     parts.append(f'<text class="rr-middle" transform="translate(11 {middle}) rotate(-90)">{escape(label)}</text>')
     return parts

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from runrails.money import format_usd
 from runrails.showing.series import series_of
+from runrails.showing.terminal import plain
 
 try:
     from matplotlib.figure import Figure
@@ -40,6 +41,7 @@ _MARKERS = {"hint": "^", "block": "s", "stop": "D"}
 _PUSD_PER_USD = 10**12
 _LIMIT_IN_SIGHT = 5
 _LABEL_CHARS = 28
+_TITLE_CHARS = 70
 
 
 class ReportFigure(Figure):
@@ -60,7 +62,9 @@ def plot_report(report: Report, *, dark: bool = False) -> Figure:
     for axes in above:
         axes.remove()
     cost = figure.add_subplot(grid[0, :])
-    figure.suptitle(f"Run {report.name or report.run}", color=colours["fore"], parse_math=False)
+    figure.suptitle(
+        plain(f"Run {_short(report.name or report.run, _TITLE_CHARS)}"), color=colours["fore"], parse_math=False
+    )
     _cost(cost, series, report.limit_pusd, colours)
     _tokens(below[0], series, colours)
     _calls(below[1], series, colours)
@@ -109,7 +113,7 @@ def _calls(axes: Axes, series: Series, colours: dict[str, str]) -> None:
     others = f" ({series.calls_left_out:,} others, none more often)" if series.calls_left_out else ""
     axes.set(title="Tool calls with the same arguments", xlabel=f"number of calls{others}")
     calls = series.calls[::-1]
-    labels = [each.label if len(each.label) <= _LABEL_CHARS else f"{each.label[: _LABEL_CHARS - 1]}…" for each in calls]
+    labels = [plain(_short(each.label, _LABEL_CHARS)) for each in calls]
     places, left = list(range(len(calls))), [0] * len(calls)
     for kind, colour in (("ok", "ok"), ("failed", "hint"), ("blocked", "stop")):
         counts = [{"ok": each.ok, "failed": each.failed, "blocked": each.blocked}[kind] for each in calls]
@@ -120,6 +124,10 @@ def _calls(axes: Axes, series: Series, colours: dict[str, str]) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     if calls:
         axes.legend(facecolor=colours["back"], edgecolor=colours["line"], labelcolor=colours["fore"], loc="lower right")
+
+
+def _short(text: str, chars_max: int) -> str:
+    return text if len(text) <= chars_max else f"{text[: chars_max - 1]}…"
 
 
 def _number_steps(axes: Axes, series: Series) -> None:
