@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, cast
 
 from runrails.ledger import RUN_PERIOD, SupportsBalances
 from runrails.money import PUSD_PER_USD
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from runrails.calls import Permit
     from runrails.guard import Guard
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from runrails_gateway.config import GatewayConfig
     from runrails_gateway.exchange import Exchange
     from runrails_gateway.upstream.headers import Pairs
+
+    _Left = tuple[Account, int | None, int | None, int, int]
+    """An account, its limit from code, that of an operator, what is spent and held."""
 
 __all__ = ["about_call", "about_request", "dollars", "remaining_pusd"]
 
@@ -51,20 +54,33 @@ def about_call(exchange: Exchange, config: GatewayConfig) -> Pairs:
         return pairs
     if ticket.settlement is not None:
         pairs.append((b"x-runrails-cost-usd", dollars(ticket.settlement.actual_pusd)))
-    left = remaining_pusd(ticket.run, permit)
+    left = remaining_pusd(ticket.run, permit, settled=ticket.settlement is not None)
     if left is not None:
         pairs.append((b"x-runrails-budget-remaining", dollars(max(0, left))))
     return pairs
 
 
-def remaining_pusd(run: Run, permit: Permit) -> int | None:
-    """What is left in the tightest budget of a call; None if it has none, or asking would wait for a network."""
+def remaining_pusd(run: Run, permit: Permit, *, settled: bool = False) -> int | None:
+    """
+    What is left in the tightest budget of a call; None if it has none, or asking would wait for a network.
+
+    Args:
+        run: The call's.
+        permit: The call.
+        settled: It has just been settled, so that the store may know without being asked anew.
+    """
     guard = run.guard
     store = guard.store
     if store.remote:
         return None
     drawn = run.accounts.of(permit.by or run.attribution, permit.started_ms)
     now_ms, unlimited = guard.monotonic(), _unlimited_of(guard)
+    if settled and unlimited.left_by is not None:
+        told = unlimited.left_by(permit.id)
+        if told is not None:
+            amounts = {each[0]: each for each in told}
+            if amounts.keys() >= dict(drawn.pairs).keys():
+                return _tightest(drawn.pairs, amounts)
     left: int | None = None
     codes = {
         account: in_code
@@ -82,6 +98,26 @@ def remaining_pusd(run: Run, permit: Permit) -> int | None:
     return left
 
 
+def _tightest(pairs: Iterable[tuple[Account, int | None]], amounts: Mapping[Account, _Left]) -> int | None:
+    """The same of accounts whose amounts are known; limits are of code unless an operator has set one."""
+    left: int | None = None
+    for account, in_code in pairs:
+        _, code, operator, spent, held = amounts[account]
+        limit = operator if operator is not None else code if in_code is None else in_code
+        if limit is not None:
+            own = limit - spent - held
+            left = own if left is None else min(left, own)
+    return left
+
+
+class _TellsLeft(Protocol):
+    """A store that knows what its newest settlement has left, as SQLite's."""
+
+    def left_by(self, reservation_id: str) -> tuple[_Left, ...] | None:
+        """Every account of a reservation as its settlement has left it, and nobody since; None: ask."""
+        ...
+
+
 class _Unlimited:
     """
     Accounts that nobody has limited, and until when they need not be asked about again: an operator may limit one. What
@@ -91,6 +127,7 @@ class _Unlimited:
     def __init__(self, store: Store) -> None:
         self._until_ms: dict[Account, int] = {}
 
+        self.left_by = cast("_TellsLeft", store).left_by if hasattr(store, "left_by") else None
         self.ask = store.balances_of if isinstance(store, SupportsBalances) else partial(_each, store)
         """Accounts as they stand."""
 

@@ -30,6 +30,7 @@ MISSES_MAX = 2_048
 MISS_MS = 60_000
 THREADS_MAX = 16
 _TRIES_MAX = 4
+_compact = json.JSONEncoder(separators=(",", ":")).encode
 _R = TypeVar("_R")
 
 
@@ -164,7 +165,7 @@ def _encoded(places: list[Place]) -> bytes:
         ]
         for place in places
     ]  # fmt: skip
-    return json.dumps(rows, separators=(",", ":")).encode()
+    return _compact(rows).encode()
 
 
 def _decoded(document: Document) -> list[Place]:

@@ -284,6 +284,23 @@ class Ledgers(RuleBasedStateMachine):
                 assert balance.limit == balance.available + balance.held + balance.spent
 
 
+class LedgersInTurns(Ledgers):
+    """The same with two stores of one file, as two processes have them: neither believes what it remembers."""
+
+    other: FullStore | None = None
+
+    @rule()
+    def take_turns(self) -> None:
+        """From now on the other one is asked."""
+        self.engines[1], self.other = self.other or self.opened(), self.engines[1]
+
+    def teardown(self) -> None:
+        """Of both."""
+        if self.other is not None:
+            self.other.close()
+        super().teardown()
+
+
 class SharedLedgers(Ledgers):
     """The same on DynamoDB; a new store knows nothing but the table."""
 
@@ -305,6 +322,8 @@ TestLedgers = Ledgers.TestCase
 TestLedgers.settings = settings(
     max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
 )
+TestLedgersInTurns = LedgersInTurns.TestCase
+TestLedgersInTurns.settings = settings(TestLedgers.settings, max_examples=40)
 TestSharedLedgers = needs_server(SharedLedgers.TestCase)
 TestSharedLedgers.settings = settings(
     TestLedgers.settings, max_examples=int(os.environ.get("RUNRAILS_DDB_EXAMPLES", "12"))

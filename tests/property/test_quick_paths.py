@@ -8,11 +8,12 @@ from dataclasses import fields
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from runrails.admission import bound_of, line_of
 from runrails.anchoring import Anchors, Margins, anchor_of, input_bound
+from runrails.answers.openai import chat_answer
 from runrails.calls import ModelCall, ModelResult, Permit, Prompt
 from runrails.clients.plan import request_body
 from runrails.clients.reading import body_of, plain
@@ -267,6 +268,43 @@ def test_a_parsed_answer_is_read_as_the_wire_had_it() -> None:
         assert from_openai_chat(told) == from_openai_chat(plain(answer.usage))  # type: ignore[arg-type]
         assert before == answer.model_dump()
     assert body_of(object()) is None
+
+
+reports = st.fixed_dictionaries(
+    {},
+    optional={
+        "prompt_tokens": counts, "completion_tokens": counts, "total_tokens": counts, "prompt_tokens_details": parts,
+        "completion_tokens_details": parts, "cached_tokens": counts, "prompt_cache_hit_tokens": counts,
+    },
+)  # fmt: skip
+
+
+@SOME
+@given(usage=st.none() | reports)
+@example(usage={})
+@example(usage={"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": False})
+@example(usage={"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7, "cached_tokens": 2})
+@example(usage={"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7, "prompt_tokens_details": {"new": 0}})
+@example(usage={"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7,
+                "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": False}})  # fmt: skip
+@example(usage={"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7,
+                "prompt_tokens_details": {"cached_tokens": 0},
+                "completion_tokens_details": {"reasoning_tokens": 0}})  # fmt: skip
+def test_usage_is_the_same_of_the_wire_and_parsed(usage: dict[str, object] | None) -> None:
+    """What the SDK has made of a report is read where it is: nothing, falsehoods and unknown parts included."""
+    pytest.importorskip("openai")
+    from openai.types.chat import ChatCompletion
+
+    answer = ChatCompletion.construct(model="m", usage=usage, choices=[], id="1")
+    before = answer.model_dump(warnings=False)
+
+    body = body_of(answer)
+
+    assert body is not None
+    # The SDK has put in what was not given; so that is told alike to the general way.
+    general = plain(answer.usage)
+    assert chat_answer({"model": "m", "usage": general, "choices": [], "id": "1"}) == chat_answer(body)
+    assert before == answer.model_dump(warnings=False)
 
 
 def test_ids_never_repeat() -> None:

@@ -75,13 +75,15 @@ class SharedFile:
         self.path = os.path.abspath(name)  # noqa: PTH100 -- SQLite takes a str
         self._schema = schema
         self._synchronous = synchronous
-        self._waiting = True
+        self._waiting: bool = True
         """Whether the connection waits for the disk at its next write; with NORMAL it never does."""
         self._busy_timeout_ms = busy_timeout_ms
         self._lock = Lock()
         self._connection: sqlite3.Connection | None = None
         self._log: int | None = None
         """The file that the connection writes to first, once it was flushed."""
+        self.writes = 0
+        """How many writes were begun here: whoever sees the same number has missed none of this process."""
         self._pid = os.getpid()
         self._closed = False
         self._forking = False
@@ -167,6 +169,7 @@ class SharedFile:
                     if error.sqlite_errorcode & 0xFF not in _BUSY:
                         raise
                     _patiently(lambda: connection.execute(begin), deadline_ms)
+                self.writes += 1
                 outcome = step(connection)
             connection.execute("COMMIT")
             return outcome

@@ -7,9 +7,19 @@ import sqlite3
 from operator import le
 from typing import TYPE_CHECKING, NamedTuple, NoReturn, cast
 
-from runrails.ledger import AMOUNT_MAX, SCOPES_MAX, Account, Balance, Hold, ResultFacts, State
+from runrails.ledger import (
+    AMOUNT_MAX,
+    SCOPES_MAX,
+    Account,
+    Balance,
+    Hold,
+    Refused,
+    Reservation,
+    ResultFacts,
+    State,
+)
 from runrails.stores import rules
-from runrails.stores._codec import result_text
+from runrails.stores._codec import facts_text, refused_text, result_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -23,11 +33,14 @@ __all__ = [
     "Glance",
     "add_account",
     "add_amounts",
+    "amounts_of",
     "balance_of",
     "balances_of",
     "can_be_id",
+    "charges_text",
     "find",
     "glance",
+    "insert",
     "is_covered",
     "operator_limit",
     "overdue",
@@ -259,15 +272,56 @@ def add_amounts(connection: sqlite3.Connection, account_ids: Sequence[int], delt
 
 def balances_of(connection: sqlite3.Connection, accounts: dict[int, Account]) -> list[Balance]:
     """Accounts that are there as callers see them, by their ids; 16 at most."""
-    found = cast(
-        "list[tuple[int, int | None, int | None, int, int]]",
-        connection.execute(_STANDING[len(accounts)], tuple(accounts)).fetchall(),
-    )
     told: list[Balance] = []
-    for account_id, code, operator, spent, held in found:
+    for account_id, (code, operator, spent, held) in amounts_of(connection, tuple(accounts)).items():
         scope, period, unit = accounts[account_id]
         told.append(balance_of((scope, period, unit, code, operator, spent, held)))
     return told
+
+
+def amounts_of(
+    connection: sqlite3.Connection, account_ids: Sequence[int]
+) -> dict[int, tuple[int | None, int | None, int, int]]:
+    """By the ids of accounts, 16 at most: limit from code, limit of an operator, spent, held."""
+    found = cast(
+        "list[tuple[int, int | None, int | None, int, int]]",
+        connection.execute(_STANDING[len(account_ids)], account_ids).fetchall(),
+    )
+    return {row[0]: row[1:] for row in found}
+
+
+def insert(
+    connection: sqlite3.Connection,
+    reservation: Reservation,
+    account_ids: Sequence[int],
+    now_ms: int,
+    refused: Refused | None,
+) -> tuple[int, str]:
+    """Write a reservation's row, and return its `seq` and its holds as they are written."""
+    pairs = zip(account_ids, reservation.holds, strict=True)
+    holds = f"[{','.join([f'[{account_id},{hold.amount}]' for account_id, hold in pairs])}]"
+    facts = reservation.facts
+    cursor = connection.execute(
+        "INSERT INTO reservation "
+        "(seq, id, state, at_ms, expires_ms, on_expiry, holds, estimated_pusd, would_refuse, user, run, facts) VALUES ("
+        "max(? << 20, 1 + coalesce((SELECT max(seq) FROM reservation WHERE seq < (? + 1) << 20), 0)), "
+        "?, 'held', ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            now_ms,
+            now_ms,
+            reservation.id,
+            now_ms,
+            now_ms + reservation.ttl_ms,
+            reservation.on_expiry,
+            holds,
+            max((hold.amount for hold in reservation.holds if hold.account.unit == rules.MONEY), default=0),
+            None if refused is None else refused_text(refused),
+            None if facts is None else facts.user,
+            None if facts is None else facts.run,
+            None if facts is None else facts_text(facts),
+        ),
+    )
+    return cast("int", cursor.lastrowid), holds
 
 
 def standings_of(connection: sqlite3.Connection, account_ids: Sequence[int]) -> list[rules.Standing]:
@@ -322,7 +376,7 @@ def write_change(
         "result = coalesce(?, result) WHERE seq = ?",
         (
             change.state,
-            None if change.charges.count(change.actual) == len(change.charges) else json.dumps(change.charges),
+            charges_text(change),
             change.actual,
             CORRECTED if change.corrected else int(change.stand_in),
             now_ms,
@@ -330,6 +384,12 @@ def write_change(
             found.seq,
         ),
     )
+
+
+def charges_text(change: rules.Change) -> str | None:
+    """The charges as they are written; None if each is the actual cost."""
+    charges = change.charges
+    return None if charges.count(change.actual) == len(charges) else json.dumps(charges)
 
 
 def _refuse_sum(connection: sqlite3.Connection, ids: AccountIds, found: Found, change: rules.Change) -> NoReturn:

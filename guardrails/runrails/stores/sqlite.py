@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 
@@ -22,15 +23,14 @@ from runrails.ledger import (
     WarningMark,
 )
 from runrails.stores import _sqlite_archive as archive
+from runrails.stores import _sqlite_quick as quick
 from runrails.stores import _sqlite_rows as rows
 from runrails.stores import checks, rules
 from runrails.stores._codec import (
     facts_from_text,
-    facts_text,
     month_bounds,
     plain,
     refused_from_text,
-    refused_text,
     run_copy,
 )
 from runrails.stores._sqlite_file import SharedFile
@@ -77,6 +77,13 @@ class SQLiteStore:
     ) -> None:
         self._clock = clock
         self._ids = rows.AccountIds()
+        self._made: dict[str, quick.Made] = {}
+        """Reservations of this process that it has not settled; see `_sqlite_quick`."""
+        self._odd: set[Account] = set()
+        """Accounts that a quick reserve would stumble over again: without room, or with limits that change."""
+        self._tells = False
+        self._left: tuple[str, tuple[quick.Left, ...], int] | None = None
+        """What the newest settlement has left, once somebody has asked for such, and which write that was."""
         self.swept = 0
         """How many reservations this process found overdue; those of processes that died are among them."""
         self._file = SharedFile(path, synchronous=synchronous, busy_timeout_ms=busy_timeout_ms)
@@ -91,9 +98,34 @@ class SQLiteStore:
     def reserve(self, reservation: Reservation) -> Reserved | Refused:
         """Take every hold or none. See `runrails.ledger.Store.reserve`."""
         checks.check_reservation(reservation, known=self._ids)
-        taken = self._file.write(lambda connection: self._reserve(connection, reservation), waits=not _unflushed.get())
+        waits, odd = not _unflushed.get(), self._odd
+        if not odd or odd.isdisjoint([hold.account for hold in reservation.holds]):
+            with suppress(quick.Doubtful):
+                made, accounts = self._file.write(
+                    lambda connection: quick.reserve(connection, self._ids, reservation, self._clock()), waits=waits
+                )
+                self._ids.keep_all(accounts)
+                self._note_made(reservation.id, made)
+                return Reserved(reservation.id)
+        taken = self._file.write(lambda connection: self._reserve(connection, reservation), waits=waits)
         self._ids.keep_all(taken.accounts)
+        if taken.made is not None:
+            self._note_made(reservation.id, taken.made)
+        self._note_odd(reservation, taken.odd)
         return taken.answer
+
+    def _note_odd(self, reservation: Reservation, accounts: tuple[Account, ...]) -> None:
+        if not accounts:
+            self._odd.difference_update([hold.account for hold in reservation.holds])
+        elif len(self._odd) < _REMEMBERED_MAX:
+            self._odd.update(accounts)
+        else:
+            self._odd.clear()
+
+    def _note_made(self, reservation_id: str, made: quick.Made) -> None:
+        if len(self._made) >= _REMEMBERED_MAX:
+            self._made.clear()
+        self._made[reservation_id] = made
 
     def flush(self) -> None:
         """Wait until what was reserved unflushed is on the disk. Raises StoreUnavailable: it may not be there."""
@@ -114,7 +146,7 @@ class SQLiteStore:
         if refused is not None:
             impossible = rules.overflow(holds, standings)
             if impossible is not None or reservation.enforce:
-                return _Taken(impossible or refused)
+                return _Taken(impossible or refused, odd=(refused.account,))
         for place in changed:
             if account_ids[place] is not None:
                 connection.execute(
@@ -128,9 +160,12 @@ class SQLiteStore:
             rows.add_account(connection, hold.account, held=hold.amount, limit=hold.limit) if known is None else known
             for hold, known in zip(holds, account_ids, strict=True)
         ]
-        _insert(connection, reservation, ids, now_ms, refused)
+        seq, written = rows.insert(connection, reservation, ids, now_ms, refused)
         accounts = tuple(zip((hold.account for hold in holds), ids, strict=True))
-        return _Taken(Reserved(reservation.id, would_refuse=refused), accounts)
+        made = quick.Made(seq, written, tuple(ids), holds, reservation.on_expiry)
+        odd = [holds[place].account for place in changed if account_ids[place] is not None]
+        odd += [] if refused is None else [refused.account]
+        return _Taken(Reserved(reservation.id, would_refuse=refused), accounts, made, tuple(odd))
 
     def _replay(self, connection: sqlite3.Connection, reservation: Reservation, first: rows.Found) -> Reserved:
         row = cast(
@@ -167,6 +202,11 @@ class SQLiteStore:
         unresolved: bool = False,
     ) -> Settled:
         """Replace the holds by what the call really cost. See `runrails.ledger.Store.settle`."""
+        made = self._made.pop(reservation_id, None) if type(reservation_id) is str else None
+        if made is not None:
+            what = quick.resolution(made, reservation_id, actual, units=units, unresolved=unresolved)
+            with suppress(quick.Doubtful):
+                return self._settle_made(made, what, result)
 
         def decide(entry: rules.Entry) -> rules.Change | None:
             return rules.settled(entry, actual, units=units, unresolved=unresolved)
@@ -178,6 +218,27 @@ class SQLiteStore:
             return self._file.write(step, waits=False)
         except _MustLast:
             return self._file.write(lambda connection: self._resolve(connection, reservation_id, decide, result))
+
+    def _settle_made(self, made: quick.Made, what: quick.Resolution, result: ResultFacts | None) -> Settled:
+        tells = self._tells
+
+        def step(connection: sqlite3.Connection) -> tuple[tuple[quick.Left, ...] | None, int]:
+            return quick.settle(connection, made, what, self._clock(), result, tells=tells), self._file.writes
+
+        left, write = self._file.write(step, waits=not what.covered)
+        if left is not None:
+            self._left = (what.entry.id, left, write)
+        return what.answer()
+
+    def left_by(self, reservation_id: str) -> tuple[quick.Left, ...] | None:
+        """
+        A settled reservation's accounts as its settlement has left them, if this process has written nothing since.
+
+        None if it has, or that is not known: ask `balances_of`. The first to ask is told nothing.
+        """
+        self._tells = True
+        newest = self._left
+        return newest[1] if newest and newest[0] == reservation_id and newest[2] == self._file.writes else None
 
     def release(self, reservation_id: str) -> Settled:
         """Give the holds back. See `runrails.ledger.Store.release`."""
@@ -421,6 +482,7 @@ def _findable(text: str | None) -> str | None:
     return None if text is None else plain(text)
 
 
+_REMEMBERED_MAX = 1_000
 _unflushed = ContextVar("runrails_unflushed", default=False)
 
 
@@ -433,35 +495,6 @@ class _Taken(NamedTuple):
 
     answer: Reserved | Refused
     accounts: tuple[tuple[Account, int], ...] = ()
-
-
-def _insert(
-    connection: sqlite3.Connection,
-    reservation: Reservation,
-    account_ids: list[int],
-    now_ms: int,
-    refused: Refused | None,
-) -> None:
-    pairs = zip(account_ids, reservation.holds, strict=True)
-    holds = f"[{','.join([f'[{account_id},{hold.amount}]' for account_id, hold in pairs])}]"
-    facts = reservation.facts
-    connection.execute(
-        "INSERT INTO reservation "
-        "(seq, id, state, at_ms, expires_ms, on_expiry, holds, estimated_pusd, would_refuse, user, run, facts) VALUES ("
-        "max(? << 20, 1 + coalesce((SELECT max(seq) FROM reservation WHERE seq < (? + 1) << 20), 0)), "
-        "?, 'held', ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            now_ms,
-            now_ms,
-            reservation.id,
-            now_ms,
-            now_ms + reservation.ttl_ms,
-            reservation.on_expiry,
-            holds,
-            max((hold.amount for hold in reservation.holds if hold.account.unit == rules.MONEY), default=0),
-            None if refused is None else refused_text(refused),
-            None if facts is None else facts.user,
-            None if facts is None else facts.run,
-            None if facts is None else facts_text(facts),
-        ),
-    )
+    made: quick.Made | None = None
+    odd: tuple[Account, ...] = ()
+    """Those without room, or whose limit from code was another."""
