@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -72,25 +73,23 @@ class Admitted(NamedTuple):
     """The cap that makes it fit; None if the request stays as it is."""
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Claim:
     """One call on its way through admission, and what it may hold."""
 
-    __slots__ = ("by", "card", "drawn", "id", "inputs", "reservation", "tokens")
-
-    def __init__(self, reservation_id: str) -> None:
-        self.id = reservation_id
-        self.reservation: Reservation | None = None
-        """What the store was last asked for and did not refuse: it may hold it, even if its answer never came."""
-        self.tokens = 0
-        """Tokens set aside in the run's tally."""
-        self.by: Attribution | None = None
-        """Whose money it is."""
-        self.card: PriceCard | None = None
-        """The prices it was bounded with."""
-        self.drawn: Drawn | None = None
-        """What it draws on."""
-        self.inputs: Predicted | None = None
-        """The bound of its input."""
+    id: str
+    reservation: Reservation | None = None
+    """What the store was last asked for and did not refuse: it may hold it, even if its answer never came."""
+    tokens: int = 0
+    """Tokens set aside in the run's tally."""
+    by: Attribution | None = None
+    """Whose money it is."""
+    card: PriceCard | None = None
+    """The prices it was bounded with."""
+    drawn: Drawn | None = None
+    """What it draws on."""
+    inputs: Predicted | None = None
+    """The bound of its input."""
 
 
 class Line(NamedTuple):

@@ -80,7 +80,7 @@ class Housekeeper:
         emit.bind(store)
         self._monotonic = monotonic
         self._idle_s = idle_s
-        self.soon_ms = 3_000 * idle_s
+        self.soon_ms = int(3_000 * idle_s)
         """Holds that live shorter than this may have to be kept alive before the thread looks again."""
         self._told: set[Account] = set()
         self._closed = False

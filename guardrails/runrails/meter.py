@@ -36,7 +36,7 @@ from runrails.ledger import AMOUNT_MAX, Account, CallFacts, Hold, Refused, Reser
 from runrails.pricetold import PriceTold
 from runrails.settlement import Settlement, settle
 from runrails.tokenroom import hold_tokens, room_for
-from runrails.values import named, quick
+from runrails.values import named, placed
 from runrails.writing import Writes, reason_of
 
 if TYPE_CHECKING:
@@ -50,7 +50,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Meter"]
 
-_permit, _call_facts, _result_facts = quick(Permit), quick(CallFacts), quick(ResultFacts)
+_claim = placed(Claim, "id")
+_permit = placed(
+    Permit, "id", "call", "bound_pusd", "max_tokens", "uncapped", "as_asked", "started_ms", "step", "retries", "held",
+    "by", "input_tokens",
+)  # fmt: skip
+_call_facts = placed(
+    CallFacts, "user", "run", "step", "key", "org", "provider", "model", "request_type", "endpoint", "user_agent",
+    "agent", "byok", "price_card", "tags", "input_bound_tokens",
+)  # fmt: skip
+_result_facts = placed(ResultFacts, "end", "usage", "model", "duration_ms", "price_card", "answer_id")
 CARDS_KEPT_MAX = 256
 FACT_CHARS_MAX = 512
 """Longest text about a call that goes into its usage record; the rest of a longer one is cut off."""
@@ -112,13 +121,14 @@ class Meter:
             CallRefused: This call may not start.
         """
         guard, accounts = self._guard, self._accounts
-        claim = Claim("")
+        claim = _claim("")
         try:
             claim.by = by = accounts.own if call.by is None and here.get() is None else accounts.payer(call)
-            claim.id = guard.call_id(by.user or "", self._run_id)
+            make_id, clock = guard.call_id, guard.clock  # Called as they are, not looked for as methods first.
+            claim.id = make_id(by.user or "", self._run_id)
             if by is not accounts.fixed:
                 accounts.check(by)
-            now_ms = guard.clock()
+            now_ms = clock()
             claim.card = card = self._prices.card(call.model, provider=call.provider, now_ms=now_ms, region=call.region)
             known, fresh = self._lines.get(call.model), False
             if known is None or known[0] is not card:
@@ -147,11 +157,10 @@ class Meter:
             cap = asked if shrunk is None else shrunk
             if cap is None and call.can_cap and self._limits.uncapped != "hold" and not self._observe:
                 cap = shrunk = None if uncapped else cap_for(bound, card)
+            as_asked = asked == call.max_tokens and (shrunk is None or shrunk == bound.output_tokens)
             permit = _permit(
-                id=claim.id, call=call, bound_pusd=bound_pusd, max_tokens=cap, uncapped=uncapped,
-                started_ms=now_ms, step=step, retries=retries, held=held, by=by,
-                input_tokens=inputs.input_tokens,
-                as_asked=asked == call.max_tokens and (shrunk is None or shrunk == bound.output_tokens),
+                claim.id, call, bound_pusd, cap, uncapped, as_asked, now_ms, step, retries, held, by,
+                inputs.input_tokens,
             )  # fmt: skip
             self._open[claim.id] = claim
         except BaseException as exc:  # noqa: BLE001 -- raised again there
@@ -207,10 +216,9 @@ class Meter:
             bound = None if claim.reservation is None else claim.reservation.facts
             other = "" if bound is not None and bound.price_card == price_card else price_card
             answer_id = result.answer_id
-            facts = _result_facts(
-                end=result.end, usage=usage, model=served, duration_ms=duration_ms, price_card=other,
-                answer_id=None if answer_id is None or len(answer_id) > ANSWER_ID_CHARS_MAX else answer_id,
-            )  # fmt: skip
+            if answer_id is not None and len(answer_id) > ANSWER_ID_CHARS_MAX:
+                answer_id = None
+            facts = _result_facts(result.end, usage, served, duration_ms, other, answer_id)
             if self._prices.contracted:
                 facts = self._with_discount(facts, permit, result, settlement)
             if permit.priced:
@@ -349,11 +357,9 @@ class Meter:
         if len(provider) + len(model) + len(endpoint) + len(user_agent) + len(agent) > FACT_CHARS_MAX:
             provider, model, endpoint = provider[:FACT_CHARS_MAX], model[:FACT_CHARS_MAX], endpoint[:FACT_CHARS_MAX]
             user_agent, agent = user_agent[:FACT_CHARS_MAX], agent[:FACT_CHARS_MAX]
-        # Of more than 15 keywords Python makes a dictionary first, which takes as long again as all of this.
         facts = _call_facts(
-            user=by.user or "", run=self._run_id, step=step, key=by.key, org=by.org, tags=by.tags,
-            byok=by.byok is True, provider=provider, model=model, request_type=call.request_type, endpoint=endpoint,
-            user_agent=user_agent, agent=agent, price_card=price_card, input_bound_tokens=input_bound,
+            by.user or "", self._run_id, step, by.key, by.org, provider, model, call.request_type, endpoint, user_agent,
+            agent, by.byok is True, price_card, by.tags, input_bound,
         )  # fmt: skip
         if call.credential or self._markup_bp:
             facts = replace(facts, credential=call.credential, markup_bp=self._markup_bp)

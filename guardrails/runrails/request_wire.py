@@ -15,7 +15,7 @@ from typing import NamedTuple, cast
 from runrails.calls import Prompt
 from runrails.pictures import picture
 from runrails.tiers import premium
-from runrails.values import named, quick
+from runrails.values import named, placed
 from runrails.wirecount import Count, Measured
 
 __all__ = [
@@ -52,7 +52,7 @@ _REASONERS = re.compile(
 _SCHEMAS = ("response_format", "text", "output_config", "output_format")
 
 
-_prompt = quick(Prompt)
+_prompt = placed(Prompt, "texts", "messages")
 
 
 class WireCall(NamedTuple):
@@ -111,7 +111,7 @@ def openai_chat(body: Body, measured: Measured | None = None) -> WireCall:
     reasons = _known.get(model)
     if reasons is None:
         reasons = may_reason(model)
-    prompt = _prompt(texts=tuple(texts), messages=len(texts))
+    prompt = _prompt(tuple(texts), len(texts))
     reasons = reasons or bool(body.get("reasoning_effort"))
     return named(WireCall, (model, prompt, cap, 1 if answers is None else answers, False, reasons))
 

@@ -70,7 +70,7 @@ class Run(RunState):
             last = self._last(self.last_turn, call, sends=sends)
             if last is not None:
                 return last
-        tally, keeper = self.tally, self.guard.housekeeper
+        tally, keeper, monotonic = self.tally, self.guard.housekeeper, self.guard.monotonic
         try:
             while True:
                 with self._lock:
@@ -80,7 +80,7 @@ class Run(RunState):
                     finding = self._loops.before_model(call.agent, can_block=can_block)
                     if finding is not None:
                         self._latch(self._loops.stop(finding))
-                    now_ms = self.guard.monotonic()
+                    now_ms = monotonic()
                     try:
                         step = tally.begin_model(now_ms=now_ms)
                     except (LimitReached, BudgetBusy):  # nothing is counted yet: it is told again, and acted upon
@@ -123,7 +123,10 @@ class Run(RunState):
         Returns:
             What it cost; None if that permit has been handed back before.
         """
-        duration_ms = max(0, self.guard.clock() - permit.started_ms)
+        clock = self.guard.clock
+        duration_ms = clock() - permit.started_ms
+        if duration_ms < 0:  # noqa: PLR1730 -- `max` is looked up and called, on the path of every call
+            duration_ms = 0
         self.guard.housekeeper.open.pop(permit.id, None)
         settlement = self._meter.settle(permit, result, duration_ms=duration_ms)
         if settlement is None:

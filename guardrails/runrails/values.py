@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Protocol, TypeVar, cast, dataclass_transform
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from dataclasses import Field
     from types import FunctionType
 
-__all__ = ["changing", "named", "quick", "value"]
+__all__ = ["changing", "named", "placed", "quick", "value"]
 
 _T = TypeVar("_T")
 
@@ -65,6 +66,7 @@ def value(kind: type[_T]) -> type[_T]:
     return made
 
 
+_WRITTEN = frozenset({str, int, bool, type(None)})
 _makers: dict[type, tuple[object, object]] = {}
 """What makes each value: one way checks it, the other does not."""
 
@@ -80,6 +82,39 @@ def quick(kind: type[_T], *, checks: bool = True) -> type[_T]:
         checks: False for a caller who knows already that the fields are as the class wants them.
     """
     return cast("type[_T]", _makers[kind][not checks])
+
+
+def placed(kind: type[_T], *names: str, checks: bool = True) -> Callable[..., _T]:
+    """
+    As `quick`, called with the contents of these fields in this order; all others have their defaults.
+
+    Arguments by name are matched with each of the function's names, and defaults handed over one by one, which for a
+    value of many fields takes as long as making it. Makes dataclasses with slots as well that are no values.
+
+    Args:
+        kind: The class.
+        names: Its fields that are given.
+        checks: As for `quick`.
+    """
+    known = {each.name: each for each in fields(kind)}  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType] -- a dataclass
+    needed = {name for name, each in known.items() if each.default is MISSING}
+    if not needed <= {*names} <= known.keys() or len({*names}) != len(names):
+        raise TypeError(f"{kind.__name__} is made of its own fields, each once, and not without those it needs.")
+    space: dict[str, object] = {f"_{name}": each.default for name, each in known.items()}
+    space |= {"_new": object.__new__, "_twin": kind}
+    if kind in _makers:
+        space = cast("FunctionType", _makers[kind][1]).__globals__
+    setting = [f" self.{name} = {name if name in names else _default_of(each)}" for name, each in known.items()]
+    lines = [f"def place({', '.join(names)}):", " self = _new(_twin)", *setting]
+    lines += [" self.__class__ = _made"] if kind in _makers else []
+    lines += [" self.__post_init__()"] if checks and hasattr(kind, "__post_init__") else []
+    exec("\n".join([*lines, " return self"]), space)  # noqa: S102 -- as in `value`
+    return cast("Callable[..., _T]", space["place"])
+
+
+def _default_of(field: Field[object]) -> str:
+    """A field's default in code: written out if it is one of Python's own constants, which need no looking up."""
+    return repr(field.default) if type(field.default) in _WRITTEN or field.default == () else f"_{field.name}"
 
 
 def changing(kind: type[_T], *changed: str) -> Callable[..., _T]:

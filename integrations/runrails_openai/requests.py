@@ -16,7 +16,7 @@ from runrails.errors import BoundUnknown
 from runrails.keyroutes import KeyPlace
 from runrails.request_wire import WireCall, openai_chat, openai_embeddings, openai_responses
 from runrails.tiers import premium_tier
-from runrails.values import quick
+from runrails.values import placed
 
 if TYPE_CHECKING:
     from runrails.calls import RequestType
@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 __all__ = ["OpenAIDialect"]
 
 Body = Mapping[str, object]
-_model_call = quick(ModelCall)
+_model_call = placed(
+    ModelCall, "model", "provider", "prompt", "max_tokens", "n", "can_cap", "request_type", "endpoint", "user_agent",
+    "retries",
+)  # fmt: skip
 
 _USUAL = {"/chat/completions": "chat/completions", "/responses": "responses", "/embeddings": "embeddings"}
 """What the SDK posts to; by far the most requests."""
@@ -63,6 +66,8 @@ class OpenAIDialect:
     def __init__(self, client: object) -> None:
         self._told = attrgetter(_address_of(client), "max_retries")
         """A client's address, and how often it may send again."""
+        self._not_given: type | None = None
+        """The type of the SDK's own mark for what was not given, once it was seen."""
         self._newest: tuple[object, str | None, str] = (None, None, "")
         """The newest address, whose it is, and what its client calls itself: most clients have one for life."""
 
@@ -75,7 +80,8 @@ class OpenAIDialect:
         """
         told: dict[str, str] = vars(options)  # Asking the object itself for each takes several times as long.
         url = told["url"]
-        if told["method"].lower() in _READING:
+        method = told["method"]
+        if method != "post" and method.lower() in _READING:
             return None
         kind = _USUAL.get(url) or _paid(url)
         if kind is None:
@@ -91,8 +97,9 @@ class OpenAIDialect:
         body = request_body(options)
         if "service_tier" in body:
             return self._in_tier(client, options, body, kind)
-        if kind == "chat/completions":
-            return self._chat(client, options, body)
+        if kind == "chat/completions":  # as `_chat` does it, which by far the most requests are spared
+            wire = openai_chat(body)
+            return chat_plan(body, wire, self._call(client, options, wire, "/chat/completions"))
         return self._planned(client, options, body, kind)
 
     def place(self, client: object) -> KeyPlace | None:
@@ -139,9 +146,13 @@ class OpenAIDialect:
         self, client: object, options: Options, wire: WireCall, endpoint: str, kind: RequestType = "completion"
     ) -> ModelCall:
         address, retries = self._told(client)
-        given: object = vars(options).get("max_retries")
-        if type(given).__name__ != "NotGiven":  # the SDK's own mark
-            retries = options.get_max_retries(retries)
+        told: object = vars(options).get("max_retries")
+        mark = type(told)
+        if mark is not self._not_given:
+            if mark.__name__ == "NotGiven":
+                self._not_given = mark
+            else:
+                retries = options.get_max_retries(retries)
         known, provider, user_agent = self._newest
         if known is not address:
             told = cast("_Client", client)
@@ -149,9 +160,8 @@ class OpenAIDialect:
             self._newest = (address, provider, user_agent)
         model, prompt, max_tokens, answers, _, _ = wire  # Quicker than by their names.
         return _model_call(
-            model=model, provider=provider, prompt=prompt, max_tokens=max_tokens, n=answers,
-            can_cap=kind == "completion", request_type=kind, endpoint=endpoint, user_agent=user_agent,
-            retries=retries if type(retries) is int and retries > 0 else 0,
+            model, provider, prompt, max_tokens, answers, kind == "completion", kind, endpoint, user_agent,
+            retries if type(retries) is int and retries > 0 else 0,
         )  # fmt: skip
 
 

@@ -176,7 +176,7 @@ def test_waiting_for_money_leaves_the_loop_free() -> None:
             began = time.monotonic()
             for _ in range(20):
                 await asyncio.sleep(0.005)
-            assert time.monotonic() - began < 2
+            assert time.monotonic() - began < 30  # half of what a loop would stand still that waits for the money
             assert (1, False) == (world.hits, second.done())
             gate.set()
             await first
@@ -207,7 +207,7 @@ def test_task_cancelled_while_it_waits_holds_nothing() -> None:
             return run_of(client)
 
         run = in_loop(world, work)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while world.held or run.tally.admitting:
             assert time.monotonic() < deadline
             time.sleep(0.01)
@@ -238,15 +238,23 @@ def test_busy_is_raised_after_the_wait() -> None:
 def test_slow_remote_store_does_not_block_the_loop() -> None:
     """While the store of another machine answers, other tasks go on."""
 
+    asked: list[threading.Event] = []
+    free: list[bool] = []
+
+    def answered_by_the_loop() -> None:
+        """The store answers once another task of the loop has said so, which it cannot while it is blocked."""
+        asked.append(answer := threading.Event())
+        free.append(answer.wait(30))
+
     class Slow(MemoryStore):
         remote = True
 
         def reserve(self, reservation: Any) -> Any:
-            time.sleep(1.0)
+            answered_by_the_loop()
             return super().reserve(reservation)
 
         def settle(self, *args: Any, **kwargs: Any) -> Any:
-            time.sleep(1.0)
+            answered_by_the_loop()
             return super().settle(*args, **kwargs)
 
     with World(store=Slow()) as world:
@@ -254,16 +262,15 @@ def test_slow_remote_store_does_not_block_the_loop() -> None:
         async def work() -> None:
             client = world.aopenai()
             task = asyncio.create_task(client.chat.completions.create(model=MODEL, messages=HI))  # type: ignore[arg-type]
-            longest = 0.0
             while not task.done():
-                began = time.monotonic()
                 await asyncio.sleep(0.01)
-                longest = max(longest, time.monotonic() - began)
+                for answer in asked:
+                    answer.set()
             await task
-            assert longest < 0.8
 
         in_loop(world, work)
         world.settled()
+    assert [True, True] == free
 
 
 def test_client_works_in_one_loop_after_another() -> None:

@@ -11,7 +11,8 @@ import pytest
 
 from rr_clients import HI, MODEL, World, in_loop, run_of
 from runrails.answers import openai as openai_answers
-from runrails.clients import edge, reading, sse, tapping
+from runrails.answers import parsed
+from runrails.clients import edge, sse, tapping
 from runrails.errors import GuardFault
 from runrails.testing.provider import Text
 from runrails_anthropic import eventstream
@@ -77,11 +78,11 @@ PARTS: dict[str, tuple[Any, str, str, Callable[[Any], str]]] = {
     "base64": (eventstream, "base64", "bedrock", _message),
     "frames": (eventstream.BedrockReader, "feed", "bedrock", _message),
     "body_of": (edge, "body_of", "openai", _plain),
-    "plain": (reading, "plain", "openai", _plain),
+    "usage": (openai_answers, "chat_usage", "openai", _plain),
     "response_of": (edge, "response_of", "openai", _words),
-    "chat_answer": (openai_answers, "from_openai_chat", "openai", _plain),
+    "said": (openai_answers, "_said", "openai", _plain),
     "tier": (openai_answers, "served_tier", "openai", _plain),
-    "raw": (openai_answers, "from_openai_chat", "openai", _raw),
+    "raw": (parsed, "from_openai_chat", "openai", _raw),
     "tap_response": (edge, "tap_response", "openai", _words),
     "subclass of a response": (tapping, "subclass_of", "openai", _words),
     "list of taps": (edge.Edge, "tapped", "openai", _words),

@@ -29,6 +29,16 @@ def test_ids_tell_when_and_whose() -> None:
     assert names == sorted(names)
 
 
+@pytest.mark.parametrize("ns", [0, 1, 2**60 - 1, 2**60, 2**63 - 1])
+def test_ids_are_of_one_length_whatever_the_clock_says(ns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before 2006 a moment has fewer digits; they are filled up, so that ids still sort by time."""
+    monkeypatch.setattr(time, "time_ns", lambda: ns)
+    for name in (run_id("alice"), call_id("alice", "r")):
+        told = told_by(name)
+        assert told is not None
+        assert ns == told.ns
+
+
 def test_runs_are_spread_over_all_places() -> None:
     """So that no part of a busy user's month takes all of it."""
     assert set(PLACES) == {place_of(run_id("alice")) for _ in range(300)}

@@ -11,7 +11,7 @@ import pytest
 from runrails.calls import ModelCall, ModelResult, Permit, Prompt
 from runrails.ledger import CallFacts, ResultFacts
 from runrails.usage import Usage
-from runrails.values import changing, value
+from runrails.values import changing, placed, value
 
 
 @value
@@ -106,6 +106,61 @@ def test_values_of_the_hot_path_are_such(kind: type) -> None:
     made = kind(**needed)
     assert (kind, False) == (type(made), hasattr(made, "__dict__"))
     assert made == replace(made)
+
+
+@pytest.mark.parametrize("names", [(), ("y",), ("x", "x"), ("x", "z"), ("x", "x", "y")])
+def test_places_must_be_its_fields(names: tuple[str, ...]) -> None:
+    """Each once, none that it has not, and all that have no default."""
+    with pytest.raises(TypeError, match="Point"):
+        placed(Point, *names)
+
+
+@pytest.mark.parametrize("given", [(), (1,), (1, 2, 3)])
+def test_places_are_all_filled(given: tuple[int, ...]) -> None:
+    """Neither fewer nor more; and nothing is given by a name that is no place."""
+    make = placed(Point, "x", "name")
+    with pytest.raises(TypeError):
+        make(*given)
+    with pytest.raises(TypeError):
+        make(1, "a", y=1)
+
+
+def test_placed_is_the_same_value() -> None:
+    """In any order of its fields, checked unless that is not wanted, with the defaults of all others."""
+    assert [Point(x=1, name="a"), Point(x=1, name="a", y=3)] == [
+        placed(Point, "name", "x")("a", 1), placed(Point, "x", "y", "name")(1, 3, "a")
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match="negative"):
+        placed(Point, "x")(-1)
+    assert -1 == placed(Point, "x", checks=False)(-1).x
+    prompt = Prompt(texts=("a",), messages=1)
+    made = placed(ModelCall, "model", "max_tokens")("m", 5)
+    assert (ModelCall(model="m", max_tokens=5), ModelCall) == (made, type(made))
+    assert ModelCall(model="m", prompt=prompt) == placed(ModelCall, "model", "prompt")("m", prompt)
+    with pytest.raises(FrozenInstanceError):
+        made.model = "n"  # type: ignore[misc]
+
+
+_A_PROMPT = Prompt(texts=("a",))
+
+
+@dataclass(slots=True)
+class Changing:
+    """No value: whoever has it may change it."""
+
+    x: int
+    y: Prompt = _A_PROMPT
+    more: list[int] = field(default_factory=list)
+
+
+def test_placed_makes_what_may_be_changed() -> None:
+    """A dataclass with slots of its own kind; what is made anew for each must be given."""
+    with pytest.raises(TypeError, match="Changing"):
+        placed(Changing, "x")
+    made = placed(Changing, "x", "more")(1, [2])
+    assert (Changing(1, more=[2]), Changing) == (made, type(made))
+    made.x = 3
+    assert Changing(3, more=[2]) == made
 
 
 def test_changing_is_replace() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, cast
 
+from runrails.answers.parsed import report_of
 from runrails.answers.reading import Body, add_strings, event_of, map_of, read_usage, text_of
 from runrails.calls import ModelResult
 from runrails.request_wire import answer_texts
@@ -26,7 +27,7 @@ _CONTENT = b"content_block"
 
 def answer(body: Body, *, names_model: bool) -> ModelResult:
     """A whole message. On Bedrock its `model` is not the name that has the price."""
-    told = map_of(body.get("usage"))
+    told = report_of(body)
     usage = read_usage(from_anthropic, told)
     model = text_of(body.get("model")) if names_model else None
     said = _said(body.get("content"))

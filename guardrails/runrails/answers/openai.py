@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
+from runrails.answers.parsed import chat_usage, report_of
 from runrails.answers.reading import Body, add_strings, event_of, map_of, read_usage, text_of
 from runrails.calls import ModelResult
 from runrails.request_wire import answer_texts
 from runrails.tiers import served_tier
-from runrails.usage_wire import UsageMalformed, from_openai_chat, from_openai_responses
-from runrails.values import quick
+from runrails.usage_wire import from_openai_chat, from_openai_responses
+from runrails.values import placed
 
 if TYPE_CHECKING:
     from runrails.calls import ServedTier
@@ -20,23 +21,17 @@ __all__ = ["ChatEvents", "ResponseEvents", "chat_answer", "response_answer"]
 _NO_CONTENT = ("role", "type", "id")
 """Names under which nothing is said."""
 _LAST = (b"response.completed", b"response.incomplete", b"response.failed")
-_model_result = quick(ModelResult)
+_completed = placed(ModelResult, "end", "usage", "model", "tier", "answer", "answer_id")
 _HEAD_BYTES = 200
 """How far into an event its type is looked for."""
 
 
 def chat_answer(body: Body) -> ModelResult:
     """A chat completion, or embeddings."""
-    report, model = body.get("usage"), body.get("model")
-    try:
-        usage = from_openai_chat(report if type(report) is dict else map_of(report))  # pyright: ignore[reportUnknownArgumentType] -- a cast is one call more
-    except UsageMalformed:  # settled at the hold
-        usage = None
-    model = model if type(model) is str and model else text_of(model)
-    said, answer_id = _said(body.get("choices")), body.get("id")
-    return _model_result(
-        end="completed", usage=usage, model=model, tier=served_tier(body), answer=said,
-        answer_id=answer_id if type(answer_id) is str and answer_id else None,
+    model, answer_id = body.get("model"), body.get("id")
+    return _completed(
+        "completed", chat_usage(body.get("usage")), model if type(model) is str and model else text_of(model),
+        served_tier(body), _said(body.get("choices")), answer_id if type(answer_id) is str and answer_id else None,
     )  # fmt: skip
 
 
@@ -72,7 +67,7 @@ def _part(value: object, name: str) -> object:
 
 def response_answer(body: Body) -> ModelResult:
     """A response. One that runs in the background has no usage yet."""
-    usage = read_usage(from_openai_responses, map_of(body.get("usage")))
+    usage = read_usage(from_openai_responses, report_of(body))
     return ModelResult(
         end="completed", usage=usage, model=text_of(body.get("model")), tier=served_tier(body),
         answer_id=text_of(body.get("id")),

@@ -117,7 +117,8 @@ class Ticket:
             if not self.sent:  # a cache in the client's own middleware
                 return ModelResult(end="cached")
             if body is not None:
-                return self.plan.answer(body)
+                read = self.plan.answer
+                return read(body)
             response = response_of(answer)
             if response is None or response.is_closed:
                 return self._closed(response)
@@ -279,7 +280,8 @@ class Edge:
             call = plan.call
             if (
                 permit.max_tokens == call.max_tokens and permit.retries == call.retries
-                and permit.route is None and not plan.changes and not callable(options.post_parser)
+                and permit.route is None and not plan.changes
+                and not callable(vars(options).get("post_parser", callable))
             ):  # fmt: skip
                 return options
             return self._changed(options, ticket, capped(plan, permit))

@@ -61,7 +61,8 @@ class SyncGuarded:
         while True:
             ticket = edge.begin(plan)
             ticket.keeping = keeping
-            token = sending.set(ticket)
+            around = sending.get()
+            sending.set(ticket)
             chosen = Chosen(edge, ticket.permit.route) if edge.routes else None
             try:
                 answer = self.runrails_request(cast_to, edge.prepared(ticket, options), **kwargs)
@@ -71,7 +72,7 @@ class SyncGuarded:
                 if not (edge.routes and key_refused(edge, ticket.permit.route, exc)):
                     raise
             finally:
-                sending.reset(token)
+                sending.set(around)
                 if chosen is not None:
                     chosen.end()
         result = ticket.result(answer)
@@ -148,7 +149,8 @@ class AsyncGuarded:
         while True:
             ticket = await edge.abegin(plan)
             ticket.keeping = keeping
-            token = sending.set(ticket)
+            around = sending.get()
+            sending.set(ticket)
             chosen = Chosen(edge, ticket.permit.route) if edge.routes else None
             try:
                 answer = await self.runrails_request(cast_to, edge.prepared(ticket, options), **kwargs)
@@ -158,7 +160,7 @@ class AsyncGuarded:
                 if not (edge.routes and await akey_refused(edge, ticket.permit.route, exc)):
                     raise
             finally:
-                sending.reset(token)
+                sending.set(around)
                 if chosen is not None:
                     chosen.end()
         result = ticket.result(answer)

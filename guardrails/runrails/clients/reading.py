@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol, cast
 
+from runrails.answers.parsed import plain
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 __all__ = ["Response", "body_of", "inherited", "plain", "response_of", "subclass_of"]
 
-_DEPTH_MAX = 6
+
+_NO_MODEL = object()
 
 
 class Response(Protocol):
@@ -41,42 +44,24 @@ def response_of(answer: object) -> Response | None:
 
 
 def body_of(answer: object) -> Mapping[str, object] | None:
-    """What a parsed answer says of the model, the service tier and its usage, as the wire had it; and what it says."""
-    if hasattr(answer, "__pydantic_fields_set__"):
+    """
+    What a parsed answer says of the model, the service tier and its usage; and what it says. Its parts are as the wire
+    had them or parsed, and only to be read: they are the answer's own.
+    """
+    extra: object = getattr(answer, "__pydantic_extra__", _NO_MODEL)
+    if extra is not _NO_MODEL:
         # Asking the object itself for what it has not takes longer than all the rest.
         fields: dict[str, object] = vars(answer)
-        extra: object = getattr(answer, "__pydantic_extra__", None)
         if extra:
             fields = {**fields, **cast("dict[str, object]", extra)}
         if "usage" in fields:
-            return {**fields, "usage": plain(fields["usage"])}
+            return fields
     elif isinstance(answer, Mapping):
         return cast("Mapping[str, object]", answer)
     if not hasattr(answer, "usage"):
         return None
     told = {name: getattr(answer, name, None) for name in ("id", "model", "service_tier", "choices", "content")}
-    return {**told, "usage": plain(getattr(answer, "usage", None))}
-
-
-def plain(value: object, depth: int = 0) -> object:
-    """A parsed object as the mapping it was made from. Quicker than a dump, which validates."""
-    fields: object = getattr(value, "__dict__", None)
-    if not isinstance(fields, dict) or depth > _DEPTH_MAX:
-        return value
-    made: dict[str, object] = fields  # pyright: ignore[reportUnknownVariableType] -- a cast is one call more
-    extra: object = getattr(value, "__pydantic_extra__", None)
-    if not extra and _PLAIN.issuperset(map(type, made.values())):
-        return made  # It is only read, so the object's own will do.
-    made = made.copy()
-    for name, part in made.items():
-        if type(part) not in _PLAIN:
-            made[name] = plain(part, depth + 1)
-    if extra:
-        made.update(cast("dict[str, object]", extra))
-    return made
-
-
-_PLAIN = frozenset({int, str, bool, type(None), list, dict})
+    return {**told, "usage": getattr(answer, "usage", None)}
 
 
 def subclass_of(kind: type, own: type, names: Iterable[str], more: Mapping[str, object] | None = None) -> type:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 from runrails.answers.openai import ChatEvents, ResponseEvents, chat_answer, response_answer
 from runrails.clients.plan import Plan
 from runrails.clients.sse import SseReader
+from runrails.values import placed
 
 if TYPE_CHECKING:
     from runrails.calls import ModelCall
@@ -17,6 +18,7 @@ __all__ = ["chat_plan", "embeddings_plan", "response_plan"]
 
 Body = Mapping[str, object]
 _NOTHING: Body = {}
+_plan = placed(Plan, "call", "answer", "stream", "changes", "cap_name")
 _NEWER = frozenset({"openai", "azure"})
 
 
@@ -35,7 +37,7 @@ def chat_plan(body: Body, wire: WireCall, call: ModelCall, *, relayed: bool = Fa
     newer = call.provider in _NEWER and body.get("max_tokens") is None
     cap_name = "max_completion_tokens" if newer or body.get("max_completion_tokens") is not None else "max_tokens"
     if body.get("stream") is not True:
-        return Plan(call, chat_answer, None, _NOTHING, cap_name)
+        return _plan(call, chat_answer, None, _NOTHING, cap_name)
     changes: Body = {}
     given = body.get("stream_options")
     asked: Body = cast("Body", given) if isinstance(given, Mapping) else {}
