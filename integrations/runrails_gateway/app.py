@@ -1,35 +1,41 @@
-"""The gateway as an ASGI application: FastAPI, in front of which stand the routes that calls of models take."""
+"""
+The gateway as an ASGI application: the routes that calls of models take, a few that Starlette has, and FastAPI's.
+
+The last are made when one of them is first asked for, which takes a moment: most processes never are.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import gc
 import json
+import threading
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Route
 
 from runrails.errors import RunrailsError
 from runrails.identity.authenticate import enter
-from runrails_gateway.admin import Services, admin_router, own_router, page_router
 from runrails_gateway.bedrock.sending import BedrockSender
 from runrails_gateway.bedrock.signing import check_installed
 from runrails_gateway.callers import caller_of
 from runrails_gateway.config import GatewayConfig
 from runrails_gateway.dialects import CHAT, COUNT_TOKENS, EMBEDDINGS, MESSAGES, RESPONSES, tell
-from runrails_gateway.errors import BadRequest, ModelNotFound, NotServed
+from runrails_gateway.errors import ModelNotFound, NotServed
 from runrails_gateway.hot import Endpoint, Hot
 from runrails_gateway.models import Model, models_for, one_model, page_of
+from runrails_gateway.trimming import keep_trimmed, trimmer
 from runrails_gateway.upstream.sending import HttpSender
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
+    from fastapi import FastAPI
+    from starlette.requests import Request
     from starlette.routing import BaseRoute
     from starlette.types import Receive, Scope, Send
 
@@ -43,32 +49,48 @@ _HOT: dict[str, Dialect] = {
     "/v1/chat/completions": CHAT, "/v1/responses": RESPONSES, "/v1/embeddings": EMBEDDINGS,
     "/v1/messages": MESSAGES, "/v1/messages/count_tokens": COUNT_TOKENS,
 }  # fmt: skip
+ADMIN = ("/admin", "/v1/usage", "/v1/budget", "/v1/runs", "/v1/tokens")
+"""What the addresses of the admin API, its page and everybody's own figures begin with."""
+DOCS = ("/docs", "/openapi.json")
 READY_S_MAX = 5.0
 COLLECT_AFTER, COLLECT_MORE_AFTER, COLLECT_ALL_AFTER = 5_000, 5, 3
 """Nearly all that a request makes goes without the collector, its run too; the rest are errors with their traces."""
 _SAFE = {"x-content-type-options": "nosniff", "cache-control": "no-store"}
 
 
-class Gateway(FastAPI):
+class _Get(Route):
+    """As FastAPI has them: HEAD is not answered beside GET."""
+
+    def __init__(self, path: str, endpoint: Callable[[Request], Awaitable[Response]]) -> None:
+        super().__init__(path, endpoint)
+        self.methods = {"GET"}
+
+
+class Gateway(Starlette):
     """
-    The application. Requests for models go past FastAPI's machinery, which would cost as much as all of our own.
+    The application. Requests for models go past the machinery of routes, which would cost as much as all of our own.
 
     Args:
         config: What it is made of.
     """
 
     def __init__(self, config: GatewayConfig) -> None:
-        docs = config.docs
+        routes = [
+            _Get("/healthz", _health), _Get("/readyz", _ready), _Get("/v1/models", _models),
+            _Get("/v1/models/{name:path}", _model), *([] if config.metrics is None else [_Get("/metrics", _metrics)]),
+        ]  # fmt: skip
+        kinds = (RunrailsError, HTTPException, Exception)
         super().__init__(
-            title="runrails gateway", version="1", lifespan=_lifespan, openapi_url="/openapi.json" if docs else None,
-            docs_url="/docs" if docs else None, redoc_url=None, redirect_slashes=False,
+            routes=routes, lifespan=_lifespan, exception_handlers=dict.fromkeys(kinds, self._told)
         )  # fmt: skip
+        self.router.redirect_slashes = False
         self.config = config
         self.hot: Hot | None = None
         """What serves calls of models, while it runs."""
-        self.served: list[BaseRoute] = []
-        """All routes but those of the hot path, one by one."""
         self._endpoints: dict[str, Endpoint] = {}
+        self._beside = ADMIN + DOCS if config.docs else ADMIN
+        self._admin: FastAPI | None = None
+        self._making = threading.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """As ASGI has it."""
@@ -77,7 +99,28 @@ class Gateway(FastAPI):
             if endpoint is not None:
                 await endpoint(scope, receive, send)
                 return
+            if scope["path"].removeprefix(scope.get("root_path", "")).startswith(self._beside):
+                # Others are answered meanwhile: loading what it is made of takes as long as hundreds of them.
+                admin = await asyncio.to_thread(self.admin) if self._admin is None else self._admin
+                await admin(scope, receive, send)
+                return
         await super().__call__(scope, receive, send)
+
+    def admin(self) -> FastAPI:
+        """The application for all that is no call of a model, made at the first time. Safe in any thread."""
+        with self._making:
+            if self._admin is None:
+                from runrails_gateway.admin import Services
+                from runrails_gateway.adminapp import admin_app
+
+                config, guard = self.config, self.config.guard
+                services = Services(
+                    guard=guard, authenticator=config.authenticator, api_keys=config.api_keys, vault=config.vault,
+                    tokens=config.tokens, documents=config.documents, clock=guard.clock, monotonic=guard.monotonic,
+                    runs=self,
+                )  # fmt: skip
+                self._admin = admin_app(services, self._refuse, docs=config.docs)
+            return self._admin
 
     def open_runs(self) -> list[Run]:
         """The runs that are kept in this process. Safe in any thread."""
@@ -101,6 +144,25 @@ class Gateway(FastAPI):
         self._endpoints = {path: Endpoint(hot, dialect) for path, dialect in _HOT.items()}
         return hot
 
+    async def _told(self, request: Request, error: Exception) -> Response:
+        return await self._refuse(request, error, self.routes)
+
+    async def _refuse(self, request: Request, error: Exception, routes: Sequence[BaseRoute]) -> Response:
+        """Whatever went wrong outside of calls of models, in the caller's dialect."""
+        dialect = MESSAGES if _is_anthropics(request) else CHAT
+        if isinstance(error, HTTPException):
+            methods = _methods(request, routes)
+            error = NotServed(methods=methods) if error.status_code == 405 else NotServed()
+        elif not isinstance(error, RunrailsError):
+            self.config.guard.emit("request_failed", "error", error=type(error).__name__)
+        told = tell(
+            error, request_id=f"req_{self.config.guard.new_id()}", hide_amounts=self.config.hide_amounts
+        )  # fmt: skip
+        return Response(
+            dialect.refusal(told), status_code=told.status, media_type="application/json",
+            headers={**_SAFE, "x-request-id": told.request_id, **dict(told.headers)},
+        )  # fmt: skip
+
 
 def create_app(config: GatewayConfig) -> Gateway:
     """
@@ -108,25 +170,7 @@ def create_app(config: GatewayConfig) -> Gateway:
 
     What the configuration owns is closed when the server ends it; whatever is under way is waited for and settled.
     """
-    app = Gateway(config)
-    for kind in (RunrailsError, RequestValidationError, HTTPException, Exception):
-        app.add_exception_handler(kind, _told)
-    app.add_api_route("/healthz", _health, methods=["GET"], include_in_schema=False)
-    app.add_api_route("/readyz", _ready, methods=["GET"], include_in_schema=False)
-    if config.metrics is not None:
-        app.add_api_route("/metrics", _metrics, methods=["GET"], include_in_schema=False)
-    app.add_api_route("/v1/models", _models, methods=["GET"], include_in_schema=False)
-    app.add_api_route("/v1/models/{name:path}", _model, methods=["GET"], include_in_schema=False)
-    services = Services(
-        guard=config.guard, authenticator=config.authenticator, api_keys=config.api_keys, vault=config.vault,
-        tokens=config.tokens, documents=config.documents, clock=config.guard.clock,
-        monotonic=config.guard.monotonic, runs=app,
-    )  # fmt: skip
-    app.served += app.routes
-    for router in (own_router(services), admin_router(services), page_router()):
-        app.served += router.routes
-        app.include_router(router)
-    return app
+    return Gateway(config)
 
 
 def app_of_environment() -> Gateway:
@@ -147,13 +191,15 @@ def _tune_collector() -> None:
 
 
 @asynccontextmanager
-async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
+async def _lifespan(app: Starlette) -> AsyncGenerator[None]:
     if not isinstance(app, Gateway):
         raise TypeError("made for a Gateway")
     hot = app.open()
+    trimming = asyncio.create_task(keep_trimmed(trimmer()))
     try:
         yield
     finally:
+        trimming.cancel()
         await hot.close()
         app.config.close()
 
@@ -235,27 +281,10 @@ def _answer(body: bytes, status: int = 200) -> Response:
     return Response(body, status_code=status, media_type="application/json", headers=_SAFE)
 
 
-def _methods(request: Request) -> str:
+def _methods(request: Request, routes: Sequence[BaseRoute]) -> str:
     """What a path that exists can be asked by."""
     path, found = request.url.path, set[str]()
-    for route in _gateway(request).served:
+    for route in routes:
         if isinstance(route, Route) and route.methods and route.path_regex.match(path):
             found |= route.methods
     return ", ".join(sorted(found))
-
-
-async def _told(request: Request, error: Exception) -> Response:
-    """Whatever went wrong outside of calls of models, in the caller's dialect."""
-    config = _gateway(request).config
-    dialect = MESSAGES if _is_anthropics(request) else CHAT
-    if isinstance(error, RequestValidationError):
-        error = BadRequest("invalid_request", "The request is not as this address wants it.")
-    elif isinstance(error, HTTPException):
-        error = NotServed(methods=_methods(request)) if error.status_code == 405 else NotServed()
-    elif not isinstance(error, RunrailsError):
-        config.guard.emit("request_failed", "error", error=type(error).__name__)
-    told = tell(error, request_id=f"req_{config.guard.new_id()}", hide_amounts=config.hide_amounts)
-    return Response(
-        dialect.refusal(told), status_code=told.status, media_type="application/json",
-        headers={**_SAFE, "x-request-id": told.request_id, **dict(told.headers)},
-    )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, cast
 
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
 __all__ = ["assembled"]
 
 Body = Mapping[str, object]
+_DATA = re.compile(rb"^data:(.{0,10}\{.*)", re.MULTILINE)
+"""The data of each event that is an object; most lines are empty, or say that the stream is over."""
 _LAST = (b"response.completed", b"response.incomplete", b"response.failed")
 _HEAD_BYTES = 200
 """How far into an event its type is looked for."""
@@ -35,9 +38,11 @@ def _chat(sse: bytes) -> Body | None:
             begun = True
             delta = _map(choice.get("delta"))
             said = delta.get("content")
-            if isinstance(said, str):
+            if type(said) is str:
                 text.append(said)
-            for part in _maps(delta.get("tool_calls")):
+            if "tool_calls" not in delta:  # nearly always
+                continue
+            for part in _maps(delta["tool_calls"]):
                 # Some servers number no calls, but send each in one piece.
                 place = part.get("index", part.get("id"))
                 _add_call(calls.setdefault(place, {}), part)
@@ -97,22 +102,22 @@ def _response(sse: bytes) -> Body | None:
     for line in reversed(sse.splitlines()):
         head = line[:_HEAD_BYTES]
         if line.startswith(b"data:") and any(kind in head for kind in _LAST):
-            response = _map(_decoded(line).get("response"))
+            response = _map(_decoded(line[5:]).get("response"))
             return response or None
     return None
 
 
 def _events(sse: bytes) -> list[Body]:
-    lines = [line for line in sse.splitlines() if line.startswith(b"data:") and b"{" in line[:16]]
+    told = _DATA.findall(sse if b"\r" not in sse else b"\n".join(sse.splitlines()))
     try:
-        return _maps(json.loads(b"[%b]" % b",".join([line[5:] for line in lines])))  # at once: half the time
+        return _maps(json.loads(b"[%b]" % b",".join(told)))  # at once: half the time
     except (ValueError, RecursionError):
-        return [_decoded(line) for line in lines]
+        return [_decoded(data) for data in told]
 
 
-def _decoded(line: bytes) -> Body:
+def _decoded(data: bytes) -> Body:
     try:
-        return _map(json.loads(line[5:]))
+        return _map(json.loads(data))
     except (ValueError, RecursionError):
         return {}
 

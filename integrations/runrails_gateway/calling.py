@@ -150,14 +150,15 @@ class Call:
 
     async def _pass(self, ticket: Ticket, answer: Answer) -> None:
         exchange, reader = self._exchange, self._plan.stream
-        failed = False
+        failed = had_all = False
         if reader is not None and answer.headers.get("content-type", "").startswith(_STREAMED):
-            await self._stream(ticket, answer, Passing(ticket, reader))
+            had_all = await self._stream(ticket, answer, Passing(ticket, reader))
             # Whoever gave up in the middle has said so in the stream: we, or the provider.
             failed = reader.failed or exchange.told is not None
         else:
             await self._whole(ticket, answer)
-        exchange.ending = "left" if exchange.gone else "failed" if failed else "answered"
+        left = exchange.gone and not had_all
+        exchange.ending = "left" if left else "failed" if failed else "answered"
 
     async def _whole(self, ticket: Ticket, answer: Answer) -> None:
         try:
@@ -190,8 +191,9 @@ class Call:
             ticket.failed(exc)
             return ModelResult(end="unknown")
 
-    async def _stream(self, ticket: Ticket, answer: Answer, passing: Passing) -> None:
-        exchange = self._exchange
+    async def _stream(self, ticket: Ticket, answer: Answer, passing: Passing) -> bool:
+        """Whether the caller has had the last event, after which nobody need wait for the end of the connection."""
+        exchange, had_all = self._exchange, False
         how: Leaving = "lost"
         try:
             await exchange.start(answer.status, [*self._headers(ticket, answer), *_AS_IT_COMES])
@@ -204,11 +206,12 @@ class Call:
                 shown = self._fed(passing, data)
                 if passing.coming.grown and not await passing.may_go_on():
                     await self._break_off(ticket, answer, passing, shown)
-                    return
+                    return False
                 if passing.over and ticket.open:
                     await self._end_stream(ticket, passing, "lost" if passing.reader.failed else "ended")
                 if shown and not exchange.gone:
                     await exchange.body(shown, more=True)
+                    had_all = had_all or (passing.over and not exchange.gone)
                 if exchange.gone:
                     left_at = passing.size if left_at is None else left_at
                     if passing.size - left_at > self._config.limited.drain_bytes_max:
@@ -218,15 +221,16 @@ class Call:
         except NoAnswer as exc:
             if not ticket.open:  # The last event was there already.
                 await exchange.body(b"", more=False)
-                return
+                return had_all
             await self._end_stream(ticket, passing, "lost")
             await self._say(UpstreamError("timed_out" if exc.timed_out else "failed", attempts=self._attempts.made))
-            return
+            return False
         except BaseException:
             await self._end_stream(ticket, passing, "left")
             raise
         await self._end_stream(ticket, passing, how)
         await exchange.body(rest, more=False)
+        return had_all
 
     def _fed(self, passing: Passing, data: bytes) -> bytes:
         """A piece that has been read along with. Raises NoAnswer for one of too many."""

@@ -76,20 +76,26 @@ def serve(  # noqa: PLR0917 -- Typer names them all
     _settings(store, vault, log, docs=docs, hide_amounts=hide_amounts)
     _check_reachable(host, tls_cert, tls_key)
     from runrails_gateway.firststart import admin_key, make_secrets
+    from runrails_gateway.handover import Handed, figures_together, go_on, options_here
     from runrails_gateway.ops.loglines import configure
-    from runrails_gateway.serving import figures_together, serve_on
 
     configure()
     made = make_secrets()
-    with figures_together(workers):
+    options = options_here()
+    with figures_together(workers if options is None else 1):
         callers, upstreams = _callers(), _upstreams()
         bound = None if check else _bind(host, port)
         key = None if check else admin_key()
         url = _url(host, port if bound is None else bound.getsockname()[1], tls=tls_cert is not None)
         _tell(url, callers, upstreams, made, key, as_json=as_json)
         if bound is not None:
+            cert, private = (None if each is None else str(each) for each in (tls_cert, tls_key))
             with bound:
-                serve_on(bound, workers=workers, tls_cert=tls_cert, tls_key=tls_key)
+                if options is not None:
+                    go_on(bound, Handed(workers, cert, private, as_json), options)
+                from runrails_gateway.serving import serve_on
+
+                serve_on(bound, workers=workers, tls_cert=cert, tls_key=private)
 
 
 def _check_installed() -> None:

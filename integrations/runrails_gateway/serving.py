@@ -5,10 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import shutil
 import signal
-import tempfile
-from contextlib import contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -19,14 +16,12 @@ from runrails_gateway.environment import limited_of_environment
 from runrails_gateway.protocol import BoundedProtocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
-    from pathlib import Path
+    from collections.abc import Callable
     from socket import socket
     from types import FrameType
 
-__all__ = ["BEHIND_PROXY", "figures_together", "kept_alive_s", "serve_on"]
+__all__ = ["BEHIND_PROXY", "kept_alive_s", "serve_on"]
 
-MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
 KEPT_ALIVE_S = 75
 """How long a caller's idle connection is kept."""
 BEHIND_PROXY = "RUNRAILS_BEHIND_PROXY"
@@ -38,9 +33,10 @@ MARGIN_S = 15
 """What a worker has beyond the time for open requests, to settle those it broke off."""
 
 
-def serve_on(bound: socket, *, workers: int, tls_cert: Path | None, tls_key: Path | None) -> None:
+def serve_on(bound: socket, *, workers: int, tls_cert: str | None, tls_key: str | None) -> None:
     """
-    Serve on a socket until SIGTERM or SIGINT; what is under way is waited for and settled.
+    Serve on a socket until SIGTERM or SIGINT; what is under way is waited for and settled. For several workers it has
+    to be within `runrails_gateway.handover.figures_together`.
 
     Raises:
         ConfigError: A setting is wrong, or this system cannot have several workers.
@@ -89,7 +85,7 @@ class _Server(Server):
         await super().shutdown(sockets)
 
 
-def _serve(bound: socket, *, tls_cert: Path | None, tls_key: Path | None, patience_s: float) -> None:
+def _serve(bound: socket, *, tls_cert: str | None, tls_key: str | None, patience_s: float) -> None:
     from runrails_gateway.app import app_of_environment
 
     app = app_of_environment()
@@ -109,21 +105,3 @@ def _serve(bound: socket, *, tls_cert: Path | None, tls_key: Path | None, patien
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, end)
     server.run(sockets=[bound])
-
-
-@contextmanager
-def figures_together(workers: int) -> Generator[None]:
-    """
-    Around all that several workers do: a directory in which their metrics come together, unless a setting names one.
-    It has to be there before anything of Prometheus is loaded.
-    """
-    if workers == 1 or os.environ.get(MULTIPROCESS):
-        yield
-        return
-    directory = tempfile.mkdtemp(prefix="runrails-metrics-")
-    os.environ[MULTIPROCESS] = directory
-    try:
-        yield
-    finally:
-        del os.environ[MULTIPROCESS]
-        shutil.rmtree(directory, ignore_errors=True)

@@ -12,9 +12,11 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from runrails.autoguard.session import Session
 
-__all__ = ["COULD_NOT_START", "session", "start"]
+__all__ = ["COULD_NOT_START", "serving_options", "session", "start"]
 
 COULD_NOT_START = 2
 """The exit code of a process whose guard could not be set up, as for every wrong setting."""
@@ -30,7 +32,7 @@ def start() -> None:
         return
     from runrails.autoguard.variables import is_wanted
 
-    if not is_wanted(os.environ) or _serves(sys.orig_argv):
+    if not is_wanted(os.environ) or serving_options(sys.orig_argv) is not None:
         return
     try:
         session = _begin()
@@ -38,18 +40,25 @@ def start() -> None:
         _refuse_to_start(exc)
 
 
-def _serves(argv: list[str]) -> bool:
-    """Whether this is `runrails serve`: there the limits are those of its callers' runs, and not of the process."""
+def serving_options(argv: Sequence[str]) -> list[str] | None:
+    """
+    Python's own options, if this is `runrails serve` as it is started, and None otherwise. There the limits of the
+    environment are those of its callers' runs, and not of the process.
+    """
     words = iter(argv[1:])
+    options: list[str] = []
     for word in words:
         if word in {"-X", "-W"}:
-            next(words, None)
+            options += [word, next(words, "")]
         elif word == "-m":
-            return next(words, "") in {"runrails", "runrails.cli"} and next(words, "") == "serve"
-        elif not word.startswith("-"):
+            named = next(words, "") in {"runrails", "runrails.cli"}
+            return options if named and next(words, "") == "serve" else None
+        elif word.startswith("-"):
+            options.append(word)
+        else:
             name = word.replace("\\", "/").rpartition("/")[2].removesuffix(".exe")
-            return name == "runrails" and next(words, "") == "serve"
-    return False
+            return options if name == "runrails" and next(words, "") == "serve" else None
+    return None
 
 
 def _begin() -> Session:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TextIO, cast
 from runrails.errors import GuardrailStopped, RunrailsError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 __all__ = [
     "BROKEN_PIPE",
@@ -21,6 +21,7 @@ __all__ = [
     "OK",
     "USAGE",
     "exit_code_of",
+    "outcome_of",
     "run",
     "without_colours",
 ]
@@ -45,14 +46,21 @@ def run(args: Sequence[str]) -> int:
     """Run one command line. Returns the exit code; prints any error on stderr, as JSON if `--json` was given."""
     from runrails.cli.root import build, is_command
 
-    for stream in (sys.stdout, sys.stderr):
-        _never_choke(stream)
     args = without_colours(args)
     # Help and mistakes need every command; `--version` needs none and is quick with any.
     named = bool(args) and not args[0].startswith("-") and is_command(args[0])
     wanted = args[0] if named else "doctor" if "--version" in args[:1] else None
+    # With `run` it names a file, or is the program's.
+    as_json = "--json" in args and args[0] != "run"
+    return outcome_of(lambda: build(wanted).main(args=list(args), prog_name="runrails"), as_json=as_json)
+
+
+def outcome_of(work: Callable[[], object], *, as_json: bool) -> int:
+    """Do the work of a command. Returns the exit code; prints any error on stderr."""
+    for stream in (sys.stdout, sys.stderr):
+        _never_choke(stream)
     try:
-        build(wanted).main(args=list(args), prog_name="runrails")
+        work()
     except SystemExit as exc:
         # Typer and Rich both leave with 1 when nobody reads any more, which here would read as a negative result.
         return _hush() if isinstance(exc.__context__, BrokenPipeError) else _flushed(_as_code(exc.code))
@@ -62,7 +70,7 @@ def run(args: Sequence[str]) -> int:
     except BrokenPipeError:
         return _hush()
     except RunrailsError as error:
-        _show(error, as_json="--json" in args and args[0] != "run")  # there it names a file, or is the program's
+        _show(error, as_json=as_json)
         return _flushed(exit_code_of(error))
     except Exception:  # noqa: BLE001 -- the last line of defence: a bug must not look like a negative result
         traceback.print_exc()

@@ -54,7 +54,9 @@ class KeyRing:
     def __init__(self, active: str, keys: Mapping[str, Secret], *, random: Callable[[int], bytes] = os.urandom) -> None:
         self._active = active
         self._random = random
+        self._masters: dict[str, Secret] = {}
         self._ciphers: dict[str, AESGCM] = {}
+        """Of keys that were used: the library is 6 MB, which a gateway to which nobody brings a key does without."""
         if active not in keys:
             raise ConfigError("The key ring lacks its active key.", next_step=_FORM)
         if len(keys) > KEYS_MAX:
@@ -64,7 +66,7 @@ class KeyRing:
             )
         masters = {check_key_id(key_id): _master_key(key_id, key) for key_id, key in keys.items()}
         _check_different(masters)
-        self._ciphers = {key_id: primitives.aead(master.reveal_bytes()) for key_id, master in masters.items()}
+        self._masters = masters
 
     @classmethod
     def parse(cls, setting: str) -> Self:
@@ -93,28 +95,33 @@ class KeyRing:
 
     def knows(self, key_id: str) -> bool:
         """Whether it has that key."""
-        return key_id in self._ciphers
+        return key_id in self._masters
 
     def new_data_key(self, context: Context) -> DataKey:
         """A random key of 32 bytes, wrapped with the active key."""
         plain, nonce = Secret(self._random(DATA_KEY_BYTES)), self._random(primitives.NONCE_BYTES)
-        cipher, aad = self._ciphers[self._active], _aad(self._active, context)
+        cipher, aad = self._cipher(self._active), _aad(self._active, context)
         return DataKey(
             plain, nonce + primitives.encrypt(cipher, nonce, plain.reveal_bytes(), aad), self._active
         )  # fmt: skip
 
     def unwrap(self, wrapped: bytes, key_id: str, context: Context) -> Secret:
         """The data key. Raises CredentialUnreadable."""
-        cipher = self._ciphers.get(key_id)
-        if cipher is None:
+        if key_id not in self._masters:
             raise CredentialUnreadable("unknown_key")
-        opened = _unwrapped(cipher, wrapped, _aad(key_id, context))
+        opened = _unwrapped(self._cipher(key_id), wrapped, _aad(key_id, context))
         if opened is None:
             raise CredentialUnreadable("wrong_key")
         return opened
 
     def __repr__(self) -> str:
-        return f"KeyRing(active={self._active!r}, keys={sorted(self._ciphers)!r})"
+        return f"KeyRing(active={self._active!r}, keys={sorted(self._masters)!r})"
+
+    def _cipher(self, key_id: str) -> AESGCM:
+        known = self._ciphers.get(key_id)
+        if known is None:
+            known = self._ciphers[key_id] = primitives.aead(self._masters[key_id].reveal_bytes())
+        return known
 
 
 def check_key_id(key_id: str) -> str:

@@ -36,7 +36,9 @@ _KEY_PREFIXES = ("rr_", "sk-")
 _PROOF_PREFIX = "runrails-aws-"
 _BEARER = re.compile(r"[Bb][Ee][Aa][Rr][Ee][Rr] ([A-Za-z0-9._~+/=-]+)")
 _PLAIN = re.compile(r"[A-Za-z0-9._~+/=-]+")
-_FORMS = {"authorization": _BEARER, "x-api-key": _PLAIN}
+_FORMS: dict[str | bytes, re.Pattern[str]] = {
+    "authorization": _BEARER, "x-api-key": _PLAIN, b"authorization": _BEARER, b"x-api-key": _PLAIN,
+}  # fmt: skip
 """The headers that may carry a credential, and how. Anthropic's clients send the second."""
 
 
@@ -201,9 +203,7 @@ def _find(headers: Headers) -> str:
     for count, (name, value) in enumerate(headers, start=1):
         if count > HEADERS_MAX:
             raise Unauthenticated("too_many_headers")
-        text = _text(name)
-        # Lowering has letters of other scripts become ASCII: a Kelvin sign is no k.
-        form = _FORMS.get(text.lower()) if text.isascii() else None
+        form = _FORMS.get(name) or _form_of(name)
         if form is None:
             continue
         if found is not None:
@@ -212,6 +212,15 @@ def _find(headers: Headers) -> str:
     if found is None:
         raise Unauthenticated("no_credential")
     return found
+
+
+def _form_of(name: str | bytes) -> re.Pattern[str] | None:
+    """The same of a name that is not in small letters."""
+    if type(name) is bytes and name.islower():  # as most servers give them: it is another one
+        return None
+    text = _text(name)
+    # Lowering has letters of other scripts become ASCII: a Kelvin sign is no k.
+    return _FORMS.get(text.lower()) if text.isascii() else None
 
 
 def _credential(value: str, form: re.Pattern[str]) -> str:
