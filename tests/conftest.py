@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-# Where a submission is judged, what failed must fail again: examples are drawn from the test itself. Elsewhere they are
-# new ones with every run, which is how drawn examples find something.
-settings.register_profile("repeatable", derandomize=True)
-if os.environ.get("RUNRAILS_EXAMPLES") == "repeatable":
-    settings.load_profile("repeatable")
+# How long an example takes says what else the machine has to do. Where a submission is judged, what failed must fail
+# again: examples are drawn from the test itself. Elsewhere they are new ones with every run, which is how drawn
+# examples find something.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("repeatable", settings.get_profile("unhurried"), derandomize=True)
+settings.load_profile("repeatable" if os.environ.get("RUNRAILS_EXAMPLES") == "repeatable" else "unhurried")
 
 
 @pytest.fixture(autouse=True)

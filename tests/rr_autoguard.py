@@ -123,7 +123,7 @@ class Bench:
         """A Python that the environment alone guards, as the `.pth` file of an installation has it."""
         done = subprocess.run(
             [sys.executable, *args], env=self.environment({"PYTHONPATH": path_of(BOOTSTRAP), **env}), cwd=self.folder,
-            text=True, capture_output=True, timeout=60, check=False,
+            text=True, capture_output=True, timeout=100, check=False,
         )  # fmt: skip
         return Ran(done.returncode, done.stdout, done.stderr, {})
 

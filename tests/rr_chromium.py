@@ -24,7 +24,7 @@ FLAGS = (
     "--disable-extensions", "--disable-dev-shm-usage",
     "--hide-scrollbars", "--force-color-profile=srgb", "--remote-debugging-port=0", "--lang=en-US", "--mute-audio",
 )  # fmt: skip
-WAIT_S = 20.0
+WAIT_S = 50.0
 
 
 def find_chromium() -> str:
@@ -65,8 +65,12 @@ class Chromium:
         """The browser's page, at that size."""
         from urllib.request import urlopen
 
-        with urlopen(f"http://127.0.0.1:{self._port}/json", timeout=WAIT_S) as answer:
-            address = next(each["webSocketDebuggerUrl"] for each in json.load(answer) if each["type"] == "page")
+        until, address = time.monotonic() + WAIT_S, ""
+        while not address:  # it listens a moment before its first page is there
+            with urlopen(f"http://127.0.0.1:{self._port}/json", timeout=WAIT_S) as answer:
+                pages = [each["webSocketDebuggerUrl"] for each in json.load(answer) if each["type"] == "page"]
+            address = next(iter(pages), "")
+            assert time.monotonic() < until, "Chromium has no page"
         tab = Tab(connect(address, max_size=64 * 2**20, open_timeout=WAIT_S))
         tab.resize(width, height, phone=phone)
         return tab

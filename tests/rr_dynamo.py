@@ -28,13 +28,15 @@ REGION = "eu-west-1"
 
 
 def new_client(endpoint: str = ENDPOINT) -> Any:
-    """A client as the store makes it, with credentials that no server checks."""
+    """A client as the store makes it, with credentials that no server checks, and more patience with a busy machine."""
     from boto3.session import Session
+    from botocore.config import Config
 
     from runrails_aws.dynamodb.calling import client_config
 
     session = Session(aws_access_key_id="local", aws_secret_access_key="local")
-    return session.client("dynamodb", region_name=REGION, endpoint_url=endpoint, config=client_config())
+    config = client_config().merge(Config(connect_timeout=30, read_timeout=30))  # type: ignore[attr-defined]
+    return session.client("dynamodb", region_name=REGION, endpoint_url=endpoint, config=config)
 
 
 @lru_cache(maxsize=1)

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import pytest
 import uvicorn
 
 from rr_keys import PEPPERS
@@ -38,7 +39,7 @@ TOLD: Answer = Text("Hello there, my friend.", usage=USAGE, ignores_max_tokens=T
 """An answer whose cost no bound and no counting of bytes could come to by chance."""
 HOUSE = "sk-of-the-house-0123456789abcdefg"
 HI = [{"role": "user", "content": "hi"}]
-PATIENCE_S = 20.0
+PATIENCE_S = 50.0
 BODIES: dict[str, tuple[str, dict[str, Any]]] = {
     "chat": ("/v1/chat/completions", {"model": MODEL, "messages": HI, "max_tokens": 2000}),
     "responses": ("/v1/responses", {"model": MODEL, "input": "hi", "max_output_tokens": 2000}),
@@ -111,6 +112,14 @@ class World:
     def rows(self) -> list[Any]:
         """One a call, as the ledger has them."""
         return list(self.store.usage())  # type: ignore[attr-defined]
+
+    def ended(self) -> list[Exchange]:
+        """Every request, once all of them are over: over a socket an answer is there a moment before its request is."""
+        deadline = time.monotonic() + PATIENCE_S
+        while len(self.watching.over) < self.watching.began_count:
+            assert time.monotonic() < deadline, "requests are still under way"
+            time.sleep(0.002)
+        return self.watching.over
 
     def settled(self) -> None:
         """Nothing is held, the provider is idle, and the ledger is the bill."""
@@ -208,6 +217,28 @@ def gateway(script: Script = TOLD, limits: Limits | None = None, **options: Any)
     with world(script, limits, **options) as made, serving(made.config) as url:
         made.url = url
         yield made
+
+
+class Timers:
+    """
+    Time limits of `asyncio.timeout`, over when a test says so: how long a busy machine takes for what comes before
+    them decides nothing.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._begun: list[tuple[float | None, asyncio.Timeout, asyncio.AbstractEventLoop]] = []
+        self._timeout = asyncio.timeout
+        monkeypatch.setattr(asyncio, "timeout", self._begin)
+
+    def _begin(self, seconds: float | None) -> asyncio.Timeout:
+        timer = self._timeout(seconds)
+        self._begun.append((seconds, timer, asyncio.get_running_loop()))
+        return timer
+
+    def end(self, limit_ms: int) -> None:
+        """The time of the one limit of that length is over. From any thread."""
+        ((timer, loop),) = [(timer, loop) for seconds, timer, loop in self._begun if seconds == limit_ms / 1_000]
+        loop.call_soon_threadsafe(lambda: timer.reschedule(loop.time()))
 
 
 # As ASGI has it.

@@ -330,6 +330,34 @@ async def _adrive(mode: str, executor: Runnable[Any, Any], inputs: Any, config: 
             pass
 
 
+def load_all() -> None:
+    """Call an agent in every way: what is loaded with the first call takes no part of the time that a test gives it."""
+    from langgraph.checkpoint.memory import InMemorySaver
+
+    from runrails_langchain import GuardrailMiddleware
+
+    script = [ToolCalls([ToolUse("node", {"text": "x"})], text="On it."), Text("Finished.")]
+
+    @tool
+    def node(text: str) -> str:
+        """Do it."""
+        return text
+
+    asked = {"messages": [HumanMessage("go")]}
+    with make_guard(Limits(seconds=3_600)) as guard:
+        for mode in ("invoke", "stream", "ainvoke"):
+            model = ScriptedChatModel(script, model_name="fake-flat", max_tokens=100)
+            layers = [GuardrailMiddleware(guard)]
+            agent: Any = create_agent(model, [node], middleware=layers, checkpointer=InMemorySaver())
+            supervisor, thread = guard.supervise(agent), {"configurable": {"thread_id": mode}}
+            if mode == "stream":
+                list(supervisor.stream(asked, thread))
+            elif mode == "invoke":
+                supervisor.invoke(asked, thread)
+            else:
+                asyncio.run(supervisor.ainvoke(asked, thread))
+
+
 async def cancel_in_flight(model: ScriptedChatModel, call: Coroutine[object, object, object]) -> None:
     """Cancel a call once the model has begun to work on it, not sooner, however slow the machine is."""
     before = model.calls

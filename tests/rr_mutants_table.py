@@ -151,6 +151,10 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "_overlap: and isinstance(other, IPv4Network)": f"{_TYPES}networks of two kinds never overlap.",
         "_overlap: and isinstance(other, IPv6Network)": f"{_TYPES}networks of two kinds never overlap.",
     },
+    f"{CORE}/identity/authenticate.py": {
+        "_form_of: and type(name) is bytes": "It only saves time: a text in small letters is none of the names either.",
+        "_form_of: if type(name) is bytes and name.islower()": "It only saves time: what follows finds the same.",
+    },
     f"{CORE}/identity/apikeys/keys.py": {
         "ApiKeys._prove: or document is None": f"{_TYPES}without a record nobody has its key, so there is no place.",
         "ApiKeys._prove: or record is None": f"{_TYPES}without a record nobody has its key, so there is no place.",

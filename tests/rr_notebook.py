@@ -22,6 +22,8 @@ from runrails.testing.provider.script import ScriptFunction
 from runrails.testing.provider.stories import echo
 
 CENT = 10**10
+STARTS_MAX = 3
+"""Jupyter gives a kernel ports that were free a moment ago. Where somebody has taken one meanwhile, it dies."""
 ASK = """
 from openai import OpenAI
 client = OpenAI(max_retries=0)
@@ -108,7 +110,7 @@ class Kernel:
         self.manager.signal_kernel(signal.SIGKILL)
         self._start(lambda **settings: self.manager.restart_kernel(now=True, **settings))
 
-    def run(self, code: str, *, timeout_s: float = 60) -> Ran:
+    def run(self, code: str, *, timeout_s: float = 100) -> Ran:
         """Execute a cell to its end. Older kernels take nothing just after an error: what they drop is sent again."""
         while (ran := self.finish(self.begin(code), timeout_s=timeout_s)).status == "aborted":
             time.sleep(0.01)
@@ -118,7 +120,7 @@ class Kernel:
         """Start to execute a cell."""
         return self.client.execute(code, store_history=True)
 
-    def finish(self, message: str, *, timeout_s: float = 60) -> Ran:
+    def finish(self, message: str, *, timeout_s: float = 100) -> Ran:
         """Wait for the end of a cell."""
         deadline, messages = time.monotonic() + timeout_s, list[dict[str, Any]]()
         while True:
@@ -151,7 +153,17 @@ class Kernel:
         }  # fmt: skip
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            start(env=environment, cwd=str(self._folder))
-            self.client = self.manager.blocking_client()
-            self.client.start_channels()
-            self.client.wait_for_ready(timeout=60)
+            for left in range(STARTS_MAX - 1, -1, -1):
+                start(env=environment, cwd=str(self._folder))
+                self.client = self.manager.blocking_client()
+                self.client.start_channels()
+                try:
+                    self.client.wait_for_ready(timeout=100)
+                    break
+                except RuntimeError as error:
+                    if not left or "Kernel died before" not in str(error):
+                        raise
+                self.client.stop_channels()
+                self.manager.cleanup_resources()
+                self.manager = KernelManager(kernel_name="python3")
+                start = self.manager.start_kernel

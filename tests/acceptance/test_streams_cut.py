@@ -38,7 +38,7 @@ CAP = 1000
 INPUT_TOKENS = 7
 INPUT_PUSD, OUTPUT_PUSD = 3_000_000, 15_000_000
 TIMEOUT_S = 1.0
-"""Streams that are to time out are as many as there are places, so that none does before it has come there."""
+"""Streams that are to time out come to their places one after the other, so that none does before it is there."""
 
 TEXT = Text(
     "012345678901" * CHUNKS, chunks=CHUNKS,
@@ -64,6 +64,7 @@ class Cutting(World):
         super().__init__(self.answer, Limits(run=None, month="1000", steps=None), **options)
         self.runs: dict[int, Run] = {}
         self.hold_pusd = 0
+        self._turns = threading.Lock()
 
     def answer(self, request: ProviderRequest) -> Answer:
         """As scripted by the prompt."""
@@ -79,6 +80,12 @@ class Cutting(World):
         with self.guard.run(f"stream {i}") as run:
             self.runs[i] = run
             yield
+
+    def turn(self, how: str) -> Turn:
+        """The turn of a stream that is to time out; others come all at once."""
+        lock = self._turns if how == "timeout" else threading.Lock()
+        lock.acquire()
+        return Turn(lock)
 
     def begun(self) -> None:
         """A stream's answer has begun: remember what is held for one."""
@@ -108,6 +115,19 @@ class Cutting(World):
         assert worst <= worst_tokens, f"{worst} tokens from the truth"
         assert self.spent == sum(run.report().cost_pusd for run in self.runs.values())
         RESULTS.append((how, count, worst))
+
+
+class Turn:
+    """A lock that was taken, to be let go once."""
+
+    def __init__(self, lock: threading.Lock | asyncio.Lock) -> None:
+        self._lock: threading.Lock | asyncio.Lock | None = lock
+
+    def over(self) -> None:
+        """Whoever is next may come."""
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            lock.release()
 
 
 RESULTS: list[tuple[str, int, float]] = []
@@ -184,7 +204,7 @@ def entered(asked: Any) -> AbstractContextManager[Any]:
 def read_in_thread(world: Cutting, client: Any, wire: str, how: str, i: int, barrier: threading.Barrier) -> None:
     """Read to the place and go away, all together."""
     _, ask, has_text, _ = WIRES[wire]
-    seen = 0
+    seen, turn = 0, world.turn(how)
     with world.stream(i):
         try:
             with entered(ask(client, say(how, i), i)) as stream:
@@ -192,12 +212,16 @@ def read_in_thread(world: Cutting, client: Any, wire: str, how: str, i: int, bar
                     if number == 0:
                         world.begun()
                     seen += has_text(event)
+                    if seen == place(i):
+                        turn.over()
                     if how == "break" and seen == place(i):
-                        barrier.wait(30)
+                        barrier.wait(60)
                         break
         except Exception:
             if how == "break":
                 raise
+        finally:
+            turn.over()
         # The provider may be one chunk ahead, which a reader that waits for more has seen.
         assert place(i) <= seen <= place(i) + (how == "timeout")
 
@@ -209,7 +233,7 @@ def test_streams_read_by_threads(wire: str, how: str, tmp_path: Path) -> None:
     kind, _, _, tells_input = WIRES[wire]
     store = SQLiteStore(tmp_path / "books.db", synchronous="NORMAL") if wire == "chat" else MemoryStore()
     with Cutting(store=store) as world, ThreadPoolExecutor(STREAMS) as pool:
-        client = getattr(world, kind)(timeout=TIMEOUT_S if how == "timeout" else 30)
+        client = getattr(world, kind)(timeout=TIMEOUT_S if how == "timeout" else 100)
         barrier, count = threading.Barrier(STREAMS), CHUNKS if how == "timeout" else STREAMS
         for done in [pool.submit(read_in_thread, world, client, wire, how, i, barrier) for i in range(count)]:
             done.result()
@@ -231,10 +255,14 @@ async def ended(tasks: list[asyncio.Task[None]], how: str) -> None:
     assert {type(end) for end in ends} == {asyncio.CancelledError if how == "cancel" else type(None)}
 
 
-async def read_in_task(world: Cutting, client: Any, wire: str, how: str, i: int, reached: asyncio.Event) -> None:
+async def read_in_task(
+    world: Cutting, client: Any, wire: str, how: str, i: int, reached: asyncio.Event, turns: asyncio.Lock
+) -> None:  # fmt: skip
     """Read to the place, and go away or wait there to be cancelled."""
     _, ask, has_text, _ = WIRES[wire]
-    seen = 0
+    lock = turns if how == "timeout" else asyncio.Lock()
+    await lock.acquire()
+    seen, turn = 0, Turn(lock)
     with world.stream(i):
         try:
             asked = ask(client, say(how, i), i)
@@ -248,6 +276,7 @@ async def read_in_task(world: Cutting, client: Any, wire: str, how: str, i: int,
                     number += 1
                     seen += has_text(event)
                     if seen == place(i):
+                        turn.over()
                         reached.set()
                         if how == "break":
                             break
@@ -255,6 +284,7 @@ async def read_in_task(world: Cutting, client: Any, wire: str, how: str, i: int,
             if how in ("break", "cancel"):
                 raise
         finally:
+            turn.over()
             reached.set()
             # As in a thread.
             assert place(i) <= seen <= place(i) + (how in ("cancel", "timeout"))
@@ -269,9 +299,12 @@ def test_streams_read_by_tasks(wire: str, how: str) -> None:
     with Cutting() as world:
 
         async def main() -> None:
-            client = getattr(world, f"a{kind}")(timeout=TIMEOUT_S if how == "timeout" else 30)
+            client = getattr(world, f"a{kind}")(timeout=TIMEOUT_S if how == "timeout" else 100)
             reached = [asyncio.Event() for _ in range(count)]
-            tasks = [asyncio.create_task(read_in_task(world, client, wire, how, i, reached[i])) for i in range(count)]
+            turns = asyncio.Lock()
+            tasks = [
+                asyncio.create_task(read_in_task(world, client, wire, how, i, reached[i], turns)) for i in range(count)
+            ]
             for each in reached:
                 await each.wait()
             await ended(tasks, how)
@@ -287,7 +320,7 @@ def test_streams_read_by_tasks(wire: str, how: str) -> None:
 FEWER = 32
 
 
-def langchain_model(world: Cutting, *, seconds: float = 30) -> Any:
+def langchain_model(world: Cutting, *, seconds: float = 100) -> Any:
     """A model of langchain-openai, which the callback sees; its HTTP clients are closed with the world."""
     from langchain_openai import ChatOpenAI
     from openai import DefaultAsyncHttpxClient, DefaultHttpxClient
@@ -308,11 +341,11 @@ def langchain_model(world: Cutting, *, seconds: float = 30) -> Any:
 def test_langchain_streams_read_by_threads(how: str) -> None:
     """`.stream()`, left by its reader, its server, or in time."""
     with Cutting() as world, ThreadPoolExecutor(FEWER) as pool:
-        model = langchain_model(world, seconds=TIMEOUT_S if how == "timeout" else 30)
+        model = langchain_model(world, seconds=TIMEOUT_S if how == "timeout" else 100)
         barrier = threading.Barrier(FEWER)
 
         def read(i: int) -> None:
-            seen = 0
+            seen, turn = 0, world.turn(how)
             with world.stream(i):
                 stream = model.stream(say(how, i))
                 try:
@@ -320,12 +353,16 @@ def test_langchain_streams_read_by_threads(how: str) -> None:
                         if number == 0:
                             world.begun()
                         seen += bool(chunk.content)
+                        if seen == place(i):
+                            turn.over()
                         if how == "break" and seen == place(i):
-                            barrier.wait(30)
+                            barrier.wait(60)
                             break
                 except Exception:
                     if how == "break":
                         raise
+                finally:
+                    turn.over()
                 stream.close()
 
         count = CHUNKS if how == "timeout" else FEWER
@@ -413,11 +450,11 @@ def test_bedrock_streams_read_by_threads(operation: str, how: str) -> None:
         return client.invoke_model_with_response_stream(modelId=MODEL, body=json.dumps(body))["body"]
 
     with CuttingBedrock() as world, ThreadPoolExecutor(FEWER) as pool:
-        client = world.boto(read_timeout=TIMEOUT_S if how == "timeout" else 30, max_pool_connections=FEWER)
+        client = world.boto(read_timeout=TIMEOUT_S if how == "timeout" else 100, max_pool_connections=FEWER)
         barrier = threading.Barrier(FEWER)
 
         def read(i: int) -> None:
-            seen = 0
+            seen, turn = 0, world.turn(how)
             with world.stream(i):
                 events = ask(client, say(how, i))
                 try:
@@ -426,12 +463,16 @@ def test_bedrock_streams_read_by_threads(operation: str, how: str) -> None:
                             world.begun()
                         data = event.get("chunk", {}).get("bytes", b"")
                         seen += "contentBlockDelta" in event or b"text_delta" in data
+                        if seen == place(i):
+                            turn.over()
                         if how == "break" and seen == place(i):
-                            barrier.wait(30)
+                            barrier.wait(60)
                             break
                 except Exception:
                     if how == "break":
                         raise
+                finally:
+                    turn.over()
                 events.close()
 
         count = CHUNKS if how == "timeout" else FEWER

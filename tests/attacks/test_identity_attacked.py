@@ -480,7 +480,7 @@ def test_a_thread_that_could_not_be_started_is_made_up_for() -> None:
     used.flush()
     used._writer = threading.Thread(target=print)
     used.note("k2", START_MS)
-    for _ in range(1_000):
+    for _ in range(6_000):
         if used.read_ms("k2") is not None:
             break
         time.sleep(0.005)
@@ -500,9 +500,9 @@ def test_uses_are_noted_after_a_clock_was_set_back() -> None:
 def test_nobody_who_reads_waits_for_who_writes(tmp_path: Path) -> None:
     """
     While another program holds the file, the note of a key's use waits; a key that has to be looked up does not. An
-    event loop may have asked for it, and would have stood still for five seconds.
+    event loop may have asked for it, and would have stood still for a minute.
     """
-    documents = SQLiteDocuments(tmp_path / "vault.db", synchronous="NORMAL", busy_timeout_ms=5_000)
+    documents = SQLiteDocuments(tmp_path / "vault.db", synchronous="NORMAL", busy_timeout_ms=60_000)
     keys = make_keys(documents, cache_ms=0)
     texts = [keys.create("alice", scopes=())[1].reveal() for _ in range(2)]
     other = sqlite3.connect(tmp_path / "vault.db", isolation_level=None)
@@ -514,7 +514,7 @@ def test_nobody_who_reads_waits_for_who_writes(tmp_path: Path) -> None:
     began = time.monotonic()
     assert "alice" == keys.verify(texts[1]).user
     assert ["alice"] * 2 == [info.user for info in keys.list("alice")]
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 20
     assert writer is not None and writer.is_alive()
     other.execute("ROLLBACK")
     other.close()
@@ -528,7 +528,7 @@ def test_nobody_who_reads_waits_for_who_writes(tmp_path: Path) -> None:
 
 def test_hashing_anew_lets_nobody_wait(tmp_path: Path) -> None:
     """With a new pepper each key is hashed anew at its first use: not while its caller, or an event loop, waits."""
-    documents = SQLiteDocuments(tmp_path / "vault.db", synchronous="NORMAL", busy_timeout_ms=5_000)
+    documents = SQLiteDocuments(tmp_path / "vault.db", synchronous="NORMAL", busy_timeout_ms=60_000)
     both = Peppers("p2", {"p2": Secret("Zq8Lw1nR5vTy0uKe3aHs7dGf9jXcBm2P"), "p1": PEPPER})
     text = make_keys(documents).create("alice", scopes=())[1].reveal()
     other = sqlite3.connect(tmp_path / "vault.db", isolation_level=None)
@@ -536,7 +536,7 @@ def test_hashing_anew_lets_nobody_wait(tmp_path: Path) -> None:
     keys = make_keys(documents, peppers=both)
     began = time.monotonic()
     assert "alice" == keys.verify(text).user
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 20
     other.execute("ROLLBACK")
     other.close()
     keys.flush()

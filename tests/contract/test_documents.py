@@ -246,7 +246,9 @@ STEPS = st.lists(
 )  # fmt: skip
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
 @given(steps=STEPS)
 def test_every_engine_is_the_same_dictionary(documents: DocumentStore, clock: ManualClock, steps: list[tuple]) -> None:
     """Any sequence of verbs and moments gives what a dictionary with versions gives."""

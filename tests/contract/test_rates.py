@@ -272,7 +272,9 @@ _scopes = itertools.count()
     burst=st.integers(1, 80),
     delay=st.integers(0, 3),
 )
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
 def test_no_window_passes_the_burst_and_what_time_brings(
     engine: RateLimiter, clock: ManualClock, steps: list[tuple[int, int, int]], per_minute: int, burst: int, delay: int
 ) -> None:

@@ -27,7 +27,7 @@ from runrails_aws.identity.canonical import BODY, STSRequest
 HOST = f"sts.{REGION}.amazonaws.com"
 GRANTS = [Grant(arn=f"arn:aws:iam::{ACCOUNT}:user/alice", user="alice", scopes=frozenset({"ai:complete"}))]
 GOOD = answer_xml(f"arn:aws:iam::{ACCOUNT}:user/alice", "AIDA" + "B" * 17)
-LONG_MS, SHORT_MS = 20_000, 300
+LONG_MS, SHORT_MS = 60_000, 2_000
 
 Serve = Callable[[ssl.SSLSocket, bytes], None]
 
@@ -222,10 +222,10 @@ def endless(tls: ssl.SSLSocket, _: bytes) -> None:
 
 LONG = GOOD.ljust(16 * 1024 + 1)
 WRONG: dict[str, tuple[Serve, str]] = {
-    "silence": (lambda tls, _: time.sleep(1), "aws_sts_slow"),
+    "silence": (lambda tls, _: time.sleep(10), "aws_sts_slow"),
     "a byte now and then": (drip(0.05), "aws_sts_slow"),
     "half a body, then silence": (
-        lambda tls, request: (response(GOOD[:50], length=len(GOOD))(tls, request), time.sleep(1))[0], "aws_sts_slow"),
+        lambda tls, request: (response(GOOD[:50], length=len(GOOD))(tls, request), time.sleep(10))[0], "aws_sts_slow"),
     "nothing": (lambda tls, _: None, "aws_sts_unreachable"),
     "half a body": (response(GOOD[:50], length=len(GOOD)), "aws_sts_unreachable"),
     "no HTTP": (lambda tls, _: tls.sendall(b"220 mail.example.com ESMTP\r\n"), "aws_sts_unreachable"),
@@ -254,7 +254,7 @@ def test_wrong_answers_close_in_time(name: str, host: Host) -> None:
     with pytest.raises(Unauthenticated) as caught:
         server(transport(host, timeout_ms=SHORT_MS if reason == "aws_sts_slow" else LONG_MS)).verify(proof())
     assert (reason, True) == (caught.value.reason, reason in REASONS)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
     assert 1 == len(host.requests)
     assert Unauthenticated().as_dict() == caught.value.as_dict()
 

@@ -16,7 +16,7 @@ import pytest
 from rr_core import CENT, PRICES, Bench, cent_call, done, model_step
 from rr_lease import lease_of
 from rr_ledger import MONTH, START_MS
-from rr_outage import locked_by_another_process
+from rr_outage import impatient, locked_by_another_process
 from runrails import Guard, Limits
 from runrails.bypass import CALLS_MAX, SUFFIX, Bypass, directory, left_in
 from runrails.cli.checks import check_bypassed
@@ -33,8 +33,8 @@ ALICE = Account("user:alice", MONTH)
 
 
 def opened(path: Path) -> SQLiteStore:
-    """A store that waits only a moment for others."""
-    return SQLiteStore(path, clock=ManualClock(START_MS), synchronous="NORMAL", busy_timeout_ms=30)
+    """A store; see `rr_outage.impatient`."""
+    return SQLiteStore(path, clock=ManualClock(START_MS), synchronous="NORMAL", busy_timeout_ms=20_000)
 
 
 def tolerant(store: object, told: list[Event] | None = None) -> Guard:
@@ -60,13 +60,13 @@ from runrails.stores.sqlite import SQLiteStore
 from runrails.testing import ManualClock
 path, ended, open_calls, quietly = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
 clock = ManualClock(START_MS)
-store = SQLiteStore(path, clock=clock, synchronous="NORMAL", busy_timeout_ms=30)
+store = SQLiteStore(path, clock=clock, synchronous="NORMAL", busy_timeout_ms=20_000)
 guard = Guard(Limits(run=None, month="1.00", steps=None), user="alice", store=store, prices=PRICES,
               on_store_error="allow", clock=clock, sinks=[])
 run = guard.run()
 run.after_model(run.before_model(cent_call()), done())
 guard.flush()
-with locked_by_another_process(path):
+with locked_by_another_process(path, store):
     for _ in range(ended):
         run.after_model(run.before_model(cent_call()), done())
     permits = [run.before_model(cent_call()) for _ in range(open_calls)]
@@ -91,10 +91,10 @@ def dead_process(path: Path, *, ended: int, under_way: int, how: str = "kill") -
         assert all(left.alive for left in left_in(directory()))
         worker.stdin.write("\n")
         worker.stdin.flush()
-        worker.wait(30)
+        worker.wait(60)
         assert (-signal.SIGKILL if how == "kill" else 0) == worker.returncode
     # Who locked the file for it ends as well, a moment later.
-    connection = sqlite3.connect(path, timeout=30, isolation_level=None)
+    connection = sqlite3.connect(path, timeout=60, isolation_level=None)
     connection.execute("BEGIN IMMEDIATE")
     connection.execute("ROLLBACK")
     connection.close()
@@ -152,14 +152,16 @@ def test_two_processes_that_find_it_write_it_once(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
     dead_process(path, ended=2, under_way=1)
     stores = [opened(path) for _ in range(3)]
-    with locked_by_another_process(path):
+    with locked_by_another_process(path, *stores):
         guards = [tolerant(store) for store in stores]
         for guard in guards:
             guard.flush()
         assert 1 == len(files())
-    for guard in guards * 20:  # a background thread of one of them may be at it
+    for guard in guards * 200:  # a background thread of one of them may be at it
         guard.flush()
-        time.sleep(0.05 if files() else 0)
+        if not files():
+            break
+        time.sleep(0.05)
     assert (4 * CENT, 0) == (stores[0].balance(ALICE).spent, stores[0].balance(ALICE).held)
     assert [] == files()
     for guard, store in zip(guards, stores, strict=True):
@@ -222,16 +224,19 @@ def test_a_guard_that_lives_keeps_its_file_until_the_ledger_has_all(tmp_path: Pa
     agent = guard.run()
     model_step(agent)
     assert [] == files()
-    with locked_by_another_process(path):
+    with locked_by_another_process(path, store):
         for _ in range(2):
             model_step(agent)
         agent.withdraw(agent.before_model(cent_call()))
         (left,) = left_in(directory())
         assert (2, True) == (len(left.calls), left.alive)
-        other = tolerant(opened(path))
-        other.flush()
-        assert 1 == len(files())
-        other.close()
+        second = opened(path)
+        with impatient(second):
+            other = tolerant(second)
+            other.flush()
+            assert 1 == len(files())
+            other.close()
+        second.close()
     guard.flush()
     assert [] == files()
     assert (3 * CENT, 0) == (store.balance(ALICE).spent, store.balance(ALICE).held)
@@ -245,7 +250,7 @@ def test_a_call_under_way_is_its_owners_as_long_as_that_lives(tmp_path: Path) ->
     store, second = opened(path), opened(path)
     guard = tolerant(store)
     agent = guard.run()
-    with locked_by_another_process(path):
+    with locked_by_another_process(path, store):
         permit = agent.before_model(cent_call())
     other = tolerant(second)
     other.flush()
@@ -266,7 +271,7 @@ def test_a_guard_that_closes_meanwhile_leaves_them_to_the_next_one(tmp_path: Pat
     guard = tolerant(store, told)
     agent = guard.run()
     model_step(agent)
-    with locked_by_another_process(path):
+    with locked_by_another_process(path, store):
         for _ in range(2):
             model_step(agent)
         guard.close()
@@ -297,7 +302,7 @@ def test_the_doctor_shows_them_and_reclaim_writes_them(tmp_path: Path, capsys: p
 
     guard = tolerant(store)
     open_run = guard.run()
-    with locked_by_another_process(path):
+    with locked_by_another_process(path, store):
         model_step(open_run)
         (finding,) = check_bypassed()
         assert "note" == finding.state
@@ -327,7 +332,7 @@ def test_a_place_that_cannot_be_written_is_told_and_the_calls_go_on(
     store, told = opened(path), list[Event]()
     guard = tolerant(store, told)
     agent = guard.run()
-    with locked_by_another_process(path):
+    with locked_by_another_process(path, store):
         model_step(agent)
     guard.flush()
     assert CENT == store.balance(ALICE).spent
@@ -357,7 +362,7 @@ def test_a_forked_child_lets_go_of_its_parents_file(tmp_path: Path) -> None:
     store = opened(path)
     guard = tolerant(store)
     agent = guard.run()
-    with locked_by_another_process(path):
+    with locked_by_another_process(path, store):
         agent.before_model(cent_call())
         (may_end, end), (lives, live) = os.pipe(), os.pipe()
         child = os.fork()
@@ -388,7 +393,7 @@ def test_there_is_a_most_of_calls_in_a_file(tmp_path: Path, monkeypatch: pytest.
     store, told = opened(path), list[Event]()
     guard = tolerant(store, told)
     agent = guard.run()
-    with locked_by_another_process(path):
+    with locked_by_another_process(path, store):
         permits = [agent.before_model(cent_call()) for _ in range(3)]
         (left,) = left_in(directory())
         assert 2 == len(left.calls)

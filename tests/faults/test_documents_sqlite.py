@@ -22,7 +22,8 @@ WORKER = """
 import sys
 from runrails.documents import Address
 from runrails.documents.sqlite import SQLiteDocuments
-documents, address, won = SQLiteDocuments(sys.argv[1], synchronous="NORMAL"), Address("k", "o", "n"), 0
+documents = SQLiteDocuments(sys.argv[1], synchronous="NORMAL", busy_timeout_ms=60_000)
+address, won = Address("k", "o", "n"), 0
 print("ready", flush=True)
 sys.stdin.readline()
 while True:
@@ -136,7 +137,7 @@ def test_processes_lose_no_write(tmp_path: Path) -> None:
     ]
     for worker in workers:
         assert worker.stdout and "ready\n" == worker.stdout.readline()
-    won = [int(worker.communicate("go\n", timeout=60)[0]) for worker in workers]
+    won = [int(worker.communicate("go\n", timeout=100)[0]) for worker in workers]
     documents = fresh(path)
     there = documents.get(ALICE._replace(kind="k", owner="o", name="n"))
     documents.close()

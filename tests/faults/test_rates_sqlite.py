@@ -21,7 +21,7 @@ WORKER = """
 import sys, threading
 from runrails.rates import Ask, Cost, Granted, Rates
 from runrails.stores.rates_sqlite import SQLiteRates
-engine = SQLiteRates(sys.argv[1], clock=lambda: 1_795_000_000_000)
+engine = SQLiteRates(sys.argv[1], clock=lambda: 1_795_000_000_000, busy_timeout_ms=60_000)
 ask = Ask("user:alice", Rates(requests_per_minute=100, tokens_per_minute=1_000))
 found = []
 def hammer():
@@ -55,7 +55,7 @@ def test_processes_share_one_bucket(tmp_path: Path) -> None:
     ]
     for worker in workers:
         assert worker.stdout and "ready\n" == worker.stdout.readline()
-    counts = [int(worker.communicate("go\n", timeout=60)[0]) for worker in workers]
+    counts = [int(worker.communicate("go\n", timeout=100)[0]) for worker in workers]
 
     assert 100 == sum(counts)
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from rr_core import CENT, Bench, cent_call, done, model_step
-from rr_ledger import START_MS
-from rr_outage import locked_by_another_process, play
+from rr_ledger import START_MS, amounts
+from rr_outage import impatient, locked_by_another_process, play
 from runrails import Limits, StoreUnavailable
 from runrails.stores.records import differences
 from runrails.stores.sqlite import SQLiteStore
@@ -20,12 +20,13 @@ from runrails.testing import ManualClock
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Another program holds the file."""
+def locked(path: Path, store: SQLiteStore) -> Iterator[None]:
+    """Another program holds the file, for which the store does not wait."""
     holder = sqlite3.connect(path, isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
     try:
-        yield
+        with impatient(store):
+            yield
     finally:
         holder.execute("ROLLBACK")
         holder.close()
@@ -38,8 +39,17 @@ def path(tmp_path: Path) -> Path:
 
 
 def opened(path: Path) -> SQLiteStore:
-    """A store that waits only a moment for others."""
-    return SQLiteStore(path, clock=ManualClock(START_MS), synchronous="NORMAL", busy_timeout_ms=30)
+    """A store; see `rr_outage.impatient`."""
+    return SQLiteStore(path, clock=ManualClock(START_MS), synchronous="NORMAL", busy_timeout_ms=20_000)
+
+
+def seen(path: Path) -> tuple[int, int]:
+    """What the user has spent and what is held, as another process reads it, which waits for none of this one's."""
+    other = opened(path)
+    try:
+        return amounts(other)
+    finally:
+        other.close()
 
 
 def test_by_default_a_locked_ledger_refuses_and_names_the_fix(path: Path) -> None:
@@ -48,7 +58,7 @@ def test_by_default_a_locked_ledger_refuses_and_names_the_fix(path: Path) -> Non
     bench = Bench(Limits(run=None, month="1.00", steps=None), store=store)
     run = bench.guard.run()
     model_step(run)
-    with locked(path):
+    with locked(path, store):
         for _ in range(3):
             with pytest.raises(StoreUnavailable) as caught:
                 run.before_model(cent_call())
@@ -70,10 +80,10 @@ def test_a_call_in_flight_while_the_ledger_is_locked_is_written_afterwards(path:
     bench = Bench(Limits(run=None, month="1.00", steps=None), store=store)
     run = bench.guard.run()
     permit = run.before_model(cent_call())
-    with locked(path):
+    with locked(path, store):
         run.after_model(permit, done())
         assert "settlement_postponed" in bench.names()
-        assert CENT == bench.held("user:alice")
+        assert CENT == seen(path)[1]
     bench.guard.flush()
 
     assert (CENT, 0) == (bench.spent("user:alice"), bench.held("user:alice"))
@@ -87,13 +97,13 @@ def test_failing_open_is_said_and_every_call_is_written_afterwards(path: Path) -
     bench = Bench(Limits(run=None, month="0.05", steps=None), store=store, on_store_error="allow")
     run = bench.guard.run()
     model_step(run)
-    with locked(path):
+    with locked(path, store):
         threads = [threading.Thread(target=lambda: [model_step(run) for _ in range(3)]) for _ in range(4)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        assert CENT == bench.spent("user:alice")
+        assert CENT == seen(path)[0]
     bench.guard.flush()
 
     assert 12 == bench.names().count("store_bypassed")
@@ -114,7 +124,7 @@ def test_a_guard_that_closes_while_the_ledger_is_away_says_what_waits(path: Path
     bench = Bench(Limits(run=None, month="1.00", steps=None), store=store, on_store_error="allow")
     run = bench.guard.run()
     model_step(run)
-    with locked(path):
+    with locked(path, store):
         for _ in range(2):
             model_step(run)
         bench.guard.close()
@@ -133,7 +143,7 @@ def test_what_is_nowhere_on_disk_is_lost_and_said(path: Path, monkeypatch: pytes
     bench = Bench(Limits(run=None, month="1.00", steps=None), store=store, on_store_error="allow")
     run = bench.guard.run()
     model_step(run)
-    with locked(path):
+    with locked(path, store):
         for _ in range(2):
             model_step(run)
         bench.guard.close()
@@ -146,6 +156,7 @@ def test_what_is_nowhere_on_disk_is_lost_and_said(path: Path, monkeypatch: pytes
 
 def test_a_ledger_that_another_process_locks_refuses_every_call(path: Path) -> None:
     """Until it lets go: none is admitted, the error names the fix, and a call in flight is written afterwards."""
-    told = play(opened(path), lambda: locked_by_another_process(path), 0.4)
+    store = opened(path)
+    told = play(store, lambda: locked_by_another_process(path, store), 0.4)
     assert 2 <= int(str(told["refused"]))
     assert "close the program that holds it" in str(told["told"])

@@ -175,7 +175,7 @@ store.reserve(booking("a", CENT, *FOUR))
 def test_racing_reclaimers_resolve_each_hold_once(kind: str, tmp_path: Path) -> None:
     """Two (here eight) reclaimers share the dead holds between them: each is named by exactly one."""
     clock = ManualClock(START_MS)
-    store = open_kind(kind, tmp_path, clock)
+    store = open_kind(kind, tmp_path, clock, busy_timeout_ms=60_000)
     for n in range(50):
         store.reserve(booking(f"d{n}", CENT, ttl_ms=TTL_MS))
     clock.advance(TTL_MS)
@@ -195,7 +195,7 @@ def test_racing_reclaimers_resolve_each_hold_once(kind: str, tmp_path: Path) -> 
 def test_settle_racing_expiry_leaves_the_true_cost(kind: str, tmp_path: Path) -> None:
     """Whoever is first, the owner or the reclaimer, the books end at what the call cost."""
     clock = ManualClock(START_MS)
-    store = open_kind(kind, tmp_path, clock)
+    store = open_kind(kind, tmp_path, clock, busy_timeout_ms=60_000)
     for n in range(40):
         store.reserve(booking(f"c{n}", CENT, on_expiry="release" if n % 2 else "charge", ttl_ms=TTL_MS))
     clock.advance(TTL_MS)
@@ -227,7 +227,7 @@ def test_one_of_many_callers_sends_the_warning(kind: str, tmp_path: Path) -> Non
 @pytest.mark.parametrize("kind", ENGINES)
 def test_the_same_id_from_many_threads_is_one_call(kind: str, tmp_path: Path) -> None:
     """A reservation repeated by 16 threads at once is taken once and settled once."""
-    store = open_kind(kind, tmp_path, ManualClock(START_MS))
+    store = open_kind(kind, tmp_path, ManualClock(START_MS), busy_timeout_ms=60_000)
     answers: list[tuple[bool, bool]] = []
 
     def work(_: int) -> None:
@@ -245,7 +245,7 @@ def test_a_fork_gets_a_connection_of_its_own(tmp_path: Path) -> None:
     """A store made before a fork works on both sides of it, also while other threads use it, and loses nothing."""
     path = tmp_path / "ledger.db"
     text = """
-store = SQLiteStore(sys.argv[1], clock=ManualClock(START_MS), synchronous="NORMAL")
+store = SQLiteStore(sys.argv[1], clock=ManualClock(START_MS), synchronous="NORMAL", busy_timeout_ms=60_000)
 stop = threading.Event()
 def busy():
     n = 0

@@ -19,7 +19,7 @@ from runrails.documents.sqlite import SQLiteDocuments
 from runrails.secretvalue import Secret
 
 path, verb, number, rounds = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
-vault, won = new_vault(SQLiteDocuments(path, synchronous="NORMAL"), *sys.argv[5].split(",")), 0
+vault, won = new_vault(SQLiteDocuments(path, synchronous="NORMAL", busy_timeout_ms=60_000), *sys.argv[5].split(",")), 0
 print("ready", flush=True)
 sys.stdin.readline()
 for count in range(rounds):
@@ -51,7 +51,7 @@ def race(path: Path, *work: tuple[str, int, str]) -> list[int]:
         assert worker.stdin
         worker.stdin.write("go\n")
         worker.stdin.flush()
-    return [int(worker.communicate(timeout=60)[0]) for worker in workers]
+    return [int(worker.communicate(timeout=100)[0]) for worker in workers]
 
 
 @pytest.fixture

@@ -107,6 +107,7 @@ class Served:
         world.vault.add(CredentialId("user:alice", "openai"), Secret("sk-proj-" + "a" * 40))
         bound = socket.socket()
         bound.bind(("127.0.0.1", 0))
+        bound.listen()  # whoever connects before the server has started waits
         self.url = f"http://127.0.0.1:{bound.getsockname()[1]}/admin/"
         self._server = uvicorn.Server(uvicorn.Config(world.app, log_level="error", ws="none", lifespan="off"))
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [bound]}, daemon=True)

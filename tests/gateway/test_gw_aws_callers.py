@@ -59,15 +59,13 @@ class Login:
         self.sts = StrictSTS(system_ms)
         self.sts.role("nightly")
         self.key: Key = self.sts.assume("nightly", "job-1")
-        self._ago_ms = 0
+        self._at_ms = system_ms()
 
     def proof(self) -> str:
-        """A new one; two of the same second would be one."""
-        self._ago_ms += 1_000
+        """A new one; two of the same second would be one, so each is of a second before the one made before it."""
+        self._at_ms -= 1_000
         credentials: Any = SimpleNamespace(**self.key._asdict())
-        return sign_proof(
-            SERVER_ID, REGION, credentials=credentials, clock=lambda: system_ms() - self._ago_ms
-        ).reveal()  # fmt: skip
+        return sign_proof(SERVER_ID, REGION, credentials=credentials, clock=lambda: self._at_ms).reveal()
 
 
 @contextmanager

@@ -146,7 +146,7 @@ def test_a_conversation_in_the_providers_keeping_goes_on_within_a_runs_usual_bud
             last = events.get_final_response().id
         ours.responses.create(model=LARGE, input="and?", max_output_tokens=500, previous_response_id=last)
         assert 7 == made.hits
-        assert 1 == len({seen.run_id for seen in made.watching.over})
+        assert 1 == len({seen.run_id for seen in made.ended()})
         # Each hold was a few thousand tokens' worth, and no less than what came.
         assert all(row.actual_pusd <= row.estimated_pusd < 20_000_000_000 for row in made.rows())
         made.settled()

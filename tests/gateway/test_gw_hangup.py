@@ -10,7 +10,20 @@ from typing import Any
 import pytest
 from uvicorn import Config
 
-from rr_gateway import PATIENCE_S, STREAMED, TOLD, Caller, World, asked, changed, drained, gateway, running, world
+from rr_gateway import (
+    PATIENCE_S,
+    STREAMED,
+    TOLD,
+    Caller,
+    Timers,
+    World,
+    asked,
+    changed,
+    drained,
+    gateway,
+    running,
+    world,
+)
 from runrails.run import Run
 from runrails.testing import ManualClock
 from runrails.testing.provider import HangUp, Stall, Text
@@ -19,6 +32,7 @@ from runrails_gateway import serving
 
 CHUNKS = 24
 LONG = Text("tick " * CHUNKS, usage=Usage(input_tokens=1000, output_tokens=500), chunks=CHUNKS, ignores_max_tokens=True)
+LONG_PUSD = 1000 * 3_000_000 + 500 * 15_000_000
 
 
 @pytest.fixture
@@ -47,6 +61,16 @@ def once_each(made: World, seen: dict[str, list[str]], calls: int) -> None:
     assert seen["given"] == seen["back"]
     assert sorted(seen["given"]) == sorted(row.id for row in made.rows())
     assert 0 == made.held
+
+
+def paid(made: World) -> None:
+    """
+    What nobody knows is charged at the hold. A stream that is cut is charged for what came: what was on its way is
+    billed by nobody but this provider, whose stream may be far ahead of its reader.
+    """
+    cut = [row.actual_pusd for row in made.rows() if row.result is not None and row.result.end == "cut"]
+    assert made.billed <= made.spent + sum(max(0, LONG_PUSD - pusd) for pusd in cut)
+    assert all(cut)
 
 
 async def hung_up_at(made: World, app: Any, kind: str, piece: int) -> Caller:
@@ -117,7 +141,7 @@ async def test_cancelled_at_every_await(kind: str, stream: bool, handed_back: di
                 await asyncio.wait([serving])
         once_each(made, handed_back, len(handed_back["given"]))
         made.provider.wait_idle()
-        assert made.billed <= made.spent, "what nobody knows is charged at the hold"
+        paid(made)
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -152,7 +176,7 @@ async def test_cancelled_at_every_await_of_a_remote_ledger(
         await asyncio.to_thread(_wait_settled, made)
         made.provider.wait_idle()
         assert sorted(handed_back["given"]) == sorted(handed_back["back"] + withdrawn)
-        assert made.billed <= made.spent
+        paid(made)
 
 
 async def test_hang_up_before_anything_is_sent_costs_nothing(handed_back: dict[str, list[str]]) -> None:
@@ -212,23 +236,31 @@ async def test_drain_has_a_size(handed_back: dict[str, list[str]]) -> None:
         assert ["cut"] == [row.result.end for row in made.rows()]
 
 
-async def test_request_has_a_time(handed_back: dict[str, list[str]]) -> None:
+async def test_request_has_a_time(handed_back: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
     """An upstream that never answers: 504, charged at the hold, as nobody knows what it did."""
-    with world(Stall(threading.Event(), TOLD), request_ms_max=100) as made:
+    timers = Timers(monkeypatch)
+    with world(Stall(threading.Event(), TOLD), request_ms_max=54_321) as made:
         async with running(made.config) as app:
             caller = asked(made)
-            await app(caller.scope, caller.receive, caller.send)
+            task = asyncio.create_task(app(caller.scope, caller.receive, caller.send))
+            await asyncio.to_thread(made.provider.wait_received, 1)
+            timers.end(54_321)
+            await task
         once_each(made, handed_back, 1)
         assert (504, ["unknown"]) == (caller.status, [row.result.end for row in made.rows()])
         assert made.spent > 0
 
 
 @pytest.mark.parametrize("kind", STREAMED)
-async def test_stream_has_a_time(kind: str, handed_back: dict[str, list[str]]) -> None:
+async def test_stream_has_a_time(
+    kind: str, handed_back: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
     """One that stands still ends with an error in the stream, in the dialect."""
-    with world(Stall(threading.Event(), LONG, after_chunks=3), request_ms_max=300) as made:
+    timers = Timers(monkeypatch)
+    with world(Stall(threading.Event(), LONG, after_chunks=3), request_ms_max=54_321) as made:
         async with running(made.config) as app:
             caller = asked(made, kind, stream=True)
+            caller.on_piece = lambda number: timers.end(54_321) if number == 1 else None
             await app(caller.scope, caller.receive, caller.send)
         once_each(made, handed_back, 1)
         assert (200, True) == (caller.status, caller.complete)
@@ -264,6 +296,28 @@ async def test_settled_before_the_last_event_is_handed_out(kind: str, handed_bac
 
 def _is_last(piece: bytes) -> bool:
     return any(sign in piece for sign in (b"[DONE]", b"message_stop", b"response.completed"))
+
+
+@pytest.mark.parametrize("kind", STREAMED)
+async def test_who_leaves_after_the_last_event_has_had_everything(kind: str) -> None:
+    """They need not wait for the end of the connection; who leaves at the first event has left."""
+    go = threading.Event()
+    with world([LONG, Stall(go, LONG, after_chunks=3)]) as made:
+        async with running(made.config) as app:
+            for last in (True, False):
+                caller = asked(made, kind, stream=True)
+
+                def leave(_: int, caller: Caller = caller, last: bool = last) -> None:
+                    if not last or _is_last(caller.pieces[-1]):
+                        caller.hang_up()
+                    if caller.gone and not last:
+                        asyncio.get_running_loop().call_later(0.05, go.set)
+
+                caller.on_piece = leave
+                await app(caller.scope, caller.receive, caller.send)
+                await drained(app)
+        assert ["answered", "left"] == [each.ending for each in made.watching.over]
+        assert ["completed"] * 2 == [row.result.end for row in made.rows()]
 
 
 async def test_shutdown_waits_for_what_is_under_way(handed_back: dict[str, list[str]]) -> None:

@@ -440,6 +440,19 @@ def test_a_stream_of_calls_without_numbers_is_read() -> None:
     assert mark.call_ids == ("a", "b")
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"], ids=["lf", "crlf", "cr"])
+@pytest.mark.parametrize("broken", [False, True])
+def test_lines_of_a_stream_may_end_in_three_ways(end: str, broken: bool) -> None:
+    """What is no event's data is passed over, and so is an event that is damaged."""
+    events = [json.dumps({"choices": [{"index": 0, "delta": {"content": said}}]}) for said in ("All ", "is ", "well")]
+    told = [f"data: {events[0]}", "", ": a remark", "event: e", f"data:{events[1]}", "", f"data:  {events[2]}", ""]
+    told += ['data: {"choices": [{', ""] if broken else []
+    mark = stream_mark(CHAT, end.join([*told, "data: [DONE]", "", ""]).encode())
+    whole = mark_of(CHAT, {"choices": [{"message": {"content": "All is well"}}]})
+    assert mark is not None and whole is not None
+    assert whole.digest == mark.digest
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),

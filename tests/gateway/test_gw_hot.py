@@ -35,7 +35,7 @@ from runrails.documents.memory import MemoryDocuments
 from runrails.errors import ConfigError
 from runrails.keyroutes import KeyPolicy
 from runrails.secretvalue import Secret
-from runrails.testing.provider import Error, HangUp, Text
+from runrails.testing.provider import Delay, Error, HangUp, Text
 from runrails.usage import Usage
 from runrails_gateway import GatewayConfig, Upstream
 from runrails_gateway.exchange import Exchange
@@ -609,13 +609,17 @@ def test_large_body_is_refused_over_a_socket() -> None:
         made.untouched()
 
 
+HASTE_S = 1.0
+"""Longer than a busy machine takes between a connection and its first bytes."""
+
+
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Connections whose patience ends soon."""
     from runrails_gateway import protocol
 
-    monkeypatch.setattr(protocol, "HEAD_S_MAX", 0.2)
-    monkeypatch.setattr(protocol, "REST_S_MAX", 0.2)
+    monkeypatch.setattr(protocol, "HEAD_S_MAX", HASTE_S)
+    monkeypatch.setattr(protocol, "REST_S_MAX", HASTE_S)
 
 
 @pytest.mark.parametrize(
@@ -646,7 +650,8 @@ def test_connections_are_kept_alive(hasty: None) -> None:
     """Several requests on one, and one that waits longer than a head may take is not cut off."""
     import httpx
 
-    with gateway() as made, httpx.Client() as http:
+    slow = Delay(round(1_000 * HASTE_S) + 100, then=Text("Hello there.", usage=TOLD.usage, ignores_max_tokens=True))
+    with gateway([slow, TOLD, TOLD]) as made, httpx.Client(timeout=20) as http:
         for _ in range(3):
             path, body = BODIES["chat"]
             answer = http.post(made.url + path, json=body, headers={"authorization": f"Bearer {made.key}"})

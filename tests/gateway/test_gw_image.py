@@ -106,9 +106,9 @@ def test_it_starts_and_its_health_is_seen(tmp_path: Path) -> None:
             assert f":{PORT}/healthz" in health[-1] and "python" == health[0]
             # Limits of callers' runs are none of its.
             env = {**home.env, "RUNRAILS_RUN_BUDGET": "0.01"}
-            assert 0 == subprocess.run(looks, env=env, capture_output=True, timeout=20, check=False).returncode
+            assert 0 == subprocess.run(looks, env=env, capture_output=True, timeout=60, check=False).returncode
             assert 0 == served.end(getattr(signal, of("STOPSIGNAL")[0]))
-            assert 1 == subprocess.run(looks, env=env, capture_output=True, timeout=20, check=False).returncode
+            assert 1 == subprocess.run(looks, env=env, capture_output=True, timeout=60, check=False).returncode
 
 
 def test_without_a_word_about_https_it_does_not_start(tmp_path: Path) -> None:

@@ -13,11 +13,11 @@ from urllib.parse import urlsplit
 import openai
 import pytest
 
-from rr_gateway import BODIES, HI, MODEL, STREAMED, TOLD, World, world
+from rr_gateway import BODIES, HI, MODEL, STREAMED, TOLD, Timers, World, world
 from rr_sdk_http import http_of
 from runrails import ConfigError, Limits
 from runrails.documents.memory import MemoryDocuments
-from runrails.testing.provider import Delay, Text, founding
+from runrails.testing.provider import Stall, Text, founding
 from runrails.usage import Usage
 from runrails_aws.identity import Grant, LambdaIdentity
 from runrails_gateway.aws_lambda import MARGIN_MS, Adapter, check_shared
@@ -180,7 +180,7 @@ def test_answers_that_are_no_text_or_too_long_as_one() -> None:
 @pytest.mark.parametrize("kind", BODIES)
 def test_a_call_is_settled_when_the_function_answers(kind: str) -> None:
     """In every dialect: Lambda stops the process then, so nothing is held, and nothing goes on."""
-    threads = threading.active_count()
+    threads = set(threading.enumerate())
     with function() as (made, call):
         path, body = BODIES[kind]
         answer = call(path, body)
@@ -189,8 +189,8 @@ def test_a_call_is_settled_when_the_function_answers(kind: str) -> None:
         assert answer["headers"]["x-runrails-run"] == made.rows()[-1].facts.run
         assert 1 == made.watching.began_count == len(made.watching.over)
         # The provider's own, and the one that keeps holds alive; none of an event loop's.
-        names = {each.name for each in threading.enumerate() if "asyncio" in each.name}
-        assert (set(), True) == (names, threading.active_count() <= threads + 4)
+        begun = set(threading.enumerate()) - threads
+        assert (set(), True) == ({each.name for each in begun if "asyncio" in each.name}, len(begun) <= 4)
 
 
 @pytest.mark.parametrize("kind", STREAMED)
@@ -252,10 +252,19 @@ def test_a_conversation_is_known_in_every_sandbox() -> None:
         )  # fmt: skip
 
 
-def test_a_provider_that_takes_longer_than_the_function_may() -> None:
+def test_a_provider_that_takes_longer_than_the_function_may(monkeypatch: pytest.MonkeyPatch) -> None:
     """The caller is told in time, and the call is settled: a function that runs out of time is killed."""
-    with function(Delay(1_500, then=Text("late")), drain_ms_max=1) as (made, call):
-        answer = call("/v1/chat/completions", BODIES["chat"][1], left_ms=MARGIN_MS + 300)
+    timers = Timers(monkeypatch)
+    with function(Stall(threading.Event(), Text("late")), drain_ms_max=1) as (made, call):
+
+        def run_out() -> None:
+            made.provider.wait_received(1)
+            timers.end(54_321)
+
+        waiting = threading.Thread(target=run_out)
+        waiting.start()
+        answer = call("/v1/chat/completions", BODIES["chat"][1], left_ms=MARGIN_MS + 54_321)
+        waiting.join()
         assert (504, "upstream_timeout") == (answer["statusCode"], said(answer)["error"]["code"])
         assert (1, 0, True) == (made.hits, made.held, made.spent > 0)
 

@@ -358,7 +358,7 @@ def until(true: Callable[[], object]) -> None:
 # Hostile callers.
 
 
-SOON_S = PATIENCE_S / 2
+SOON_S = PATIENCE_S * 0.6
 """Long before anybody has lost their patience, on a machine that has other things to do."""
 
 

@@ -327,7 +327,7 @@ def test_07_one_row_for_each_call() -> None:
         made.settled()
         assert (sent, sent) == (len(made.rows()), made.hits)
         assert sent == len({row.id for row in made.rows()})
-        assert sent == len({exchange.id for exchange in made.watching.over})
+        assert sent == len({exchange.id for exchange in made.ended()})
 
 
 def test_07_naive() -> None:
@@ -489,6 +489,8 @@ def test_10_no_secret_leaks(caplog: pytest.LogCaptureFixture) -> None:
 
 
 AMOUNT = re.compile(r"\$|usd|0\.05|\b5000|50_?000|spent|remaining", re.IGNORECASE)
+ID = re.compile(r"[0-9a-f]{16}[0-9a-z]{16,}")
+"""Drawn digits may be those of an amount."""
 
 
 def test_10_amounts_can_be_kept_from_callers() -> None:
@@ -498,9 +500,9 @@ def test_10_amounts_can_be_kept_from_callers() -> None:
         assert {200: 5, 402: 7} == statuses(answers)
         for answer in answers:
             said = repr({name: value for name, value in answer.headers.items() if name.startswith("x-")})
-            assert AMOUNT.search(said) is None
+            assert AMOUNT.search(ID.sub("", said)) is None
             if answer.status == 402:
-                assert AMOUNT.search(answer.raw.decode()) is None
+                assert AMOUNT.search(ID.sub("", answer.raw.decode())) is None
 
 
 def test_10_naive() -> None:

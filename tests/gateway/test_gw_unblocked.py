@@ -88,12 +88,13 @@ def test_a_fork_writes_its_own() -> None:
     handler = Unblocked(write)
     told = logger_of(handler)
     told.warning("the parent's")
-    if os.fork() == 0:
+    child = os.fork()
+    if child == 0:
         handler._write = lambda text: os.write(writing, text.encode())
         told.warning("the child's")
         handler.flush()
         os._exit(0)
-    os.wait()
+    os.waitpid(child, 0)
     os.close(writing)
     with os.fdopen(reading) as heard:
         assert "the child's\n" == heard.read()

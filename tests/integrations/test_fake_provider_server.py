@@ -110,7 +110,7 @@ def test_empty_stories_are_refused():
 
 
 def test_900_calls_in_a_row_and_64_clients_at_once():
-    """Keep-alive and no delayed packets: 900 calls stay far below 5 s."""
+    """Keep-alive and no delayed packets: with those, of 40 ms each, 900 calls would take twice as long as they may."""
     with FakeProvider(Text("ok", usage=PLAIN), price_pusd=price) as provider:
         connection = http.client.HTTPConnection(provider.url.removeprefix("http://"))
         started = time.perf_counter()
@@ -130,7 +130,7 @@ def test_900_calls_in_a_row_and_64_clients_at_once():
             each.start()
         for each in clients:
             each.join()
-    assert elapsed_s < 5
+    assert elapsed_s < 900 * 0.04 / 2
     assert (len(provider.bill), provider.bill.total_pusd()) == (1220, 1220 * 6_500)
     assert sorted(call.number for call in provider.bill) == list(range(1, 1221))
 
@@ -145,7 +145,7 @@ def test_idle_connections_do_not_keep_it_open():
     elapsed_s = time.perf_counter() - started
     for connection in connections:
         connection.close()
-    assert elapsed_s < 2
+    assert elapsed_s < 20
 
 
 def test_bills_by_any_price():

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -40,7 +42,13 @@ def test_64_threads_are_admitted_exactly_as_often_as_the_budget_pays(store: str,
     options = {} if store == "memory" else {"store": SQLiteStore(tmp_path / "ledger.db")}
     guard = rr_lc.make_guard(Limits(run="1.00", hold_wait_ms=60_000), **options)
     handler = GuardrailCallbackHandler(guard)
-    model = slow_model()
+    together, first = threading.Barrier(9), itertools.count()
+
+    def sleep(seconds: float) -> None:
+        """The first nine end when they have met, however long a busy machine takes until they do."""
+        together.wait(60) if next(first) < 9 else time.sleep(seconds)
+
+    model = ScriptedChatModel(Delay(20, Text("fine")), model_name="fake-flat", max_tokens=50, sleep=sleep)
     barrier = threading.Barrier(WORKERS)
 
     def work(_: int) -> str:

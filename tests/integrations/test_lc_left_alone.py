@@ -38,6 +38,12 @@ ASK: Any = {"messages": [HumanMessage("go")]}
 MORE = Limits(seconds=60, run="1.00", loops=None)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _loaded() -> None:
+    """Before a test gives something a second."""
+    rr_lc.load_all()
+
+
 def in_own_thread(work: Callable[[], object]) -> None:
     """In a thread that has none of the caller's context."""
     thread = threading.Thread(target=work)

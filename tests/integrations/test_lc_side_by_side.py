@@ -42,7 +42,10 @@ def model(script: Script) -> ScriptedChatModel:
 
 
 def in_step(starts: Starts) -> BaseTool:
-    """A tool that answers when every agent has asked, or when those that are left ask no more."""
+    """
+    A tool that answers when every agent has asked, or when those that are left ask no more. Before the first answer
+    all of them ask, however long a busy machine takes until they do.
+    """
     turn = threading.Barrier(SIDES)
 
     @tool
@@ -50,7 +53,7 @@ def in_step(starts: Starts) -> BaseTool:
         """Classify a review."""
         starts.add(f"classify {text}")
         with contextlib.suppress(threading.BrokenBarrierError):
-            turn.wait(2)
+            turn.wait(60 if starts.executions[f"classify {text}"] == 1 else 2)
         return "no result"
 
     return classify

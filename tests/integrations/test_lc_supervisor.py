@@ -38,6 +38,12 @@ def balance(guard: Guard) -> tuple[int, int]:
     return found.spent, found.held
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _loaded() -> None:
+    """Before a test gives something a second."""
+    rr_lc.load_all()
+
+
 def flat(script: Any, **fields: Any) -> ScriptedChatModel:
     """A model at one cent a call."""
     return ScriptedChatModel(script, model_name="fake-flat", max_tokens=100, **fields)

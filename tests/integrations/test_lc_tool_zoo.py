@@ -260,7 +260,7 @@ def test_an_agent_unsupervised_stays_unguarded_while_it_is_supervised_elsewhere(
         """Classify a review."""
         starts.add(f"classify {text}")
         if text == "free":
-            turn.wait(10) if starts.executions["classify free"] in (1, 9) else None
+            turn.wait(60) if starts.executions["classify free"] in (1, 9) else None
         return "no result"
 
     def answer(messages: Any) -> Any:
@@ -270,9 +270,9 @@ def test_an_agent_unsupervised_stays_unguarded_while_it_is_supervised_elsewhere(
     agent = create_agent(ScriptedChatModel(answer, model_name="fake-flat", max_tokens=50), [classify])
 
     def supervised() -> Any:
-        turn.wait(10)
+        turn.wait(60)
         found = guard.supervise(agent).invoke({"messages": [HumanMessage("guarded")]})
-        turn.wait(10)
+        turn.wait(60)
         return found
 
     with rr_lc.make_guard() as guard, ThreadPoolExecutor(2) as pool:

@@ -43,7 +43,7 @@ def pool_threads() -> set[threading.Thread]:
 
 def gone(threads: set[threading.Thread]) -> bool:
     """Whether they have all ended, given a little time; asking for a collection while one runs does nothing."""
-    for _ in range(50):
+    for _ in range(300):
         alive = [thread for thread in threads if thread.is_alive()]
         if not alive:
             return True

@@ -125,7 +125,7 @@ def test_one_block_serves_many_threads_and_may_be_entered_again() -> None:
 
     def work() -> None:
         with block:
-            all_inside.wait(5)
+            all_inside.wait(60)
             during = user(ambient)
         seen.append((during, user(ambient)))
 

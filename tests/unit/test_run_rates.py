@@ -272,7 +272,7 @@ async def test_on_an_event_loop_calls_wait_beside_it() -> None:
         nonlocal beats
         while True:
             beats += 1
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(0)
 
     with Guard(limits, store="memory:", prices={"cent": Price(call="0.01")}) as guard:
         run = guard.run()

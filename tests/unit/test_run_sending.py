@@ -243,7 +243,7 @@ async def test_cancelled_wait_gives_back_what_is_granted_after_it() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     answer.set()
-    for _ in range(500):
+    for _ in range(3_000):
         if not run.tally.model_calls and not bench.held("user:alice"):
             break
         await asyncio.sleep(0.01)

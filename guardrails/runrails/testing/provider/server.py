@@ -146,7 +146,7 @@ class FakeProvider:
         """Answer by another script from now on."""
         self.scripted = Scripted(script)
 
-    def wait_received(self, count: int, *, timeout_s: float = 10.0) -> None:
+    def wait_received(self, count: int, *, timeout_s: float = 60.0) -> None:
         """
         Wait until so many requests that can cost money have come in.
 
@@ -156,7 +156,7 @@ class FakeProvider:
         if not self.books.wait_received(count, timeout_s):
             raise TimeoutError(f"Fewer than {count} requests came in within {timeout_s} s.")
 
-    def wait_idle(self, *, timeout_s: float = 10.0) -> None:
+    def wait_idle(self, *, timeout_s: float = 60.0) -> None:
         """
         Wait until nothing is in flight: only then is the bill of a client that left complete.
 
