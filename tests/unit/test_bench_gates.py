@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,12 +20,12 @@ def runner(monkeypatch: pytest.MonkeyPatch) -> Any:
     run, bench = importlib.import_module("run"), importlib.import_module("rr_bench")
     attempts: list[tuple[float, float]] = []
 
-    def measure() -> list[Any]:
+    def rows_of(_: str) -> list[Any]:
         one, other = attempts.pop(0)
         return [bench.Row("one", 1, "us", one, "", 2), bench.Row("other", 1, "us", other, "", 2)]
 
     monkeypatch.setattr(run, "BENCHMARKS", ("bench_played",))
-    monkeypatch.setattr(run.importlib, "import_module", lambda _: SimpleNamespace(measure=measure))
+    monkeypatch.setattr(run, "rows_of", rows_of)
     return SimpleNamespace(attempts=attempts, measure=run.measure)
 
 
@@ -46,3 +47,25 @@ def test_what_passes_at_once_is_measured_once(runner: Any) -> None:
     runner.attempts += [(1, 2), (1, 1)]
     assert [1, 2] == [row.ratio for row in runner.measure()]
     assert [(1, 1)] == runner.attempts
+
+
+def test_a_benchmark_that_breaks_is_no_benchmark_that_passes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its rows come from a process of its own; one without an answer ends the run."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    run = importlib.import_module("run")
+    monkeypatch.setattr(run, "HERE", tmp_path)
+    row = {
+        "name": "n",
+        "value": 1.5,
+        "unit": "us",
+        "ratio": 3,
+        "yardstick": "y",
+        "gate": 2,
+        "aim": None,
+        "passed": False,
+    }
+    (tmp_path / "good.py").write_text(f"print({json.dumps({'rows': [row]})!r})\nraise SystemExit(1)\n")
+    (tmp_path / "broken.py").write_text("raise SystemExit(3)\n")
+    assert [("n", 1.5, 3, False)] == [(each.name, each.value, each.ratio, each.passed) for each in run.rows_of("good")]
+    with pytest.raises(SystemExit, match="broken ended with 3"):
+        run.rows_of("broken")
