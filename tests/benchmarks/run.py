@@ -43,7 +43,7 @@ def measure() -> list[Row]:
 
 def rows_of(name: str) -> list[Row]:
     """One benchmark's rows. What others have left in a process's memory makes its calls slower by a third."""
-    command = [sys.executable, HERE / f"{name}.py", "--json"]
+    command = [sys.executable, str(HERE / f"{name}.py"), "--json"]
     made = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
     if made.returncode not in (0, 1):  # 1: a gate failed
         raise SystemExit(f"{name} ended with {made.returncode}.")
