@@ -11,7 +11,7 @@ import sqlite3
 from operator import le
 from typing import TYPE_CHECKING, NamedTuple, cast
 
-from runrails.ledger import SCOPES_MAX, Account, Hold, Reservation, ResultFacts, Settled
+from runrails.ledger import SCOPES_MAX, Account, Hold, Refused, Reservation, Reserved, ResultFacts, Settled
 from runrails.stores import rules
 from runrails.stores._codec import result_text
 from runrails.stores._sqlite_rows import AccountIds, add_amounts, amounts_of, charges_text, insert
@@ -19,7 +19,7 @@ from runrails.stores._sqlite_rows import AccountIds, add_amounts, amounts_of, ch
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Doubtful", "Left", "Made", "Resolution", "reserve", "resolution", "settle"]
+__all__ = ["Doubtful", "Left", "Made", "Resolution", "Taken", "reserve", "resolution", "settle"]
 
 # What cannot be counted, or has no room, or has another limit in code than it is to have, is not written.
 _ROOM = "coalesce(operator_limit, code_limit, 9223372036854775807)"
@@ -55,6 +55,17 @@ class Made(NamedTuple):
     account_ids: tuple[int, ...]
     holds: tuple[Hold, ...]
     on_expiry: str
+
+
+class Taken(NamedTuple):
+    """What a reserve came to that was decided by all that is in the file."""
+
+    answer: Reserved | Refused
+    accounts: tuple[tuple[Account, int], ...] = ()
+    """Those whose ids are in the file for good once it is written."""
+    made: Made | None = None
+    odd: tuple[Account, ...] = ()
+    """Those without room, or whose limit from code was another: a quick reserve would stumble over them again."""
 
 
 class Left(NamedTuple):

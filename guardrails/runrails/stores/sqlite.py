@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 from runrails.clocks import Clock, system_ms
 from runrails.ledger import (
@@ -131,14 +131,14 @@ class SQLiteStore:
         """Wait until what was reserved unflushed is on the disk. Raises StoreUnavailable: it may not be there."""
         self._file.flush()
 
-    def _reserve(self, connection: sqlite3.Connection, reservation: Reservation) -> _Taken:
+    def _reserve(self, connection: sqlite3.Connection, reservation: Reservation) -> quick.Taken:
         now_ms = self._clock()
         holds = reservation.holds
         account_ids = [self._ids.find(connection, hold.account) for hold in holds]
         seen = rows.glance(connection, account_ids, reservation.id, now_ms)
         first = rows.find(connection, self._ids, reservation.id) if seen.taken else None
         if first is not None:
-            return _Taken(self._replay(connection, reservation, first))
+            return quick.Taken(self._replay(connection, reservation, first))
         if seen.overdue and self._expire(connection, now_ms, checks.SWEEP_MAX):
             seen = rows.glance(connection, account_ids, reservation.id, now_ms)
         standings, changed = rows.standings(connection, seen, account_ids, holds)
@@ -146,7 +146,7 @@ class SQLiteStore:
         if refused is not None:
             impossible = rules.overflow(holds, standings)
             if impossible is not None or reservation.enforce:
-                return _Taken(impossible or refused, odd=(refused.account,))
+                return quick.Taken(impossible or refused, odd=(refused.account,))
         for place in changed:
             if account_ids[place] is not None:
                 connection.execute(
@@ -165,7 +165,7 @@ class SQLiteStore:
         made = quick.Made(seq, written, tuple(ids), holds, reservation.on_expiry)
         odd = [holds[place].account for place in changed if account_ids[place] is not None]
         odd += [] if refused is None else [refused.account]
-        return _Taken(Reserved(reservation.id, would_refuse=refused), accounts, made, tuple(odd))
+        return quick.Taken(Reserved(reservation.id, would_refuse=refused), accounts, made, tuple(odd))
 
     def _replay(self, connection: sqlite3.Connection, reservation: Reservation, first: rows.Found) -> Reserved:
         row = cast(
@@ -488,13 +488,3 @@ _unflushed = ContextVar("runrails_unflushed", default=False)
 
 class _MustLast(Exception):
     """What was to be written without waiting for the disk may not be lost."""
-
-
-class _Taken(NamedTuple):
-    """What a reserve came to, and the accounts whose ids are in the file for good once it is written."""
-
-    answer: Reserved | Refused
-    accounts: tuple[tuple[Account, int], ...] = ()
-    made: quick.Made | None = None
-    odd: tuple[Account, ...] = ()
-    """Those without room, or whose limit from code was another."""
