@@ -175,11 +175,15 @@ def _check_tables(text: ProjectText, data: Mapping[str, object]) -> None:
             continue
         if name in (*LIMIT_KEYS, *RATE_TABLES):
             text.refuse("belongs into the table [limits].", advice=_ADVICE, path=(name,))
-        from difflib import get_close_matches
+        near = _nearest(name)
+        if near is not None:
+            text.refuse(f"is nobody's table; [{near}] is one.", advice=_ADVICE, path=(name,))
 
-        near = get_close_matches(name.lower(), TABLES, n=1, cutoff=_NEAR)
-        if near:
-            text.refuse(f"is nobody's table; [{near[0]}] is one.", advice=_ADVICE, path=(name,))
+
+def _nearest(name: str) -> str | None:
+    from difflib import get_close_matches
+
+    return next(iter(get_close_matches(name.lower(), TABLES, n=1, cutoff=_NEAR)), None)
 
 
 def _check_keys(text: ProjectText, table: Mapping[str, object], known: tuple[str, ...], path: tuple[str, ...]) -> None:

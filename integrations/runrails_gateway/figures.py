@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from runrails.ledger import RUN_PERIOD, SupportsBalances
 from runrails.money import PUSD_PER_USD
+from runrails.stores.rules import effective_limit
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -99,17 +100,18 @@ def remaining_pusd(run: Run, permit: Permit, *, settled: bool = False) -> int | 
 
 
 def _tightest(pairs: Iterable[tuple[Account, int | None]], amounts: Mapping[Account, _Left]) -> int | None:
-    """The same of accounts whose amounts are known; limits are of code unless an operator has set one."""
+    """The same of accounts whose amounts are known."""
     left: int | None = None
     for account, in_code in pairs:
         _, code, operator, spent, held = amounts[account]
-        limit = operator if operator is not None else code if in_code is None else in_code
+        limit = effective_limit(operator=operator, code=in_code, code_before=code)
         if limit is not None:
             own = limit - spent - held
             left = own if left is None else min(left, own)
     return left
 
 
+@runtime_checkable
 class _TellsLeft(Protocol):
     """A store that knows what its newest settlement has left, as SQLite's."""
 
@@ -127,7 +129,7 @@ class _Unlimited:
     def __init__(self, store: Store) -> None:
         self._until_ms: dict[Account, int] = {}
 
-        self.left_by = cast("_TellsLeft", store).left_by if hasattr(store, "left_by") else None
+        self.left_by = store.left_by if isinstance(store, _TellsLeft) else None
         self.ask = store.balances_of if isinstance(store, SupportsBalances) else partial(_each, store)
         """Accounts as they stand."""
 
