@@ -12,11 +12,13 @@ import os
 import threading
 from collections import deque
 from contextlib import suppress
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakSet
 
+from runrails.balances import balances_of
 from runrails.errors import LedgerError, RunrailsError, StoreUnavailable, format_amount
-from runrails.ledger import Account, Store, SupportsExtend, SupportsWarnings, WarningMark
+from runrails.ledger import Account, Balance, Store, SupportsExtend, SupportsWarnings, WarningMark
 from runrails.values import named
 
 if TYPE_CHECKING:
@@ -39,6 +41,8 @@ ROUND_MS_MAX = 15_000
 """Then what is held is looked at again, before more is written of what waits."""
 SETTLE_S = 0.05
 """How long warnings are gathered before the balances are read, so that a burst of calls costs one read."""
+READ_TOGETHER_MAX = 128
+"""Accounts: a gateway has many callers, and each read by itself would take turns with its event loop."""
 TOLD_MAX = 1_000
 
 
@@ -129,9 +133,11 @@ class Housekeeper:
     def watch(self, accounts: Sequence[Account], in_code: Sequence[int | None] = ()) -> None:
         """These accounts were charged: see soon whether a warning is due. `in_code` are their limits in code."""
         with self._lock:
+            watched = self.watched
             for place, account in enumerate(accounts):
-                known = in_code[place] if place < len(in_code) else None
-                self.watched.setdefault(account, _Watched(exhausted=False, in_code=known))
+                if account not in watched:
+                    known = in_code[place] if place < len(in_code) else None
+                    watched[account] = _Watched(exhausted=False, in_code=known)
         self._call_thread()
 
     def refused(self, account: Account) -> None:
@@ -371,18 +377,17 @@ class Housekeeper:
         if not isinstance(self._store, SupportsWarnings):
             return
         while watched:
-            account, what = next(iter(watched.items()))
             try:
-                self._warn_one(self._store, account, what)
+                for balance in balances_of(self._store, list(islice(watched, READ_TOGETHER_MAX))):
+                    self._warn_one(self._store, balance, watched[balance.account])
+                    del watched[balance.account]
             except (StoreUnavailable, LedgerError):
                 with self._lock:
                     self.watched = watched | self.watched
                 return
-            del watched[account]
 
-    def _warn_one(self, claims: SupportsWarnings, account: Account, what: _Watched) -> None:
-        balance = self._store.balance(account)
-        limit = balance.limit
+    def _warn_one(self, claims: SupportsWarnings, balance: Balance, what: _Watched) -> None:
+        account, limit = balance.account, balance.limit
         if limit is None:
             return
         overridden = balance.limit_source == "operator" and what.in_code not in (None, limit)

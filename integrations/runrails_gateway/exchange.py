@@ -34,7 +34,10 @@ class Watcher(Protocol):
     """Hears of requests. It must be quick: the event loop waits for it."""
 
     def began(self, exchange: Exchange) -> None:
-        """A request has come; its credential is not looked at yet."""
+        """
+        A request has come; its credential is not looked at yet. Context variables that are set here are seen by all
+        that is done for the request, and by nothing else.
+        """
         ...
 
     def ended(self, exchange: Exchange) -> None:

@@ -5,16 +5,17 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from runrails.ledger import RUN_PERIOD, SupportsBalances
+from runrails.balances import balances_of
+from runrails.ledger import RUN_PERIOD
 from runrails.money import PUSD_PER_USD
 from runrails.stores.rules import effective_limit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
     from runrails.calls import Permit
     from runrails.guard import Guard
-    from runrails.ledger import Account, Balance, Store
+    from runrails.ledger import Account, Store
     from runrails.run import Run
     from runrails_gateway.config import GatewayConfig
     from runrails_gateway.exchange import Exchange
@@ -130,7 +131,7 @@ class _Unlimited:
         self._until_ms: dict[Account, int] = {}
 
         self.left_by = store.left_by if isinstance(store, _TellsLeft) else None
-        self.ask = store.balances_of if isinstance(store, SupportsBalances) else partial(_each, store)
+        self.ask = partial(balances_of, store)
         """Accounts as they stand."""
 
     def has(self, account: Account, now_ms: int) -> bool:
@@ -148,10 +149,6 @@ def _unlimited_of(guard: Guard) -> _Unlimited:
     if not isinstance(found, _Unlimited):
         found = guard.adapters[_Unlimited] = _Unlimited(guard.store)
     return found
-
-
-def _each(store: Store, accounts: Sequence[Account]) -> list[Balance]:
-    return [store.balance(account) for account in accounts]
 
 
 def dollars(amount_pusd: int) -> bytes:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from contextvars import copy_context
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal
@@ -106,15 +107,17 @@ class Hot:
         exchange = Exchange(
             scope, send, dialect, request_id=f"req_{self._guard.new_id()}", started_ms=self._guard.monotonic()
         )  # fmt: skip
-        self._tell("began", exchange)
+        context = copy_context()
+        context.run(self._tell, "began", exchange)
         try:
             entered = await self._enter(exchange, scope["method"])
             raw = await read_body(receive, self._config.limited)
         except Exception as exc:  # noqa: BLE001 -- whatever it is, the caller is told
             await self._refuse(exchange, exc)
-            self._tell("ended", exchange)
+            context.run(self._tell, "ended", exchange)
             return
-        task = asyncio.create_task(self._carry(exchange, entered, raw, scope["query_string"], receive))
+        carried = self._carry(exchange, entered, raw, scope["query_string"], receive)
+        task = asyncio.create_task(carried, context=context)
         self._open.add(task)
         task.add_done_callback(self._open.discard)
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
@@ -14,12 +15,13 @@ import pytest
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.trace import SpanKind, StatusCode, get_current_span
 
 from rr_gateway import HOUSE, MODEL, USAGE, Caller, World, asked, drained, running, world
 from runrails import Limits
 from runrails.clocks import monotonic_ms, system_ms
 from runrails.errors import ConfigError
+from runrails.ledger import Refused, Reservation, Reserved
 from runrails.money import PUSD_PER_USD
 from runrails.pricing.spec import Price
 from runrails.stores.memory import MemoryStore
@@ -210,6 +212,48 @@ async def test_a_span_says_what_the_conventions_say(ops: Ops) -> None:
     assert good.json()["id"] == found["gen_ai.response.id"]
     assert ("chat", "model_unpriced") == (refused.name, (refused.attributes or {})["error.type"])
     assert "gen_ai.request.model" not in (refused.attributes or {})
+
+
+class Noting(MemoryStore):
+    """Notes beneath which span each reservation was made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spans: list[int] = []
+
+    def reserve(self, reservation: Reservation) -> Reserved | Refused:
+        self.spans.append(get_current_span().get_span_context().span_id)
+        return super().reserve(reservation)
+
+
+async def test_what_a_request_does_is_beneath_its_span(ops: Ops) -> None:
+    """Each beneath its own, side by side too; whoever calls the gateway keeps the span that they are in."""
+    store = Noting()
+    with world(store=store, **ops.settings) as made:
+        async with running(made.config) as app:
+            callers = [asked(made), asked(made, "messages"), asked(made, stream=True)]
+            await asyncio.gather(*[app(each.scope, each.receive, each.send) for each in callers])
+            await drained(app)
+            one = asked(made)
+            await app(one.scope, one.receive, one.send)
+            assert not get_current_span().get_span_context().is_valid
+            await drained(app)
+    spans = [span.context.span_id for span in ops.exporter.get_finished_spans() if span.context is not None]
+    assert 4 == len(set(spans))
+    assert sorted(spans) == sorted(store.spans)
+
+
+async def test_a_middlewares_span_is_around_the_gateways(ops: Ops) -> None:
+    """As an instrumented application makes one, from the same `traceparent`."""
+    with world(**ops.settings) as made:
+        tracer = TracerProvider(shutdown_on_exit=False).get_tracer("middleware")
+        with tracer.start_as_current_span("POST /v1") as outer:
+            trace, parent = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+            await carried(made, asked(made, headers={"traceparent": f"00-{trace}-{parent}-01"}))
+            assert outer is get_current_span()
+    (span,) = ops.exporter.get_finished_spans()
+    assert span.parent is not None
+    assert outer.get_span_context().span_id == span.parent.span_id
 
 
 @pytest.mark.parametrize("kind", ["chat", "messages", "responses"])

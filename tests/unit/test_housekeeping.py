@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,8 +16,9 @@ from runrails import BudgetExceeded, Limits, StoreUnavailable
 from runrails.errors import ReservationMismatch
 from runrails.events import Emitter, Event
 from runrails.housekeeping import EXTEND_FOR_MS_MAX, POSTPONED_MAX, Housekeeper
-from runrails.ledger import Account, Reservation
+from runrails.ledger import Account, Balance, Hold, Reservation
 from runrails.stores.memory import MemoryStore
+from runrails.stores.sqlite import SQLiteStore
 from runrails.testing import FlakyStore, ManualClock
 from runrails.testing.stores import Fault
 
@@ -267,6 +270,36 @@ def test_a_warning_the_store_could_not_claim_is_tried_again() -> None:
     assert "budget_limit_reached" not in bench.names()
     bench.guard.flush()
     assert "budget_limit_reached" in bench.names()
+
+
+class Counting(SQLiteStore):
+    """Counts how often it was asked for balances."""
+
+    asked = 0
+
+    def balance(self, account: Account) -> Balance:
+        self.asked += 1
+        return super().balance(account)
+
+    def balances_of(self, accounts: Sequence[Account]) -> list[Balance]:
+        self.asked += 1
+        return super().balances_of(accounts)
+
+
+def test_many_callers_months_are_one_read(tmp_path: Path) -> None:
+    """And each that has come to its limit is told of."""
+    store = Counting(tmp_path / "ledger.db", clock=ManualClock(START_MS))
+    bench = Bench(Limits(steps=None), store=store)
+    months = [Account(f"user:u{number}", MONTH) for number in range(50)]
+    for number, month in enumerate(months):
+        store.reserve(Reservation(id=f"r{number}", holds=(Hold(month, 10, 10),)))
+        store.settle(f"r{number}", 10 if number % 2 else 1)
+    store.asked = 0
+    bench.guard.housekeeper.watch(months)
+    bench.guard.flush()
+    assert 1 == store.asked
+    assert 25 == bench.names().count("budget_limit_reached")
+    store.close()
 
 
 def test_a_guard_with_nothing_to_do_keeps_no_thread() -> None:

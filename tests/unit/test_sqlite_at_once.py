@@ -37,6 +37,24 @@ def test_balances_of_several_accounts_are_those_of_each(tmp_path: Path) -> None:
     store.close()
 
 
+def test_balances_of_many_accounts_are_those_of_each(tmp_path: Path) -> None:
+    """More than a statement takes, one of them asked for twice, and some that this process has never used."""
+    store = _store(tmp_path)
+    runs = [Account(f"run:r{number}", "-") for number in range(40)]
+    for number, run in enumerate(runs):
+        _reserve(store, f"a{number}", Hold(run, number, 100), Hold(ALICE, number, None))
+    store.close()
+    store = _store(tmp_path)
+    for number, run in enumerate(runs[:35]):
+        _reserve(store, f"b{number}", Hold(run, 1, 100))
+
+    asked = [*runs, runs[0], NOBODY]
+    told = store.balances_of(asked)
+    assert {account: store.balance(account) for account in asked} == {balance.account: balance for balance in told}
+    assert len(set(asked)) == len(told)
+    store.close()
+
+
 def test_new_accounts_beside_old_ones_hold_and_are_limited(tmp_path: Path) -> None:
     """A new account is written with what it holds, its limit in code and its operator's; an old one's limit changes."""
     store = _store(tmp_path)

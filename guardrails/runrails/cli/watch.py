@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
+from runrails.balances import balances_of
 from runrails.cli.ledger_commands import StoreUrl, open_ledger
 from runrails.cli.output import AsJson, print_json, stderr, stdout, when
 from runrails.clocks import system_ms
 from runrails.errors import ConfigError
-from runrails.ledger import RUN_PERIOD, Account, SupportsBalances
+from runrails.ledger import RUN_PERIOD, Account
 from runrails.money import format_usd
 from runrails.plainfields import usd_text
 from runrails.recent import SupportsOpenCalls, usage_since
@@ -137,10 +138,7 @@ def look(ledger: FullStore, now_ms: int, *, window_ms: int) -> Seen:
     found = running(records, ended)
     shown = found[:RUNS_MAX]
     accounts = [Account(f"run:{each.run}", RUN_PERIOD) for each in shown]
-    if isinstance(ledger, SupportsBalances) and accounts:
-        balances = {balance.account: balance for balance in ledger.balances_of(accounts)}
-    else:
-        balances = {account: ledger.balance(account) for account in accounts}
+    balances = {balance.account: balance for balance in balances_of(ledger, accounts)}
     pairs = [(each, balances[account]) for each, account in zip(shown, accounts, strict=True)]
     return Seen(now_ms, pairs, len(found) - len(shown), whole, only_open)
 

@@ -271,11 +271,13 @@ def add_amounts(connection: sqlite3.Connection, account_ids: Sequence[int], delt
 
 
 def balances_of(connection: sqlite3.Connection, accounts: dict[int, Account]) -> list[Balance]:
-    """Accounts that are there as callers see them, by their ids; 16 at most."""
-    told: list[Balance] = []
-    for account_id, (code, operator, spent, held) in amounts_of(connection, tuple(accounts)).items():
-        scope, period, unit = accounts[account_id]
-        told.append(balance_of((scope, period, unit, code, operator, spent, held)))
+    """Accounts that are there as callers see them, by their ids: 16 take one statement."""
+    account_ids, told = tuple(accounts), list[Balance]()
+    for first in range(0, len(account_ids), SCOPES_MAX):
+        found = amounts_of(connection, account_ids[first : first + SCOPES_MAX])
+        for account_id, (code, operator, spent, held) in found.items():
+            scope, period, unit = accounts[account_id]
+            told.append(balance_of((scope, period, unit, code, operator, spent, held)))
     return told
 
 

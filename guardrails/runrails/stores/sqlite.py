@@ -55,8 +55,9 @@ class SQLiteStore:
     Args:
         path: The file; made with mode 0600 if it does not exist. Its directory must exist.
         clock: Wall clock in milliseconds since the epoch; it alone decides what is overdue.
-        synchronous: ``FULL`` has everything on the disk before a verb returns but settlements of no more than was held:
-            those get there with the next write, and if the power fails before, such a call is charged at its hold.
+        synchronous: ``FULL`` has everything on the disk before a verb returns but records of runs and settlements of no
+            more than was held: those get there with the next write, and if the power fails before, such a call is
+            charged at its hold.
             With ``NORMAL`` a power failure (not a crash) may lose the last moments, which is some four times quicker.
         busy_timeout_ms: How long a verb waits for other threads and processes.
 
@@ -365,9 +366,10 @@ class SQLiteStore:
     def balances_of(self, accounts: Sequence[Account]) -> list[Balance]:
         """Some accounts as they stand, in any order. See `runrails.ledger.SupportsBalances`."""
         known = {account_id: account for account in accounts if (account_id := self._ids.known(account)) is not None}
-        if len(known) != len(accounts) or len(known) > SCOPES_MAX:
-            return [self.balance(account) for account in accounts]
-        return self._file.at_once(lambda connection: rows.balances_of(connection, known), reads=True)
+        told = [] if len(known) == len(accounts) else [self.balance(each) for each in set(accounts) - {*known.values()}]
+        if len(known) > SCOPES_MAX:
+            return told + self._file.read(lambda connection: rows.balances_of(connection, known))
+        return told + self._file.at_once(lambda connection: rows.balances_of(connection, known), reads=True)
 
     def balances(self, *, scope: str | None = None, period: str | None = None) -> Iterator[Balance]:
         """Every account, newest period first, then by scope and unit."""
@@ -418,7 +420,7 @@ class SQLiteStore:
     def save_run(self, record: RunRecord) -> None:
         """Keep a run's record; saving the same id again replaces it."""
         kept = run_copy(record)
-        self._file.write(lambda connection: archive.save_run(connection, kept))
+        self._file.write(lambda connection: archive.save_run(connection, kept), waits=False)
 
     def runs(self, *, user: str | None = None, count_max: int = 100) -> Iterator[RunRecord]:
         """Runs that ended last come first."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from opentelemetry import propagate, trace
+from opentelemetry import context, propagate, trace
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from runrails.money import PUSD_PER_USD
@@ -32,7 +32,8 @@ _PROVIDERS = {"bedrock": "aws.bedrock", "azure": "azure.ai.openai", "google": "g
 
 class Tracing:
     """
-    A watcher that makes spans, as children of what the request's `traceparent` names.
+    A watcher that makes spans, as children of what the request's `traceparent` names, or of the span that a middleware
+    has made of the request. What is done for a request, such as asking a provider, is beneath its span.
 
     Args:
         provider: Where spans go; None: the process's own, as `opentelemetry-instrument` sets it.
@@ -52,13 +53,16 @@ class Tracing:
 
     def began(self, exchange: Exchange) -> None:
         """See `runrails_gateway.exchange.Watcher`."""
-        carrier = {name.decode("latin-1"): value.decode("latin-1") for name, value in exchange.headers[:100]}
-        around = propagate.extract({name: carrier[name] for name in ("traceparent", "tracestate") if name in carrier})
+        around = context.get_current()
+        if not trace.get_current_span(around).get_span_context().is_valid:
+            told = {name.decode("latin-1"): value.decode("latin-1") for name, value in exchange.headers[:100]}
+            around = propagate.extract({name: told[name] for name in ("traceparent", "tracestate") if name in told})
         operation = _NAMES[exchange.dialect.operation]
         span = self._tracer.start_span(operation, context=around, kind=SpanKind.SERVER)
         span.set_attribute("gen_ai.operation.name", operation)
         span.set_attribute("runrails.request.id", exchange.id)
         self._spans[id(exchange)] = span
+        context.attach(trace.set_span_in_context(span, around))  # The context is the request's, and ends with it.
 
     def ended(self, exchange: Exchange) -> None:
         """See `runrails_gateway.exchange.Watcher`."""
