@@ -18,14 +18,15 @@ if TYPE_CHECKING:
 
     from runrails.calls import ToolCall
 
-__all__ = ["answer_digest", "call_digest", "content_digest", "remembered", "text_of"]
+__all__ = ["answer_digest", "call_digest", "content_digest", "remembered", "said_digest", "spelled", "text_of"]
 
 DIGEST_BYTES = 16
 REMEMBERED_MAX = 8_192
 """Parts of conversations whose digest is remembered: a conversation sends all of them again each time."""
 DEPTH_MAX = 64
 _TEXTS = frozenset(("text", "input_text", "output_text"))
-_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=repr)
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=repr).encode
+_decode = json.JSONDecoder().decode
 _remembered: dict[bytes, bytes] = {}
 """By a digest of what was sent, letter by letter; nothing of the content is kept."""
 _Part = TypeVar("_Part")
@@ -39,9 +40,14 @@ def answer_digest(text: str, calls: Iterable[tuple[str, str, object]]) -> bytes:
         text: What it says, all of it.
         calls: Id, name and arguments (JSON text, or decoded) of each tool call that it asks for.
     """
+    return said_digest(text, [(call_id, name, spelled(args)) for call_id, name, args in calls])
+
+
+def said_digest(text: str, calls: Iterable[tuple[str, str, str]]) -> bytes:
+    """The same of calls whose arguments are `spelled`."""
     parts = [text.strip()]
-    for call_id, name, args in calls:
-        parts += (call_id, name, _spelled(args))
+    for call in calls:
+        parts += call
     return _digest("a", parts)
 
 
@@ -67,9 +73,9 @@ def remembered(kind: bytes, part: _Part, make: Callable[[_Part], bytes]) -> byte
     return digest
 
 
-def call_digest(owner: bytes, call: ToolCall) -> bytes:
-    """A tool call by its id, name and arguments; some servers give the same ids in every conversation."""
-    return _digest("c", [owner.hex(), call.id or "", call.name, _spelled(call.args)])
+def call_digest(owner: bytes, call: ToolCall, args: str) -> bytes:
+    """A tool call by its id, name and `spelled` arguments; some servers give the same ids in every conversation."""
+    return _digest("c", [owner.hex(), call.id or "", call.name, args])
 
 
 def content_digest(kind: str, content: object, *more: str) -> bytes:
@@ -131,16 +137,16 @@ def _spell_part(part: object, parts: list[str], depth: int) -> None:
         parts.append(repr(part))
 
 
-def _spelled(args: object) -> str:
+def spelled(args: object) -> str:
     """Arguments in one spelling, whatever the order of their keys; text that is no JSON as it is."""
     value: object = args
     if isinstance(args, str):
         try:
-            value = cast("object", json.loads(args)) if args.strip() else None
+            value = cast("object", _decode(args)) if args.strip() else None
         except (ValueError, RecursionError):
             return args
     try:
-        return _ENCODER.encode({} if value is None else value)
+        return _encode({} if value is None else value)
     except (TypeError, ValueError, RecursionError):
         return f"<{type(value).__name__}>"
 

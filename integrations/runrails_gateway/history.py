@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, cast
 
 from runrails.calls import ToolCall, ToolOutcome
-from runrails.toolwire import chat_call, function_call, result_of
-from runrails_gateway.canonical import answer_digest, content_digest, remembered, text_of
+from runrails.toolwire import chat_asked, function_asked, function_call, result_of
+from runrails_gateway.canonical import answer_digest, content_digest, remembered, said_digest, spelled, text_of
 from runrails_gateway.growing import Grown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
+    from runrails.toolwire import Asked
     from runrails_gateway.growing import Memo
 
 __all__ = [
@@ -29,7 +30,6 @@ __all__ = [
 Body = Mapping[str, object]
 Role = Literal["system", "user", "assistant", "tool"]
 _Told = tuple[str, ToolOutcome]
-_Asked = tuple[str, str, object]
 
 
 class Turn(NamedTuple):
@@ -133,6 +133,8 @@ class AnswerMark:
     digest: bytes
     """That of the turn that it will be."""
     calls: tuple[ToolCall, ...] = ()
+    spelled: tuple[str, ...] = ()
+    """The calls' arguments in one spelling, in the same order."""
     answer_id: str | None = None
     """By which a next request may name the answer instead of sending it (Responses API)."""
     items: int = 0
@@ -142,6 +144,12 @@ class AnswerMark:
     def call_ids(self) -> tuple[str, ...]:
         """The ids of the tool calls that have one."""
         return tuple(call.id for call in self.calls if call.id is not None)
+
+
+def _marked(text: str, calls: tuple[ToolCall, ...], *, answer_id: str | None = None, items: int = 0) -> AnswerMark:
+    args = tuple([spelled(call.args) for call in calls])
+    asked = [(call.id or "", call.name, spelling) for call, spelling in zip(calls, args, strict=True)]
+    return AnswerMark(digest=said_digest(text, asked), calls=calls, spelled=args, answer_id=answer_id, items=items)
 
 
 EMPTY = History(_NOTHING, lambda unit: Turn(unit[0], unit[1]))
@@ -180,9 +188,7 @@ def _look_at_chat(items: Sequence[object], units: list[_Unit]) -> int:
     for message in _maps(items):
         role, content = message.get("role"), message.get("content")
         if role == "assistant":
-            simple = type(content) is str and not (message.get("tool_calls") or message.get("function_call"))
-            digest = _chat_digest(message) if simple else remembered(b"c", message, _chat_digest)
-            units.append(("assistant", digest, message))
+            units.append(("assistant", _chat_digest(content, _chat_asked(message)), message))
         elif role in ("tool", "function"):  # no set: it may be anything, and a list has no hash
             units.append(("tool", content_digest("t", content, _text(message.get("tool_call_id"))), message))
             results += 1
@@ -200,29 +206,42 @@ def chat_mark(body: Body) -> AnswerMark | None:
     if not isinstance(message, Mapping):
         return None
     answer = cast("Body", message)
-    return AnswerMark(digest=_chat_digest(answer), calls=_chat_calls(answer))
+    content, asked = answer.get("content"), _chat_asked(answer)
+    mark = _marked(text_of(content), _called(asked))
+    if asked:  # It comes back with what its results are for.
+        remembered(b"c", (content, asked), lambda _answer: mark.digest)
+    return mark
 
 
-def _chat_digest(message: Body) -> bytes:
-    asked: list[_Asked] = []
-    if message.get("tool_calls") or message.get("function_call"):
-        asked = [(call.id or "", call.name, call.args) for call in _chat_calls(message)]
-    return answer_digest(text_of(message.get("content")), asked)
+def _chat_digest(content: object, asked: list[Asked]) -> bytes:
+    if type(content) is str and not asked:
+        return answer_digest(content, ())
+    return remembered(b"c", (content, asked), _answered)
 
 
-def _chat_calls(message: Body) -> tuple[ToolCall, ...]:
-    calls = [chat_call(call) for call in _maps(message.get("tool_calls"))]
-    legacy = message.get("function_call")
-    if isinstance(legacy, Mapping):
-        calls.append(function_call(cast("Body", legacy), None))
-    return tuple([call for call in calls if call is not None])
+def _answered(answer: tuple[object, list[Asked]]) -> bytes:
+    content, asked = answer
+    return answer_digest(text_of(content), asked)
+
+
+def _chat_asked(message: Body) -> list[Asked]:
+    given, legacy = message.get("tool_calls"), message.get("function_call")
+    asked = [call for each in _maps(given) if (call := chat_asked(each)) is not None] if given else []
+    if legacy is not None and isinstance(legacy, Mapping):
+        call = function_asked(cast("Body", legacy), "")
+        asked += () if call is None else (call,)
+    return asked
+
+
+def _called(asked: list[Asked]) -> tuple[ToolCall, ...]:
+    return tuple([ToolCall(name=name, args=args, id=call_id or None) for call_id, name, args in asked])
 
 
 def _chat_turn(unit: _Unit) -> Turn:
     role, digest, part = unit
     message = cast("Body", part)
     if role == "assistant":
-        return Turn(role, digest, calls=_chat_calls(message))
+        return Turn(role, digest, calls=_called(_chat_asked(message)))
     if role == "tool":
         # There is no flag for an error on this wire; some clients send one all the same.
         outcome = ToolOutcome(ok=message.get("status") != "error", result=result_of(message.get("content")))
@@ -263,9 +282,8 @@ def messages_mark(body: Body) -> AnswerMark | None:
     content = body.get("content")
     if not isinstance(content, list):
         return None
-    return AnswerMark(
-        digest=_message_digest(cast("list[object]", content)), calls=_message_calls(cast("list[object]", content))
-    )
+    parts = cast("list[object]", content)
+    return _marked(text_of(parts), _message_calls(parts))
 
 
 def _message_digest(content: object) -> bytes:
@@ -361,9 +379,7 @@ def response_mark(body: Body) -> AnswerMark | None:
         return None
     items = list(_maps(cast("list[object]", output)))
     answer_id = None if body.get("store") is False else _text(body.get("id")) or None
-    return AnswerMark(
-        digest=_items_digest(items), calls=_items_calls(items), answer_id=answer_id, items=len(items)
-    )  # fmt: skip
+    return _marked(_items_text(items), _items_calls(items), answer_id=answer_id, items=len(items))
 
 
 def _end_answer(answer: list[Body], units: list[_Unit]) -> None:
@@ -377,19 +393,17 @@ def _is_output(kind: object) -> bool:
     return isinstance(kind, str) and (kind.endswith("_output") or kind == "mcp_approval_response")
 
 
-def _items_digest(items: Iterable[Body]) -> bytes:
-    text: list[str] = []
-    asked: list[_Asked] = []
-    for item in items:
-        call = _item_call(item)
-        if call is not None:
-            asked.append((call.id or "", call.name, call.args))
-        elif item.get("role") == "assistant":
-            text.append(text_of(item.get("content")))
-    return answer_digest("".join(text), asked)
+def _items_digest(items: Sequence[Body]) -> bytes:
+    asked = [(call.id or "", call.name, call.args) for call in _items_calls(items)]
+    return answer_digest(_items_text(items), asked)
 
 
-def _items_calls(items: Iterable[Body]) -> tuple[ToolCall, ...]:
+def _items_text(items: Sequence[Body]) -> str:
+    said = [item for item in items if item.get("role") == "assistant" and _item_call(item) is None]
+    return "".join([text_of(item.get("content")) for item in said])
+
+
+def _items_calls(items: Sequence[Body]) -> tuple[ToolCall, ...]:
     return tuple([call for item in items if (call := _item_call(item)) is not None])
 
 

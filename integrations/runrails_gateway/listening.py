@@ -54,7 +54,7 @@ class Listener:
 
     def __init__(self, detector: LoopDetector, heard: Heard, waiting: Iterable[ToolCall] = ()) -> None:
         self.detector = detector
-        self.heard = heard
+        self.heard: Heard = heard
         self.waiting: dict[str, ToolCall] = {call.id or "": call for call in waiting}
         """Calls whose results have not come, by their ids."""
 
@@ -79,7 +79,8 @@ class Listener:
         return said.finding if isinstance(said, Stop) else None
 
     def _hear_answer(self, calls: tuple[ToolCall, ...]) -> None:
-        heard = self.heard = self.heard._replace(answers=self.heard.answers + 1, asked=bool(calls))
+        before = self.heard
+        heard = self.heard = Heard(before.answers + 1, bool(calls), before.interjections, before.said)
         if len(self.waiting) + len(calls) > WAITING_MAX:
             self.waiting.clear()
         for call in calls[:WAITING_MAX]:

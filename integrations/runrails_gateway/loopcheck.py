@@ -126,8 +126,8 @@ class LoopCheck:
         keyed = any(self._rule(call.name).loop_key is not None for call in listener.waiting.values())
         return None if keyed or len(written) > WRITTEN_CHARS_MAX else written
 
-    def _as(self, turn: Turn, *, printed: bool) -> Turn:
-        return turn._replace(calls=tuple(map(self._printed, turn.calls))) if printed and turn.calls else turn
+    def _as_printed(self, turn: Turn) -> Turn:
+        return turn._replace(calls=tuple(map(self._printed, turn.calls))) if turn.calls else turn
 
     def _printed(self, call: ToolCall) -> ToolCall:
         """A call whose arguments are a fingerprint, so nothing of them is kept; an owner's key needs them whole."""
@@ -147,15 +147,25 @@ class LoopCheck:
         if listener is None:
             place, listener = 0, Listener(LoopDetector(policy, self._tools), Heard())
         place = _where_to_begin(history, place)
-        fork = _before_newest_answer(history)
-        if fork - place >= FORK_TURNS_MIN:
-            listener.hear(self._as(history.turn(at), printed=printed) for at in range(place, fork))
-            self._kept.pack(keys[fork], listener)
-            place = fork
-        listener.hear(self._as(turn, printed=printed) for turn in history.turns_from(place))
-        if sum(len(str(call.args)) for call in listener.waiting.values()) <= WAITING_CHARS_MAX:
+        if len(history) - place > FORK_TURNS_MIN:
+            place = self._hear_to_fork(keys, history, place, listener, printed=printed)
+        turns = history.turns_from(place)
+        listener.hear(map(self._as_printed, turns) if printed else turns)
+        if sum([len(str(call.args)) for call in listener.waiting.values()]) <= WAITING_CHARS_MAX:
             self._kept.put(keys[-1], listener)
         return listener.verdict()
+
+    def _hear_to_fork(
+        self, keys: Sequence[bytes], history: History, place: int, listener: Listener, *, printed: bool
+    ) -> int:
+        """Hear all before the newest answer, and remember that, if it is much. How far it was heard."""
+        fork = _before_newest_answer(history)
+        if fork - place < FORK_TURNS_MIN:
+            return place
+        turns = map(history.turn, range(place, fork))
+        listener.hear(map(self._as_printed, turns) if printed else turns)
+        self._kept.pack(keys[fork], listener)
+        return fork
 
 
 _NAMED = b"named "

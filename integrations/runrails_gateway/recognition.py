@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from runrails.ids import check_id
-from runrails_gateway.canonical import call_digest
+from runrails_gateway.canonical import call_digest, spelled
 from runrails_gateway.chain import chain, extend, root
 from runrails_gateway.errors import BadRequest
 from runrails_gateway.history import EMPTY
@@ -18,7 +18,7 @@ from runrails_gateway.places import Place, Places, Seen
 from runrails_gateway.runnotes import RunNotes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from runrails.calls import ToolCall
     from runrails.clocks import Clock
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from runrails.events import Emitter
     from runrails.identity.principal import Principal
     from runrails_gateway.continuing import Continued
-    from runrails_gateway.history import AnswerMark, History
+    from runrails_gateway.history import AnswerMark, History, Turn
 
 __all__ = ["How", "Recognised", "Runs"]
 
@@ -179,7 +179,7 @@ class Runs:
         key = extend(recognised.key, mark.digest)
         # It may have been forgotten meanwhile.
         place = Place(self._places.use(recognised.seen, self._clock()), key, recognised.steps + 1, keeps=keeps)
-        called = _calls_named(owner, mark.calls)
+        called = _calls_named(owner, mark.calls, mark.spelled)
         names = [key, *called]
         response = None if mark.answer_id is None else _name(owner, "response", mark.answer_id)
         if response is not None:
@@ -236,7 +236,7 @@ class Runs:
                     place.claimed = True
                     return place.seen, "chain"
         for at in answers[:NOTED_LOOKED_MAX]:
-            for name in _calls_named(owner, history.turn(at).calls):
+            for name in _turn_named(owner, history.turn(at)):
                 place = self._places.find(name, now_ms)
                 if place is not None:
                     return place.seen, "tool_call"
@@ -247,7 +247,7 @@ class Runs:
     ) -> tuple[Seen, How] | None:
         """By what other processes have noted of some of its answers."""
         for at in answers:
-            key, called = keys[at + 1], _calls_named(owner, history.turn(at).calls)
+            key, called = keys[at + 1], _turn_named(owner, history.turn(at))
             place = await self._notes.find(user, called[0] if called else key, key)
             if place is not None:
                 return place.seen, "chain" if place.key == key else "tool_call"
@@ -274,9 +274,15 @@ def _answers(history: History) -> list[int]:
     return [place for place in range(len(roles) - 1, -1, -1) if roles[place] == "assistant"]
 
 
-def _calls_named(owner: bytes, calls: tuple[ToolCall, ...]) -> list[bytes]:
-    """Names of calls; one without an id is like any other of the same kind."""
-    return [call_digest(owner, call) for call in calls[:CALLS_NAMED_MAX] if call.id]
+def _turn_named(owner: bytes, turn: Turn) -> list[bytes]:
+    calls = turn.calls[:CALLS_NAMED_MAX]
+    return _calls_named(owner, calls, [spelled(call.args) for call in calls])
+
+
+def _calls_named(owner: bytes, calls: Sequence[ToolCall], args: Sequence[str]) -> list[bytes]:
+    """Names of calls by their spelled arguments; one without an id is like any other of the same kind."""
+    several = zip(calls[:CALLS_NAMED_MAX], args, strict=False)
+    return [call_digest(owner, call, spelling) for call, spelling in several if call.id]
 
 
 def _checked(header: str) -> str:

@@ -56,6 +56,7 @@ _ZERO_WIDTH: dict[int, None] = dict.fromkeys((0x00AD, 0x180E, 0x200B, 0x200C, 0x
 OPEN, _CLOSE, _NEXT, _IS = "\x1c", "\x1d", "\x1e", "\x1f"
 """Around and between the parts of a container. They are white space, so that no text has any left once it is folded."""
 _KEY_JUNK = str.maketrans("", "", "_-. ")
+_decode = json.JSONDecoder().decode
 
 
 def fold_text(text: str) -> str:
@@ -81,7 +82,7 @@ def parse_json(value: object) -> object:
     if value[:1] not in '{["' and not value[:1].isspace():
         return value
     try:
-        return cast("object", json.loads(value))
+        return cast("object", _decode(value))
     except (ValueError, RecursionError):
         return value
 

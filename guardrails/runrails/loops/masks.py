@@ -37,14 +37,19 @@ def mask(text: str) -> str:
 
 
 def _mask_labelled(text: str, shapes: _Shapes) -> str:
-    """What a label announces. Most texts have none; looking for the labels first is much quicker than the patterns."""
-    if "tmp" in text or "temp" in text or "/var/folders" in text:
+    """
+    What a label announces. Most texts have none: to look for the labels first is much quicker than the patterns, and to
+    look for a sign that a pattern needs besides quicker still.
+    """
+    if ("/" in text or "\\" in text) and ("tmp" in text or "temp" in text or "/var/folders" in text):
         text = shapes.temporaries.sub(r"\1<tmp>", text)
-    if "pid" in text or "process" in text or "thread" in text or "]:" in text:
+    if "]" in text and "]:" in text:
+        text = shapes.numbered.sub(r"\1<pid>", text)
+    elif "pid" in text or "process" in text or "thread" in text:
         text = shapes.process.sub(r"\1<pid>", text)
-    if "port" in text or "localhost:" in text or "0.0.1:" in text:
+    if "port" in text or (":" in text and ("localhost:" in text or "0.0.1:" in text)):
         text = shapes.port.sub(r"\1<port>", text)
-    if "try" in text or "retr" in text or "attempt" in text or "tries" in text:
+    if "try" in text or "attempt" in text or "tries" in text:
         text = shapes.attempt.sub("<attempt>", text)
     if " times" in text:
         text = shapes.repeated.sub(r"\1<count>", text)
@@ -56,15 +61,21 @@ def _mask_labelled(text: str, shapes: _Shapes) -> str:
         text = shapes.ulid.sub("<id>", text)
     if _announces_id(text):
         text = shapes.request.sub("<id>", text)
-    if "took" in text or "elapsed" in text or "duration" in text or "latency" in text:
+    if (":" in text or "=" in text) and (
+        "took" in text or "elapsed" in text or "duration" in text or "latency" in text
+    ):  # fmt: skip
         text = shapes.took.sub(r"\1<duration>", text)
     return text
 
 
 def _announces_id(text: str) -> bool:
+    """By that word, or by a name that is joined to it."""
+    return "id" in text or (("-" in text or "_" in text) and _has_name(text))
+
+
+def _has_name(text: str) -> bool:
     return (
-        "id" in text
-        or "req" in text
+        "req" in text
         or "trace" in text
         or "span" in text
         or "corr" in text
@@ -149,7 +160,8 @@ class _Shapes:
         )
         self.temporary = re.compile(r"((?:/tmp|/var/tmp|/temp|\\temp)[/\\])tmp[\w.-]*")
         self.temporaries = re.compile(_TEMPORARY)
-        self.process = re.compile(_PROCESS)
+        self.process = re.compile(rf"({_PROCESS})[0-9]+")
+        self.numbered = re.compile(rf"({_PROCESS}|\b[a-z_-]{{1,40}}\[(?=[0-9]{{1,9}}\]:))[0-9]+")
         self.port = re.compile(_PORT)
         self.attempt = re.compile(_ATTEMPT)
         self.repeated = re.compile(_REPEATED)
@@ -157,7 +169,7 @@ class _Shapes:
         self.nonce = re.compile(_NONCE)
         self.object = re.compile(r"(?<=[a-z0-9_$])@(?=[0-9a-f]*[0-9])[0-9a-f]{5,8}(?![\w.])")
         self.ulid = re.compile(_ULID)
-        self.took = re.compile(_TOOK)
+        self.took = re.compile(rf"({_TOOK})[0-9]+(?:\.[0-9]+)?")
         self.numeric = re.compile(_NUMERIC)
         self.long_hex = re.compile(r"[a-f][0-9a-f]{7}")
         self.lettered = re.compile(_LETTERED)
@@ -172,15 +184,33 @@ _TEMPORARY = (
     r"((?:/tmp|/var/tmp|/temp|\\temp|/var/folders)[/\\])"
     r"(?:tmp[\w.-]*|[\w.]+-(?=[a-z_]*[0-9])[0-9a-z_]{6,}|pytest-of-\w+/pytest-[0-9]+|[0-9a-z_]{2}/[0-9a-z_]{20,}(?:/t/[\w.-]+)?)"
 )
-_PROCESS = (
-    r"(\bpid\b[ \t:=#]*|\bprocess(?: id)?[ :=#]+|\bthread[- ](?:id[ :=#]+)?|\b[a-z_-]{1,40}\[(?=[0-9]{1,9}\]:))[0-9]+"
+
+
+def _beginning(*forms: tuple[str, str]) -> str:
+    """
+    Words where a word begins, each with what follows it. Behind every first letter stand those that begin with it, so
+    that the search skips all other text quickly.
+    """
+    by_letter: dict[str, list[str]] = {}
+    for words, rest in forms:
+        for letter in dict.fromkeys(word[0] for word in words.split()):
+            ends = "|".join(word[1:] for word in words.split() if word[0] == letter)
+            by_letter.setdefault(letter, []).append(f"(?:{ends}){rest}")
+    return "|".join(rf"{letter}(?<!\w{letter})(?:{'|'.join(ends)})" for letter, ends in by_letter.items())
+
+
+_PROCESS = _beginning(("pid", r"\b[ \t:=#]*"), ("process", "(?: id)?[ :=#]+"), ("thread", "[- ](?:id[ :=#]+)?"))
+_PORT = (
+    r"([pl0-9](?:(?<=p)(?<!\wp)ort[ :=]+|(?:(?<=l)ocalhost|(?<=[0-9])[0-9]{0,2}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}):))"
+    r"[0-9]{5}\b"
 )
-_PORT = r"(\bport[ :=]+|(?:localhost|[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}):)[0-9]{5}\b"
 _COUNT = r"[0-9]+(?:\s*(?:/|of|out of)\s*[0-9]+)?"
 _ATTEMPT = (
-    rf"\b(?:attempts?|retry|retries|try|tries)(?: (?:no\.?|number|count))?[ \t]*[#:=(]*[ \t]*{_COUNT}"
+    r"[art0-9](?<!\w[art0-9])(?:"
+    rf"(?:(?<=a)ttempts?|(?<=r)etry|(?<=r)etries|(?<=t)ry|(?<=t)ries)"
+    rf"(?: (?:no\.?|number|count))?[ \t]*[#:=(]*[ \t]*{_COUNT}"
     r"(?![0-9.]*\s?(?:ms|s|secs?|seconds?|mins?|minutes?)\b)"
-    r"|\b[0-9]+(?:st|nd|rd|th) (?:attempt|retry|try)\b"
+    r"|(?<=[0-9])[0-9]*(?:st|nd|rd|th) (?:attempt|retry|try)\b)"
 )
 # How often the very thing was done: harnesses put it into the answer, so that it is another one each time.
 _REPEATED = (
@@ -189,27 +219,19 @@ _REPEATED = (
 )
 
 
-def _after_first(words: str) -> str:
-    """Alternatives behind a first letter that was taken already."""
-    return "|".join(f"(?<={word[0]}){word[1:]}" for word in words.split())
-
-
 _NAMED = "request req trace span correlation invocation ray error incident operation session"
-# As below, a first character stands in front of everything else.
-_REQUEST = (
-    r"[ceimorstx](?<!\w[a-z])(?:"
-    rf"(?:(?<=x)-(?:{_NAMED.replace(' ', '|')})|{_after_first(_NAMED)})[-_ ]?id\b"
-    r"[\"']?\s*[:=#]*\s*[\"']?(?=[\w-]*[0-9])[\w-]+"
-    rf"|(?:{_after_first('req request trace span corr chatcmpl resp toolu')})[-_](?=[a-z-]{{0,40}}[0-9])[0-9a-z-]{{6,}}"
+_IS = r"[\"']?\s*[:=#]*\s*[\"']?"
+_RANDOM = r"(?=[a-z-]{0,40}[0-9])(?=[0-9-]{0,40}[a-z])[0-9a-z-]{6,}"
+_REQUEST = _beginning(
+    (f"x-{_NAMED.replace(' ', ' x-')} {_NAMED}", rf"[-_ ]?id\b{_IS}(?=[\w-]*[0-9])[\w-]+"),
+    ("req request trace span corr chatcmpl resp toolu", r"[-_](?=[a-z-]{0,40}[0-9])[0-9a-z-]{6,}"),
     # Events, transactions, messages and invoices may be numbered; only what looks random is noise.
-    rf"|(?:(?:{_after_first('event transaction')})[-_ ]?id[\"']?\s*[:=#]*\s*[\"']?"
-    rf"|(?:{_after_first('evt msg txn inv')})[-_])"
-    r"(?=[a-z-]{0,40}[0-9])(?=[0-9-]{0,40}[a-z])[0-9a-z-]{6,}"
-    r")"
+    ("event transaction", f"[-_ ]?id{_IS}{_RANDOM}"),
+    ("evt msg txn inv", f"[-_]{_RANDOM}"),
 )
 _NONCE = r"(\bnonce[\"']?\s?[:=]\s?[\"']?)(?![\"'<])[^\s\"'<>;,&]{8,}"
-_ULID = r"\b01(?=[a-z]{0,23}[0-9])[0-9a-hjkmnp-tv-z]{24}\b"
-_TOOK = r"(\b(?:took|elapsed|duration|latency)(?:_?ms)?[\"']?\s*[:=]\s*)[0-9]+(?:\.[0-9]+)?"
+_ULID = r"01(?<!\w01)(?=[a-z]{0,23}[0-9])[0-9a-hjkmnp-tv-z]{24}\b"
+_TOOK = _beginning(("took elapsed duration latency", r"(?:_?ms)?[\"']?\s*[:=]\s*"))
 _UUID_REST = r"[0-9a-f]{7}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}(?![0-9a-z])"
 # Each branch goes on after a first character that stands in front, so that the search skips all others quickly; looking
 # behind comes after that character for the same reason.

@@ -15,8 +15,9 @@ __all__ = ["combination", "is_other_input", "line_units", "names", "share_name",
 
 UNITS_MAX = 64
 _WORD = re.compile(r"\w+")
-_ASCII_WORD = re.compile(rb"\w+")
-_ASCII_NUMBER = re.compile(rb"\d+")
+_WORD_BYTES = bytes(byte if chr(byte).isalnum() or byte == 95 else 32 for byte in range(128)) + b" " * 128
+"""What leaves the words of ASCII text, and spaces between: to split that is much quicker than `\\w+`."""
+_DIGIT_BYTES = bytes(byte if 48 <= byte <= 57 else 32 for byte in range(256))
 _ITEM = re.compile(r"[^\x1c-\x1f]+")
 _NUMBERED = re.compile(r"(?!(?:19|20)[0-9]{2}\Z)\w*[0-9]")
 """A word with a digit in it, which is no year."""
@@ -97,16 +98,16 @@ def line_units(text: str) -> list[bytes]:
     if "\n" in text:
         return _folded(text.encode("utf-8", "surrogatepass").split(b"\n"))
     data = text.encode("utf-8", "surrogatepass")
-    found: list[bytes] = _ASCII_WORD.findall(data) if len(data) == len(text) else _words(text)
+    found = data.translate(_WORD_BYTES).split() if len(data) == len(text) else _words(text)
     if len(found) > UNITS_MAX:
         return _folded(found)
-    found.append(b" ".join(_ASCII_NUMBER.findall(data)))
+    found.append(b" ".join(data.translate(_DIGIT_BYTES).split()))
     return found
 
 
 def _words(text: str) -> list[bytes]:
     if text.isascii():
-        return _ASCII_WORD.findall(text.encode())
+        return text.encode().translate(_WORD_BYTES).split()
     return [word.encode("utf-8", "surrogatepass") for word in _WORD.findall(text)]
 
 
