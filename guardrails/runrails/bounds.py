@@ -96,7 +96,7 @@ def input_tokens_bound(
     if prompt.unbounded is not None:
         raise BoundUnknown(
             f"The prompt contains {prompt.unbounded}, and how many tokens that becomes cannot be told beforehand.",
-            next_step="Send its text instead, or leave it out of guarded calls.",
+            next_step="Leave it out of guarded calls, or send its text instead if it is content.",
             content=prompt.unbounded,
         )
     if prompt.stored is not None and prompt.stored_tokens is None:

@@ -44,6 +44,7 @@ _PLAIN_TEXTS = frozenset({"text", "input_text", "output_text"})
 _IMAGES = frozenset({"image", "image_url", "input_image"})
 _NESTED = frozenset({"tool_result", "message", "function_call_output", "custom_tool_call_output"})
 """What may have content blocks of its own, under `content` or `output`."""
+_NOTHING: Body = {}
 _CLIENT_TOOLS = re.compile(r"(bash|text_editor|computer|memory)_\d+")
 _REASONERS = re.compile(
     r"(^|[/.:])(o[1-9]\b|gpt-(?!3|4)|gemini-(2\.5|[3-9])|grok-[3-9]|magistral|deepseek-r|fake-reasoner)"
@@ -406,20 +407,35 @@ def _add_tools(body: Body, count: Count) -> None:
     if "tool_choice" in body or "thinking" in body:
         count.mode = mode_of(body)
     for tool in (*_items(body.get("tools")), *_items(body.get("functions"))):
-        text = _json(tool)
-        kind = cast("Body", tool).get("type") if isinstance(tool, Mapping) else None
-        if kind is not None and kind not in ("function", "custom"):
-            if isinstance(kind, str) and _CLIENT_TOOLS.fullmatch(kind):
-                text += "x" * CLIENT_TOOL_TOKENS_MAX
-            else:
-                count.unbounded = f"the tool {_shown(kind)}"
-        if '"cache_control"' in text:
-            count.cache = True
-        count.tools.append(text)
+        group = cast("Body", tool) if isinstance(tool, Mapping) else _NOTHING
+        if group.get("type") == "namespace":
+            _add_group(group, count)
+        else:
+            _add_tool(cast("object", tool), count)
     for key in _SCHEMAS:
         schema = body.get(key)
         if schema:
             count.tools.append(_json(schema))
+
+
+def _add_group(group: Body, count: Count) -> None:
+    """Tools under a common name, as `openai.types.responses.NamespaceTool`; there are no groups in groups."""
+    count.tools.append(_json({key: value for key, value in group.items() if key != "tools"}))
+    for tool in _items(group.get("tools")):
+        _add_tool(tool, count)
+
+
+def _add_tool(tool: object, count: Count) -> None:
+    text = _json(tool)
+    kind = cast("Body", tool).get("type") if isinstance(tool, Mapping) else None
+    if kind is not None and kind not in ("function", "custom"):
+        if isinstance(kind, str) and _CLIENT_TOOLS.fullmatch(kind):
+            text += "x" * CLIENT_TOOL_TOKENS_MAX
+        else:
+            count.unbounded = f"the tool {_shown(kind)}"
+    if '"cache_control"' in text:
+        count.cache = True
+    count.tools.append(text)
 
 
 def _add_text(text: object, count: Count) -> None:

@@ -42,8 +42,11 @@ def chat_asked(value: _Body) -> Asked | None:
 
 
 def function_asked(value: _Body, call_id: str) -> Asked | None:
-    """As `function_call`."""
-    return _named(call_id, value.get("name"), value.get("arguments"))
+    """As `function_call`. One of a group of tools has the group's name before its own."""
+    name, group = value.get("name"), value.get("namespace")
+    if isinstance(group, str) and isinstance(name, str) and name:
+        name = f"{group}.{name}"
+    return _named(call_id, name, value.get("arguments"))
 
 
 def result_of(content: object) -> object:

@@ -147,8 +147,8 @@ class AnswerMark:
 
 
 def _marked(text: str, calls: tuple[ToolCall, ...], *, answer_id: str | None = None, items: int = 0) -> AnswerMark:
-    args = tuple([spelled(call.args) for call in calls])
-    asked = [(call.id or "", call.name, spelling) for call, spelling in zip(calls, args, strict=True)]
+    asked = [(call.id or "", call.name, spelled(call.args)) for call in calls]
+    args = tuple([call[2] for call in asked])
     return AnswerMark(digest=said_digest(text, asked), calls=calls, spelled=args, answer_id=answer_id, items=items)
 
 

@@ -7,6 +7,7 @@ processes have, and this one before it was started anew, is in documents (`runno
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from runrails.ids import check_id
@@ -38,12 +39,17 @@ itself, because the documents are away; or not at all, so it is a new one.
 KEPT_MAX = 5_000
 """In memory, at three quarters of a kilobyte each; all others are read from the documents."""
 TTL_MS = 24 * 3_600_000
+OWNERS_MAX = 512
+"""Whose names are remembered."""
 LOOKED_MAX = 64
 """Answers of a history that are looked for in memory, the newest first."""
 NOTED_LOOKED_MAX = 3
 """Answers that are looked for in documents."""
 CALLS_NAMED_MAX = 16
 """Tool calls of one answer by which it is known."""
+
+
+_owner = lru_cache(OWNERS_MAX)(root)
 
 
 class Recognised(NamedTuple):
@@ -133,7 +139,7 @@ class Runs:
         now_ms = self._clock()
         history = EMPTY if history is None else history
         user, org = principal.user, principal.org or ""
-        owner = root(user, org)
+        owner = _owner(user, org)
         name = "" if header is None else _checked(header)
         before: Place | None = None
         if previous_id is not None:

@@ -55,6 +55,7 @@ NOT_RUN = {
     "integrations/runrails_gateway/README.md": [
         "installs from a package index, and serves until it is ended",
         "needs the running gateway and a key of a provider",
+        "needs the running gateway, a key of a provider and the agents",
         "needs Docker",
         "needs Docker",
     ],

@@ -192,6 +192,25 @@ def test_naming_and_sending_all_may_take_turns(named_at: tuple[int, ...]) -> Non
     assert (number, found.count) == (5, 5)
 
 
+@pytest.mark.parametrize(("groups", "found_at"), [(("crm", "shop"), None), (("crm",), 5)])
+def test_tools_of_one_name_in_two_groups_are_two(groups: tuple[str, ...], found_at: int | None) -> None:
+    """As coding agents send them; of one of them the fifth equal failure is the last."""
+    check, items = LoopCheck(), [{"role": "user", "content": "hi"}]
+    found: Finding | None = None
+    made = 0
+    for made in range(8):
+        heard = history_of(RESPONSES, {"input": items})
+        found = check.check(chain("alice", heard), heard)
+        if found is not None:
+            break
+        items += [
+            {"type": "function_call", "call_id": f"c{made}", "name": "find", "namespace": groups[made % len(groups)],
+             "arguments": "{}"},
+            {"type": "function_call_output", "call_id": f"c{made}", "output": "Error: down"},
+        ]  # fmt: skip
+    assert (found_at, "crm.find") == (made, found.tool) if found is not None else found_at is None
+
+
 def test_nothing_is_said_where_it_is_switched_off() -> None:
     """Limits(loops=None) is the owner's word."""
     assert ask(LoopCheck(None), failing(9)) is None

@@ -87,6 +87,34 @@ def test_what_is_no_block_is_refused(wire: Any, block: object) -> None:
     assert wire(block).unbounded is not None
 
 
+SEARCH: dict[str, Any] = {"type": "web_search"}
+FUNCTION: dict[str, Any] = {"type": "function", "name": "look_up", "parameters": {"type": "object"}}
+
+
+@pytest.mark.parametrize(
+    "tool",
+    [
+        SEARCH, {"type": "tool_search"}, {"type": "hologram"}, {"type": "shell"},
+        {"type": "namespace", "name": "crm", "tools": [FUNCTION, SEARCH]},
+        {"type": "namespace", "name": "crm", "tools": [{"type": "namespace", "name": "in", "tools": [FUNCTION]}]},
+    ],
+)  # fmt: skip
+def test_tools_of_the_provider_are_refused(tool: dict[str, Any]) -> None:
+    """In a group of tools, too."""
+    prompt = openai_responses({"model": "m", "input": "hi", "tools": [FUNCTION, tool, FUNCTION]}).prompt
+    with pytest.raises(BoundUnknown, match="the tool "):
+        input_tokens_bound(prompt)
+
+
+def test_a_group_of_tools_costs_no_less_than_its_tools() -> None:
+    """As coding agents send them; every tool counts, and so does what stands around them."""
+    custom = {"type": "custom", "name": "patch", "description": "changes a file"}
+    group = {"type": "namespace", "name": "crm", "description": "Looks after customers.", "tools": [FUNCTION, custom]}
+    alone = openai_responses({"model": "m", "input": "hi", "tools": [FUNCTION, custom]}).prompt
+    together = openai_responses({"model": "m", "input": "hi", "tools": [group]}).prompt
+    assert input_tokens_bound(alone) < input_tokens_bound(together)
+
+
 @pytest.mark.parametrize(
     "block",
     [

@@ -18,7 +18,9 @@ CLOCK_CHARS_MAX = 12
 """Of `01:30:00.500`, which may be a position; anything longer has a date."""
 PART_CHARS = 16
 ULID_CHARS = 26
-LONG_HEX_CHARS = 16
+_HEX_BYTES = bytes(byte if byte == 45 else 102 if chr(byte) in "0123456789abcdef" else 32 for byte in range(256))
+"""What leaves the hexadecimals of a text as `f`, and its dashes."""
+_UUID, _LONG_HEX = b"ffffffff-ffff-ffff-ffff-ffffffffffff", b"f" * 16
 CONTEXT_CHARS = 28
 """How far before a duration the words are looked at that make it a countdown."""
 
@@ -31,9 +33,15 @@ def mask(text: str) -> str:
     if not shapes.digit.search(text) and "nonce" not in text:
         return shapes.temporary.sub(r"\1<tmp>", text) if "tmp" in text else text
     text = _mask_labelled(text, shapes)
-    if len(text) >= LONG_HEX_CHARS and shapes.long_hex.search(text):
+    if _has_hex(text):
         text = shapes.lettered.sub(_mark, text)
     return shapes.numeric.sub(_mark, text)
+
+
+def _has_hex(text: str) -> bool:
+    """Much quicker than a pattern, which would stop at every word."""
+    shape = text.encode("utf-8", "surrogatepass").translate(_HEX_BYTES)
+    return _LONG_HEX in shape or _UUID in shape
 
 
 def _mask_labelled(text: str, shapes: _Shapes) -> str:
@@ -45,9 +53,9 @@ def _mask_labelled(text: str, shapes: _Shapes) -> str:
         text = shapes.temporaries.sub(r"\1<tmp>", text)
     if "]" in text and "]:" in text:
         text = shapes.numbered.sub(r"\1<pid>", text)
-    elif "pid" in text or "process" in text or "thread" in text:
+    elif "pid" in text or "pgid" in text or "process" in text or "thread" in text:
         text = shapes.process.sub(r"\1<pid>", text)
-    if "port" in text or (":" in text and ("localhost:" in text or "0.0.1:" in text)):
+    if _announces_port(text):
         text = shapes.port.sub(r"\1<port>", text)
     if "try" in text or "attempt" in text or "tries" in text:
         text = shapes.attempt.sub("<attempt>", text)
@@ -55,11 +63,13 @@ def _mask_labelled(text: str, shapes: _Shapes) -> str:
         text = shapes.repeated.sub(r"\1<count>", text)
     if "nonce" in text:
         text = shapes.nonce.sub(r"\1<id>", text)
+    if "chunk id: " in text:
+        text = shapes.chunk.sub("<id>", text)
     if "@" in text:
         text = shapes.object.sub("@<address>", text)
     if "01" in text and len(text) >= ULID_CHARS:
         text = shapes.ulid.sub("<id>", text)
-    if _announces_id(text):
+    if ("id" in text or "-" in text or "_" in text) and shapes.announced.search(text):
         text = shapes.request.sub("<id>", text)
     if (":" in text or "=" in text) and (
         "took" in text or "elapsed" in text or "duration" in text or "latency" in text
@@ -68,25 +78,10 @@ def _mask_labelled(text: str, shapes: _Shapes) -> str:
     return text
 
 
-def _announces_id(text: str) -> bool:
-    """By that word, or by a name that is joined to it."""
-    return "id" in text or (("-" in text or "_" in text) and _has_name(text))
-
-
-def _has_name(text: str) -> bool:
-    return (
-        "req" in text
-        or "trace" in text
-        or "span" in text
-        or "corr" in text
-        or "chatcmpl" in text
-        or "resp" in text
-        or "toolu" in text
-        or "evt" in text
-        or "msg" in text
-        or "txn" in text
-        or "inv" in text
-    )
+def _announces_port(text: str) -> bool:
+    if ":" in text:
+        return "port" in text or "localhost:" in text or "0.0.1:" in text
+    return "port " in text or "port=" in text
 
 
 def _mark(match: re.Match[str]) -> str:
@@ -166,12 +161,13 @@ class _Shapes:
         self.attempt = re.compile(_ATTEMPT)
         self.repeated = re.compile(_REPEATED)
         self.request = re.compile(_REQUEST)
+        self.announced = re.compile(_ANNOUNCED)
         self.nonce = re.compile(_NONCE)
+        self.chunk = re.compile(r"(?<=\bchunk id: )[0-9a-f]{6}\b")  # in front of each output of a shell of Codex
         self.object = re.compile(r"(?<=[a-z0-9_$])@(?=[0-9a-f]*[0-9])[0-9a-f]{5,8}(?![\w.])")
         self.ulid = re.compile(_ULID)
         self.took = re.compile(rf"({_TOOK})[0-9]+(?:\.[0-9]+)?")
         self.numeric = re.compile(_NUMERIC)
-        self.long_hex = re.compile(r"[a-f][0-9a-f]{7}")
         self.lettered = re.compile(_LETTERED)
 
 
@@ -188,29 +184,33 @@ _TEMPORARY = (
 
 def _beginning(*forms: tuple[str, str]) -> str:
     """
-    Words where a word begins, each with what follows it. Behind every first letter stand those that begin with it, so
-    that the search skips all other text quickly.
+    Words where a word begins, each with what follows it. They are sorted by their first two letters, and whether a word
+    begins there comes after those, so that the search skips all other text quickly.
     """
-    by_letter: dict[str, list[str]] = {}
+    behind: dict[str, list[str]] = {}
     for words, rest in forms:
-        for letter in dict.fromkeys(word[0] for word in words.split()):
-            ends = "|".join(word[1:] for word in words.split() if word[0] == letter)
-            by_letter.setdefault(letter, []).append(f"(?:{ends}){rest}")
-    return "|".join(rf"{letter}(?<!\w{letter})(?:{'|'.join(ends)})" for letter, ends in by_letter.items())
+        known = words.split()
+        for head in dict.fromkeys(word[:2] for word in known):
+            ends = "|".join(word[2:] for word in known if word[:2] == head)
+            behind.setdefault(head, []).append(f"(?:{ends}){rest}")
+    seconds: dict[str, list[str]] = {}
+    for head, forms_of in behind.items():
+        seconds.setdefault(head[0], []).append(rf"{head[1]}(?<=\b{head})(?:{'|'.join(forms_of)})")
+    return "|".join(f"{first}(?:{'|'.join(more)})" for first, more in seconds.items())
 
 
-_PROCESS = _beginning(("pid", r"\b[ \t:=#]*"), ("process", "(?: id)?[ :=#]+"), ("thread", "[- ](?:id[ :=#]+)?"))
+_PROCESS = _beginning(("pid pgid", r"\b[ \t:=#]*"), ("process", "(?: id)?[ :=#]+"), ("thread", "[- ](?:id[ :=#]+)?"))
 _PORT = (
-    r"([pl0-9](?:(?<=p)(?<!\wp)ort[ :=]+|(?:(?<=l)ocalhost|(?<=[0-9])[0-9]{0,2}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}):))"
-    r"[0-9]{5}\b"
+    r"([pl0-9](?:ort(?<=\bport)[ :=]+"
+    r"|(?:ocalhost(?<=localhost)|(?<=[0-9])[0-9]{0,2}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}):))[0-9]{5}\b"
 )
 _COUNT = r"[0-9]+(?:\s*(?:/|of|out of)\s*[0-9]+)?"
 _ATTEMPT = (
-    r"[art0-9](?<!\w[art0-9])(?:"
-    rf"(?:(?<=a)ttempts?|(?<=r)etry|(?<=r)etries|(?<=t)ry|(?<=t)ries)"
+    r"[art0-9](?:"
+    r"(?:ttempt(?<=\battempt)s?|etry(?<=\bretry)|etries(?<=\bretries)|ry(?<=\btry)|ries(?<=\btries))"
     rf"(?: (?:no\.?|number|count))?[ \t]*[#:=(]*[ \t]*{_COUNT}"
     r"(?![0-9.]*\s?(?:ms|s|secs?|seconds?|mins?|minutes?)\b)"
-    r"|(?<=[0-9])[0-9]*(?:st|nd|rd|th) (?:attempt|retry|try)\b)"
+    r"|(?<=\b[0-9])[0-9]*(?:st|nd|rd|th) (?:attempt|retry|try)\b)"
 )
 # How often the very thing was done: harnesses put it into the answer, so that it is another one each time.
 _REPEATED = (
@@ -228,6 +228,11 @@ _REQUEST = _beginning(
     # Events, transactions, messages and invoices may be numbered; only what looks random is noise.
     ("event transaction", f"[-_ ]?id{_IS}{_RANDOM}"),
     ("evt msg txn inv", f"[-_]{_RANDOM}"),
+)
+# How the names of `_REQUEST` end, in front of what follows them there.
+_ANNOUNCED = (
+    r"[-_i](?:d(?:(?<=(?:an|ay|ce|eq|nt|on|or|st)id)|(?<=(?:an|ay|ce|eq|nt|on|or|st)[-_ ]id))"
+    r"|(?<=(?:ace|esp|est|evt|inv|mpl|msg|olu|orr|pan|req|txn)[-_]))"
 )
 _NONCE = r"(\bnonce[\"']?\s?[:=]\s?[\"']?)(?![\"'<])[^\s\"'<>;,&]{8,}"
 _ULID = r"01(?<!\w01)(?=[a-z]{0,23}[0-9])[0-9a-hjkmnp-tv-z]{24}\b"
