@@ -44,7 +44,6 @@ _PLAIN_TEXTS = frozenset({"text", "input_text", "output_text"})
 _IMAGES = frozenset({"image", "image_url", "input_image"})
 _NESTED = frozenset({"tool_result", "message", "function_call_output", "custom_tool_call_output"})
 """What may have content blocks of its own, under `content` or `output`."""
-_NOTHING: Body = {}
 _CLIENT_TOOLS = re.compile(r"(bash|text_editor|computer|memory)_\d+")
 _REASONERS = re.compile(
     r"(^|[/.:])(o[1-9]\b|gpt-(?!3|4)|gemini-(2\.5|[3-9])|grok-[3-9]|magistral|deepseek-r|fake-reasoner)"
@@ -407,15 +406,20 @@ def _add_tools(body: Body, count: Count) -> None:
     if "tool_choice" in body or "thinking" in body:
         count.mode = mode_of(body)
     for tool in (*_items(body.get("tools")), *_items(body.get("functions"))):
-        group = cast("Body", tool) if isinstance(tool, Mapping) else _NOTHING
-        if group.get("type") == "namespace":
-            _add_group(group, count)
+        group = _group_of(tool)
+        if group is None:
+            _add_tool(tool, count)
         else:
-            _add_tool(cast("object", tool), count)
+            _add_group(group, count)
     for key in _SCHEMAS:
         schema = body.get(key)
         if schema:
             count.tools.append(_json(schema))
+
+
+def _group_of(tool: object) -> Body | None:
+    known = cast("Body", tool) if isinstance(tool, Mapping) else None
+    return known if known is not None and known.get("type") == "namespace" else None
 
 
 def _add_group(group: Body, count: Count) -> None:
