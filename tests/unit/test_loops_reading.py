@@ -144,6 +144,23 @@ def test_bare_numbers_and_countdowns_are_not_masked(text: str) -> None:
     assert mask(text) == text
 
 
+NAMED = "request req trace span correlation invocation ray error incident operation session".split()
+JOINED = ("req", "request", "trace", "span", "corr", "chatcmpl", "resp", "toolu", "evt", "msg", "txn", "inv")
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        *(f"{name}{joint}" for name in NAMED for joint in ("-id: ", "_id=", " id: ", "id ")),
+        *(f"x-{name}-id: " for name in NAMED), *(f"{name}_id: " for name in ("event", "transaction")),
+        *(f"{name}{joint}" for name in JOINED for joint in "-_"),
+    ],
+)  # fmt: skip
+def test_ids_are_masked_behind_every_name(label: str) -> None:
+    """A word at the front of an id is enough, whatever else the text says."""
+    assert mask(f"{label}4f2a9c") == mask(f"{label}77be01") != f"{label}4f2a9c"
+
+
 @pytest.mark.parametrize("text", ["took 3 minutes", "updated 3 hours ago", "gave up after 5 s", "uptime: 3 min"])
 def test_time_that_is_over_is_masked(text: str) -> None:
     """Where the words say so, in any unit."""
