@@ -144,7 +144,19 @@ def test_bare_numbers_and_countdowns_are_not_masked(text: str) -> None:
     assert mask(text) == text
 
 
-NAMED = "request req trace span correlation invocation ray error incident operation session".split()
+NAMED = [
+    "request",
+    "req",
+    "trace",
+    "span",
+    "correlation",
+    "invocation",
+    "ray",
+    "error",
+    "incident",
+    "operation",
+    "session",
+]
 JOINED = ("req", "request", "trace", "span", "corr", "chatcmpl", "resp", "toolu", "evt", "msg", "txn", "inv")
 
 
