@@ -377,14 +377,18 @@ class Housekeeper:
         if not isinstance(self._store, SupportsWarnings):
             return
         while watched:
+            some = list(islice(watched, READ_TOGETHER_MAX))
             try:
-                for balance in balances_of(self._store, list(islice(watched, READ_TOGETHER_MAX))):
-                    self._warn_one(self._store, balance, watched[balance.account])
-                    del watched[balance.account]
+                for balance in balances_of(self._store, some):
+                    if balance.account in watched:
+                        self._warn_one(self._store, balance, watched[balance.account])
+                        del watched[balance.account]
             except (StoreUnavailable, LedgerError):
                 with self._lock:
                     self.watched = watched | self.watched
                 return
+            for account in some:  # One that the store says nothing of is not asked about for ever.
+                watched.pop(account, None)
 
     def _warn_one(self, claims: SupportsWarnings, balance: Balance, what: _Watched) -> None:
         account, limit = balance.account, balance.limit

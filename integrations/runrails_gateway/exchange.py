@@ -36,7 +36,7 @@ class Watcher(Protocol):
     def began(self, exchange: Exchange) -> None:
         """
         A request has come; its credential is not looked at yet. Context variables that are set here are seen by all
-        that is done for the request, and by nothing else.
+        that is done for the request once it is let in and complete, and by nothing else.
         """
         ...
 

@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from runrails.balances import balances_of
-from runrails.ledger import RUN_PERIOD
+from runrails.ledger import RUN_PERIOD, SupportsBalances
 from runrails.money import PUSD_PER_USD
 from runrails.stores.rules import effective_limit
 
@@ -131,7 +131,7 @@ class _Unlimited:
         self._until_ms: dict[Account, int] = {}
 
         self.left_by = store.left_by if isinstance(store, _TellsLeft) else None
-        self.ask = partial(balances_of, store)
+        self.ask = store.balances_of if isinstance(store, SupportsBalances) else partial(balances_of, store)
         """Accounts as they stand."""
 
     def has(self, account: Account, now_ms: int) -> bool:

@@ -302,6 +302,28 @@ def test_many_callers_months_are_one_read(tmp_path: Path) -> None:
     store.close()
 
 
+class Silent(Counting):
+    """Says nothing of some accounts, and something of one that nobody has asked about."""
+
+    def balances_of(self, accounts: Sequence[Account]) -> list[Balance]:
+        return super().balances_of([*accounts[1:], Account("user:nobody", MONTH)])
+
+
+def test_a_store_that_leaves_accounts_out_is_asked_once(tmp_path: Path) -> None:
+    """And those that it tells of are looked at."""
+    store = Silent(tmp_path / "ledger.db", clock=ManualClock(START_MS))
+    bench = Bench(Limits(steps=None), store=store)
+    months = [Account(f"user:u{number}", MONTH) for number in range(3)]
+    for number, month in enumerate(months):
+        store.reserve(Reservation(id=f"r{number}", holds=(Hold(month, 10, 10),)))
+        store.settle(f"r{number}", 10)
+    bench.guard.housekeeper.watch(months)
+    bench.guard.flush()
+    assert ["user:u1", "user:u2"] == [event.fields["scope"] for event in bench.events]
+    assert {} == bench.guard.housekeeper.watched
+    store.close()
+
+
 def test_a_guard_with_nothing_to_do_keeps_no_thread() -> None:
     """One guard a user must not mean one thread a user for ever; the next call starts it again."""
     keeper = Housekeeper(MemoryStore(), Emitter(()), monotonic=ManualClock(0), idle_s=0.01)

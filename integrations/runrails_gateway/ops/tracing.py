@@ -33,7 +33,8 @@ _PROVIDERS = {"bedrock": "aws.bedrock", "azure": "azure.ai.openai", "google": "g
 class Tracing:
     """
     A watcher that makes spans, as children of what the request's `traceparent` names, or of the span that a middleware
-    has made of the request. What is done for a request, such as asking a provider, is beneath its span.
+    has made of the request. What is done for a request that was let in, such as asking a provider, is beneath its span;
+    looking at its credential is not.
 
     Args:
         provider: Where spans go; None: the process's own, as `opentelemetry-instrument` sets it.
